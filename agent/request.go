@@ -1,0 +1,270 @@
+// Package agent answers CNI requests: it reads environment and standard input
+// as the CNI specification 1.1.0 section 2 has them, lets the engine do the
+// verb, and writes the result or the error. plexusd cni answers one request
+// with it.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/kube"
+)
+
+// Call is one execution of a CNI plugin.
+type Call struct {
+	// As is the name that the plugin was executed by: plexus, or that of a
+	// built-in delegate, which is then that plugin alone.
+	As     string
+	Getenv func(string) string
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// maxStdin bounds the configuration, in bytes.
+const maxStdin = 4 << 20
+
+// Answer does what the call asks for, writes the answer to Stdout and returns
+// the exit status.
+func Answer(ctx context.Context, c Call) (status int) {
+	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, maxStdin+1))
+	if err == nil && len(stdin) > maxStdin {
+		err = fmt.Errorf("standard input: more than %d bytes", maxStdin)
+	}
+	var head struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	_ = json.Unmarshal(stdin, &head) // what is wrong with it is said below
+	var out any
+	if err != nil {
+		err = &delegates.Error{Code: types.ErrIOFailure, Err: err}
+	} else {
+		out, err = c.answer(ctx, stdin, head.CNIVersion)
+	}
+	if err != nil {
+		out = wireError(err, head.CNIVersion)
+		status = 1
+	}
+	if out == nil {
+		return status
+	}
+	enc := json.NewEncoder(c.Stdout)
+	enc.SetIndent("", "    ")
+	if err := enc.Encode(out); err != nil {
+		fmt.Fprintln(c.Stderr, "plexus: write answer:", err)
+		return 1
+	}
+	return status
+}
+
+// answer turns a panic into an error: a runtime can show one, and the journal
+// holds what is to be undone.
+func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(c.Stderr, "plexus: panic: %v\n%s", p, debug.Stack())
+			out, err = nil, fmt.Errorf("internal error: %v", p)
+		}
+	}()
+	command := c.Getenv("CNI_COMMAND")
+	if command == "VERSION" {
+		return map[string]any{"cniVersion": version.Current(), "supportedVersions": version.All.SupportedVersions()}, nil
+	}
+	if err := c.required(command); err != nil {
+		return nil, err
+	}
+	engine, r, done, err := c.open(stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	switch command {
+	case "ADD":
+		result, err := engine.Add(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		return asVersion(result, cniVersion)
+	case "DEL":
+		return nil, engine.Del(ctx, r)
+	case "CHECK":
+		return nil, engine.Check(ctx, r)
+	case "STATUS":
+		return nil, engine.Status(ctx, r)
+	default: // GC; required has seen to the rest
+		valid, err := validAttachments(stdin)
+		if err != nil {
+			return nil, err
+		}
+		return nil, engine.GC(ctx, r, valid)
+	}
+}
+
+// required refuses a call that lacks what its verb needs (CNI specification
+// 1.1.0, section 2, "CNI operations").
+func (c *Call) required(command string) error {
+	var needed []string
+	switch command {
+	case "ADD", "CHECK":
+		needed = []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}
+	case "DEL":
+		needed = []string{"CNI_CONTAINERID", "CNI_IFNAME"}
+	case "GC", "STATUS":
+	case "":
+		return environmentError("CNI_COMMAND is not set: plexus is executed by a container runtime, see plexusctl for people")
+	default:
+		return environmentError("CNI_COMMAND %.40q, allowed are ADD, DEL, CHECK, GC, STATUS, VERSION", command)
+	}
+	var missing []string
+	for _, key := range needed {
+		if c.Getenv(key) == "" {
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) > 0 {
+		return environmentError("%s: not set: %s", command, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func environmentError(format string, args ...any) error {
+	return &delegates.Error{Code: types.ErrInvalidEnvironmentVariables, Err: fmt.Errorf(format, args...)}
+}
+
+func configError(err error) error {
+	return &delegates.Error{Code: types.ErrInvalidNetworkConfig, Err: err}
+}
+
+// open reads the configuration and makes the engine that it asks for.
+func (c *Call) open(stdin []byte) (*delegates.Engine, *delegates.Request, func(), error) {
+	args, err := conf.ParseArgs(c.Getenv("CNI_ARGS"))
+	if err != nil {
+		return nil, nil, nil, &delegates.Error{Code: types.ErrInvalidEnvironmentVariables, Err: err}
+	}
+	r := &delegates.Request{
+		Stdin:   stdin,
+		Sandbox: c.Getenv("CNI_CONTAINERID"),
+		Netns:   c.Getenv("CNI_NETNS"),
+		IfName:  c.Getenv("CNI_IFNAME"),
+		Args:    args,
+		Path:    filepath.SplitList(c.Getenv("CNI_PATH")),
+	}
+	settings := &conf.Conf{DataDir: conf.DefaultDataDir, LogLevel: conf.LogError}
+	if c.As == "plexus" || c.As == "multus" {
+		if settings, err = conf.Parse(stdin); err != nil {
+			return nil, nil, nil, configError(err)
+		}
+		r.Conf, r.Network = settings, settings.Name
+	} else {
+		var named struct {
+			Name string `json:"name"`
+		}
+		if err := json.Unmarshal(stdin, &named); err != nil {
+			return nil, nil, nil, configError(fmt.Errorf("network configuration: %w", err))
+		}
+		r.Network = named.Name
+	}
+	log, done := openLog(settings, c.Stderr)
+	engine := NewEngine(settings, log, c.Stderr)
+	if r.Conf == nil && engine.Delegates[c.As] == nil {
+		done()
+		return nil, nil, nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
+	}
+	return engine, r, done, nil
+}
+
+// NewEngine makes the engine that a configuration asks for. Nothing is opened.
+func NewEngine(c *conf.Conf, log *slog.Logger, stderr io.Writer) *delegates.Engine {
+	return &delegates.Engine{
+		Delegates: delegates.Builtin(log),
+		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir, Kubeconfig: c.Kubeconfig},
+		Journal:   delegates.OpenJournal(c.DataDir),
+		Log:       log,
+		Stderr:    stderr,
+	}
+}
+
+// asVersion is a result in the version that the request asks for.
+func asVersion(r *types100.Result, cniVersion string) (any, error) {
+	if cniVersion == "" {
+		cniVersion = "0.1.0" // CNI specification 0.2.0: the version of a configuration that names none
+	}
+	out, err := r.GetAsVersion(cniVersion)
+	if err != nil {
+		return nil, &delegates.Error{Code: types.ErrIncompatibleCNIVersion, Err: err}
+	}
+	return out, nil
+}
+
+func validAttachments(stdin []byte) ([]types.GCAttachment, error) {
+	var c struct {
+		Valid *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+	}
+	if err := json.Unmarshal(stdin, &c); err != nil {
+		return nil, configError(err)
+	}
+	if c.Valid == nil {
+		return nil, configError(errors.New(`GC: key "cni.dev/valid-attachments" is missing: without it every attachment would be stale`))
+	}
+	return *c.Valid, nil
+}
+
+// answerError is an error as the runtime reads it (CNI specification 1.1.0,
+// section 5, "Error").
+type answerError struct {
+	CNIVersion string `json:"cniVersion,omitempty"`
+	Code       uint   `json:"code"`
+	Msg        string `json:"msg"`
+	Details    string `json:"details,omitempty"`
+}
+
+// wireError converts an error, once. Its code is that of the first cause that
+// has one.
+func wireError(err error, cniVersion string) *answerError {
+	out := &answerError{CNIVersion: cniVersion, Code: types.ErrInternal, Msg: err.Error()}
+	var mine *delegates.Error
+	var plugin *types.Error
+	var temporary interface{ Temporary() bool }
+	switch {
+	case errors.As(err, &mine):
+		out.Code = mine.Code
+	case errors.As(err, &plugin):
+		out.Code, out.Details = plugin.Code, plugin.Details
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		out.Code = types.ErrTryAgainLater
+	case errors.As(err, &temporary) && temporary.Temporary():
+		out.Code = types.ErrTryAgainLater
+	}
+	return out
+}
+
+// Environ is a Getenv over a list of "KEY=VALUE", the last one counts.
+func Environ(list ...string) func(string) string {
+	m := map[string]string{}
+	for _, pair := range list {
+		if key, value, ok := strings.Cut(pair, "="); ok {
+			m[key] = value
+		}
+	}
+	return func(key string) string { return m[key] }
+}
+
+// OSCall is the call that this process was made with.
+func OSCall(as string) Call {
+	return Call{As: as, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+}

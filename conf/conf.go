@@ -1,0 +1,194 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// Where things are when the configuration does not say.
+const (
+	DefaultConfDir   = "/etc/cni/multus/net.d" // Multus' confDir
+	DefaultDataDir   = "/var/lib/plexus"
+	DefaultNamespace = "kube-system" // Multus' multusNamespace
+)
+
+// Conf is the plexus network configuration. The keys of a Multus
+// configuration keep their meaning (Multus docs/configuration.md).
+type Conf struct {
+	CNIVersion string `json:"cniVersion"`
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+
+	// The cluster network: an inline list whose first member (or the one with
+	// masterplugin) it is, or the name of a NAD, a network, a file or a folder.
+	Delegates       []json.RawMessage `json:"delegates"`
+	ClusterNetwork  string            `json:"clusterNetwork"`
+	DefaultNetworks []string          `json:"defaultNetworks"`
+
+	Kubeconfig string `json:"kubeconfig"` // file
+	ConfDir    string `json:"confDir"`    // folder of network files
+	CNIDir     string `json:"cniDir"`     // Multus' name for dataDir
+	BinDir     string `json:"binDir"`     // searched before CNI_PATH
+
+	LogFile     string     `json:"logFile"`
+	LogLevel    LogLevel   `json:"logLevel"`
+	LogToStderr *bool      `json:"logToStderr"` // default true
+	LogOptions  LogOptions `json:"logOptions"`
+
+	Capabilities  map[string]bool            `json:"capabilities"`
+	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"` // for the cluster network only (NPWG 7.5)
+
+	ReadinessIndicatorFile string   `json:"readinessindicatorfile"`
+	NamespaceIsolation     bool     `json:"namespaceIsolation"`
+	GlobalNamespaces       string   `json:"globalNamespaces"` // separated by commas
+	SystemNamespaces       []string `json:"systemNamespaces"`
+	MultusNamespace        string   `json:"multusNamespace"`
+	AuxiliaryCNIChainName  string   `json:"auxiliaryCNIChainName"`
+	RetryDeleteOnError     bool     `json:"retryDeleteOnError"` // accepted; plexus always reports a failed DEL
+
+	// What plexus adds.
+	Manifests string     `json:"manifests"` // folder of pods and NADs
+	DataDir   string     `json:"dataDir"`   // journal, locks, results
+	Agent     Agent      `json:"agent"`
+	Parallel  bool       `json:"parallel"` // neighbouring built-in attachments run together
+	Result    ResultMode `json:"result"`
+}
+
+// Agent says where the node agent is.
+type Agent struct {
+	Socket string `json:"socket"`
+}
+
+// LogOptions are the rotation settings of logFile, as in Multus.
+type LogOptions struct {
+	MaxAge     int  `json:"maxAge"`     // days
+	MaxSize    int  `json:"maxSize"`    // megabytes
+	MaxBackups int  `json:"maxBackups"` // files
+	Compress   bool `json:"compress"`
+}
+
+// ResultMode says what ADD answers.
+type ResultMode string
+
+// The result modes.
+const (
+	ResultMerged         ResultMode = "merged"          // every attachment, the cluster network's first
+	ResultDefaultNetwork ResultMode = "default-network" // the cluster network's alone, as Multus answers
+)
+
+// LogLevel is a Multus log level.
+type LogLevel string
+
+// The log levels, most talkative first.
+const (
+	LogDebug   LogLevel = "debug"
+	LogVerbose LogLevel = "verbose"
+	LogError   LogLevel = "error"
+	LogPanic   LogLevel = "panic"
+)
+
+// networkName is what CNI allows as a network name (CNI specification 1.1.0,
+// section 1); without it a name could leave the folder that it is used in.
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+
+// Parse reads and checks a plexus configuration, or a Multus one.
+func Parse(data []byte) (*Conf, error) {
+	c := &Conf{}
+	if _, err := Decode("plexus configuration", data, c, RefuseUnknown); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("plexus configuration: %w", err)
+	}
+	c.setDefaults()
+	return c, nil
+}
+
+func (c *Conf) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.Type != "plexus" && c.Type != "multus" {
+		bad("type", "%q, want plexus (or multus)", c.Type)
+	}
+	if !networkName.MatchString(c.Name) || len(c.Name) > maxName {
+		bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)
+	}
+	if c.CNIVersion != "" && !knownVersion(c.CNIVersion) {
+		bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
+	}
+	switch c.LogLevel {
+	case "", LogDebug, LogVerbose, LogError, LogPanic:
+	default:
+		bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
+	}
+	switch c.Result {
+	case "", ResultMerged, ResultDefaultNetwork:
+	default:
+		bad("result", "%q, allowed are merged, default-network", c.Result)
+	}
+	for key, dir := range map[string]string{
+		"confDir": c.ConfDir, "cniDir": c.CNIDir, "binDir": c.BinDir, "dataDir": c.DataDir, "manifests": c.Manifests,
+		"kubeconfig": c.Kubeconfig, "logFile": c.LogFile, "readinessindicatorfile": c.ReadinessIndicatorFile, "agent.socket": c.Agent.Socket,
+	} {
+		if dir != "" && !path.IsAbs(dir) {
+			bad(key, "%q, want an absolute path", dir)
+		}
+	}
+	for i, raw := range c.Delegates {
+		if !isObject(raw) {
+			bad(fmt.Sprintf("delegates[%d]", i), "want a network configuration, an object")
+		}
+	}
+	if c.AuxiliaryCNIChainName != "" && !networkName.MatchString(c.AuxiliaryCNIChainName) {
+		bad("auxiliaryCNIChainName", "%q is no network name", c.AuxiliaryCNIChainName)
+	}
+	for _, m := range []struct {
+		key string
+		n   int
+	}{{"maxAge", c.LogOptions.MaxAge}, {"maxSize", c.LogOptions.MaxSize}, {"maxBackups", c.LogOptions.MaxBackups}} {
+		if m.n < 0 {
+			bad("logOptions."+m.key, "%d, want 0 or more", m.n)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Conf) setDefaults() {
+	set := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+	}
+	set(&c.ConfDir, DefaultConfDir)
+	set(&c.DataDir, c.CNIDir)
+	set(&c.DataDir, DefaultDataDir)
+	set(&c.MultusNamespace, DefaultNamespace)
+	set((*string)(&c.Result), string(ResultMerged))
+	set((*string)(&c.LogLevel), string(LogError))
+}
+
+// HasClusterNetwork reports whether the configuration names a network for
+// every pod, without which ADD has nothing to begin with.
+func (c *Conf) HasClusterNetwork() bool { return c.ClusterNetwork != "" || len(c.Delegates) > 0 }
+
+func knownVersion(v string) bool {
+	for _, known := range version.All.SupportedVersions() {
+		if v == known {
+			return true
+		}
+	}
+	return false
+}
+
+func isObject(raw json.RawMessage) bool {
+	var m map[string]json.RawMessage
+	return json.Unmarshal(raw, &m) == nil && m != nil
+}

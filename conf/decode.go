@@ -1,0 +1,237 @@
+package conf
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// maxDocument bounds every document that is decoded, in bytes. A Kubernetes
+// object is at most 1.5 MiB in etcd; a CNI configuration is far smaller.
+const maxDocument = 1 << 20
+
+// Strictness says what becomes of a key that the destination does not know.
+type Strictness int
+
+const (
+	// RefuseUnknown makes every unknown key an error that names the nearest
+	// known one.
+	RefuseUnknown Strictness = iota
+	// RefuseSlips refuses only a key that is one typing slip away from a known
+	// one; others are let through, each with a warning.
+	RefuseSlips
+)
+
+// Decode reads one JSON object into the struct that into points to and looks
+// for keys that the struct does not have, at every depth. object names the
+// document in errors. A key matches regardless of case, as in encoding/json.
+func Decode(object string, data []byte, into any, s Strictness) (warnings []string, err error) {
+	if len(data) > maxDocument {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d are allowed", object, len(data), maxDocument)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(into); err != nil {
+		return nil, fmt.Errorf("%s: %w", object, explainJSON(err, data))
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: text after the JSON object", object)
+	}
+	var raw any
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", object, explainJSON(err, data))
+	}
+	if _, ok := raw.(map[string]any); !ok {
+		return nil, fmt.Errorf("%s: want a JSON object", object)
+	}
+	k := keyCheck{object: object, strictness: s}
+	k.walk("", raw, reflect.TypeOf(into).Elem())
+	slices.Sort(k.warnings)
+	return k.warnings, errors.Join(k.errs...)
+}
+
+// explainJSON turns the errors of encoding/json into ones that name the key.
+func explainJSON(err error, data []byte) error {
+	var typeErr *json.UnmarshalTypeError
+	var syntaxErr *json.SyntaxError
+	switch {
+	case errors.As(err, &typeErr) && typeErr.Field != "":
+		return fmt.Errorf("key %q: want %s, got %s", typeErr.Field, jsonKind(typeErr.Type), typeErr.Value)
+	case errors.As(err, &typeErr):
+		return fmt.Errorf("want %s, got %s", jsonKind(typeErr.Type), typeErr.Value)
+	case errors.As(err, &syntaxErr):
+		line := 1 + bytes.Count(data[:min(int(syntaxErr.Offset), len(data))], []byte("\n"))
+		return fmt.Errorf("invalid JSON at line %d: %w", line, err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("invalid JSON: it ends too early")
+	}
+	return err
+}
+
+func jsonKind(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a number of 0 or more in range"
+	}
+	return "a number in range"
+}
+
+type keyCheck struct {
+	object     string
+	strictness Strictness
+	warnings   []string
+	errs       []error
+}
+
+// walk compares the keys of raw with the fields of t. Values whose type
+// decodes itself, maps and raw JSON are their own matter.
+func (k *keyCheck) walk(path string, raw any, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(unmarshalerType) {
+		return
+	}
+	switch v := raw.(type) {
+	case []any:
+		if t.Kind() == reflect.Slice {
+			for i, e := range v {
+				k.walk(fmt.Sprintf("%s[%d]", path, i), e, t.Elem())
+			}
+		}
+	case map[string]any:
+		if t.Kind() != reflect.Struct {
+			return
+		}
+		known := fieldsOf(t)
+		for key, value := range v {
+			if f, ok := known[strings.ToLower(key)]; ok {
+				k.walk(join(path, key), value, f.typ)
+				continue
+			}
+			k.unknown(path, key, known)
+		}
+	}
+}
+
+func (k *keyCheck) unknown(path, key string, known map[string]field) {
+	if path == "" && reserved(key) {
+		return
+	}
+	near, distance := nearest(key, known)
+	switch {
+	case k.strictness == RefuseUnknown && near != "":
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q, did you mean %q?", k.object, join(path, key), join(path, near)))
+	case k.strictness == RefuseUnknown:
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q", k.object, join(path, key)))
+	case distance == 1 && len(key) > 2:
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q is one slip away from %q", k.object, join(path, key), join(path, near)))
+	default:
+		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %q is not known to plexus and has no effect", k.object, join(path, key)))
+	}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// reserved reports whether CNI gives a top-level key to runtimes and
+// libraries (CNI specification 1.1.0, section 1, "plugin configuration
+// objects", and the cni.dev/ namespace of GC).
+func reserved(key string) bool {
+	switch key {
+	case "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
+		"ipam", "ipMasq", "dns", "disableCheck", "disableGC", "loadOnlyInlinedPlugins":
+		return true
+	}
+	return strings.HasPrefix(key, "cni.dev/")
+}
+
+type field struct {
+	name string
+	typ  reflect.Type
+}
+
+var unmarshalerType = reflect.TypeFor[json.Unmarshaler]()
+
+// fieldsOf lists the JSON keys of a struct type, embedded structs included, by
+// their lower-case form.
+func fieldsOf(t reflect.Type) map[string]field {
+	known := map[string]field{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous && name == "" {
+			for key, inner := range fieldsOf(f.Type) {
+				known[key] = inner
+			}
+			continue
+		}
+		if name == "-" || !f.IsExported() {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		known[strings.ToLower(name)] = field{name, f.Type}
+	}
+	return known
+}
+
+// nearest finds the known key with the smallest edit distance, none when even
+// that one shares less than half of its letters.
+func nearest(key string, known map[string]field) (name string, distance int) {
+	best := 1 + len(key)/2
+	for lower, f := range known {
+		d := editDistance(strings.ToLower(key), lower)
+		if d < best || d == best && name != "" && f.name < name {
+			best, name = d, f.name
+		}
+	}
+	return name, best
+}
+
+// editDistance counts the insertions, deletions, substitutions and swaps of
+// neighbours that lead from a to b.
+func editDistance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		cur[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cur[j] = min(cur[j], before[j-2]+1)
+			}
+		}
+		before, prev, cur = prev, cur, before
+	}
+	return prev[len(b)]
+}

@@ -1,0 +1,193 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Definition is a network as found: the config of a NAD, or a file.
+type Definition struct {
+	Origin       string // for errors: "NetworkAttachmentDefinition ns/name" or "file /path"
+	Name         string // as network-status calls it, "ns/name" for a NAD; empty for a file
+	Fallback     string // the network's name when its config has none
+	Config       []byte // a CNI configuration or configuration list
+	ResourceName string // annotation k8s.v1.cni.cncf.io/resourceName
+}
+
+// List is a network configuration list (CNI specification 1.1.0, section 1).
+// A single configuration is a list of one.
+type List struct {
+	CNIVersion   string            `json:"cniVersion"`
+	Name         string            `json:"name"`
+	DisableCheck bool              `json:"disableCheck,omitempty"`
+	DisableGC    bool              `json:"disableGC,omitempty"`
+	Plugins      []json.RawMessage `json:"plugins"`
+}
+
+// plugin is what plexus reads of a plugin configuration that is not its own.
+type plugin struct {
+	Type         string          `json:"type"`
+	Name         string          `json:"name"`
+	CNIVersion   string          `json:"cniVersion"`
+	Capabilities map[string]bool `json:"capabilities"`
+	MasterPlugin bool            `json:"masterplugin"`
+}
+
+// oldestVersion is what a network gets that names no version in a
+// configuration that names none either: the oldest one whose result lists
+// interfaces.
+const oldestVersion = "0.3.1"
+
+// ParseList reads a configuration or a configuration list. cniVersion stands
+// in where the network names none.
+func (d *Definition) ParseList(cniVersion string) (*List, error) {
+	l, err := d.parseList()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Origin, err)
+	}
+	if l.CNIVersion == "" {
+		l.CNIVersion = cniVersion
+	}
+	if l.CNIVersion == "" {
+		l.CNIVersion = oldestVersion
+	}
+	if l.Name == "" {
+		l.Name = d.Fallback
+	}
+	if !networkName.MatchString(l.Name) || len(l.Name) > maxName {
+		return nil, fmt.Errorf("%s: key %q: %.80q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", d.Origin, "name", l.Name, maxName)
+	}
+	if l.CNIVersion != "" && !knownVersion(l.CNIVersion) {
+		return nil, fmt.Errorf("%s: key %q: unknown version %.20q", d.Origin, "cniVersion", l.CNIVersion)
+	}
+	return l, nil
+}
+
+func (d *Definition) parseList() (*List, error) {
+	if len(d.Config) > maxDocument {
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(d.Config), maxDocument)
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(d.Config, &keys); err != nil {
+		return nil, fmt.Errorf("key %q: %w", "config", explainJSON(err, d.Config))
+	}
+	if keys == nil {
+		return nil, errors.New("want a network configuration, an object")
+	}
+	l := &List{}
+	if _, ok := keys["plugins"]; !ok {
+		var p plugin
+		if err := json.Unmarshal(d.Config, &p); err != nil {
+			return nil, explainJSON(err, d.Config)
+		}
+		l.CNIVersion, l.Name, l.Plugins = p.CNIVersion, p.Name, []json.RawMessage{d.Config}
+	} else if err := json.Unmarshal(d.Config, l); err != nil {
+		return nil, explainJSON(err, d.Config)
+	}
+	if len(l.Plugins) == 0 {
+		return nil, fmt.Errorf("key %q: the list is empty", "plugins")
+	}
+	for i, raw := range l.Plugins {
+		var p plugin
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return nil, fmt.Errorf("plugins[%d]: %w", i, explainJSON(err, raw))
+		}
+		if err := checkType(p.Type); err != nil {
+			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
+		}
+	}
+	return l, nil
+}
+
+// checkType refuses what cannot be the name of a plugin's executable.
+func checkType(t string) error {
+	switch {
+	case t == "":
+		return fmt.Errorf("key %q is missing: it names the plugin", "type")
+	case strings.ContainsAny(t, "/\x00") || t == "." || t == ".." || len(t) > maxName:
+		return fmt.Errorf("key %q: %.80q is no plugin name", "type", t)
+	case t == "plexus":
+		return fmt.Errorf("key %q: plexus cannot be a delegate of itself", "type")
+	}
+	return nil
+}
+
+// Types are the plugin types of the list, in order.
+func (l *List) Types() []string {
+	types := make([]string, len(l.Plugins))
+	for i, raw := range l.Plugins {
+		var p plugin
+		_ = json.Unmarshal(raw, &p) // ParseList has read it before
+		types[i] = p.Type
+	}
+	return types
+}
+
+// checkCapabilities refuses an argument that no plugin of the list declares
+// (NPWG specification 1.3, section 4.1.2.1).
+func (l *List) checkCapabilities(asked map[string]any) error {
+	declared := map[string]bool{}
+	for _, raw := range l.Plugins {
+		var p plugin
+		_ = json.Unmarshal(raw, &p) // ParseList has read it before
+		for name, on := range p.Capabilities {
+			declared[name] = declared[name] || on
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		if !declared[name] {
+			return fmt.Errorf("%s asked for, but no plugin of network %q declares it: add \"capabilities\": {%q: true} to its configuration", name, l.Name, name)
+		}
+	}
+	return nil
+}
+
+// inject sets top-level keys in every plugin configuration of the list. With
+// cni-args, each is merged into the object args.cni (CNI CONVENTIONS, "args in
+// network config").
+func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error {
+	for i, raw := range l.Plugins {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &keys); err != nil {
+			return err
+		}
+		if deviceID != "" {
+			keys["deviceID"], _ = json.Marshal(deviceID)
+		}
+		if len(cniArgs) > 0 {
+			var args map[string]json.RawMessage
+			if err := unmarshalOrEmpty(keys["args"], &args); err != nil {
+				return fmt.Errorf("key %q: want an object", "args")
+			}
+			var cni map[string]json.RawMessage
+			if err := unmarshalOrEmpty(args["cni"], &cni); err != nil {
+				return fmt.Errorf("key %q: want an object", "args.cni")
+			}
+			maps.Copy(cni, cniArgs)
+			args["cni"], _ = json.Marshal(cni)
+			keys["args"], _ = json.Marshal(args)
+		}
+		out, err := json.Marshal(keys)
+		if err != nil {
+			return err
+		}
+		l.Plugins[i] = out
+	}
+	return nil
+}
+
+func unmarshalOrEmpty(raw json.RawMessage, into *map[string]json.RawMessage) error {
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, into); err != nil {
+			return err
+		}
+	}
+	if *into == nil {
+		*into = map[string]json.RawMessage{}
+	}
+	return nil
+}

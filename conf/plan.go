@@ -1,0 +1,284 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// Plan is what will be done for one request: its networks in order, the
+// cluster network first.
+type Plan struct {
+	Networks []Network
+	Warnings []string
+}
+
+// Network is one planned attachment of the pod to a network.
+type Network struct {
+	Name           string         `json:"name"` // as network-status calls it
+	IfName         string         `json:"ifName"`
+	Default        bool           `json:"default,omitempty"` // the cluster network
+	List           List           `json:"list"`
+	Args           Args           `json:"args,omitempty"`           // CNI_ARGS
+	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"` // by capability
+	DefaultRoute   []netip.Addr   `json:"defaultRoute,omitempty"`   // gateways that the pod asked for
+}
+
+// Attachment is what one delegate sees: its own configuration, with name,
+// cniVersion, runtimeConfig and args in place, and for whom it works.
+type Attachment struct {
+	Sandbox string // container ID
+	Netns   string // path; may be gone or empty on DEL
+	IfName  string
+	Network string // as network-status calls it
+	Owner   string // the data folder of the plexus that acts; tells two installations apart
+	Pod     *Pod   // nil when the request names none
+	Conf    json.RawMessage
+	// IPAM is what the configuration's ipam answered; nil without one.
+	IPAM *types100.Result
+}
+
+// Wanted is a network that the configuration or the pod names and that has to
+// be looked up before the plan can be made.
+type Wanted struct {
+	// Namespace and Name of a NAD. Name may be a path or the name of a file's
+	// network when AnyForm is set.
+	Namespace, Name string
+	// AnyForm: a NAD, or a network of that name in confDir, or a folder, or a
+	// file (Multus docs/configuration.md, clusterNetwork).
+	AnyForm bool
+
+	selection Selection
+	cluster   bool
+}
+
+// Want lists the networks to look up for a pod, the cluster network first
+// when it is not inline. pod is nil when the request names none.
+func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
+	cluster, err := wantCluster(c, pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted = append(wanted, cluster...)
+	if pod == nil || !slices.Contains(c.SystemNamespaces, pod.Namespace) {
+		for _, name := range c.DefaultNetworks {
+			wanted = append(wanted, Wanted{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
+		}
+	}
+	if pod == nil {
+		return wanted, nil, nil
+	}
+	object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
+	selections, warnings, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, s := range selections {
+		if err := c.mayUse(pod, s.Namespace); err != nil {
+			return nil, nil, fmt.Errorf("%s: network %d: %w", object, i+1, err)
+		}
+		wanted = append(wanted, Wanted{Namespace: s.Namespace, Name: s.Name, selection: s})
+	}
+	return wanted, warnings, nil
+}
+
+func wantCluster(c *Conf, pod *Pod) ([]Wanted, error) {
+	if pod != nil && pod.Annotations[DefaultNetworkAnnotation] != "" {
+		object := fmt.Sprintf("pod %s: annotation %s", pod, DefaultNetworkAnnotation)
+		s, _, err := ParseSelections(object, pod.Annotations[DefaultNetworkAnnotation], c.MultusNamespace)
+		if err != nil {
+			return nil, err
+		}
+		if len(s) != 1 {
+			return nil, fmt.Errorf("%s: %d networks, want one", object, len(s))
+		}
+		if s[0].Namespace != c.MultusNamespace {
+			return nil, fmt.Errorf("%s: namespace %q, a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
+		}
+		return []Wanted{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, nil
+	}
+	if c.ClusterNetwork != "" {
+		return []Wanted{{Namespace: c.MultusNamespace, Name: c.ClusterNetwork, AnyForm: true, cluster: true}}, nil
+	}
+	if len(c.Delegates) == 0 {
+		return nil, fmt.Errorf("plexus configuration %q: it names no cluster network: set %q or %q", c.Name, "clusterNetwork", "delegates")
+	}
+	return nil, nil
+}
+
+// mayUse is namespaceIsolation.
+func (c *Conf) mayUse(pod *Pod, namespace string) error {
+	if !c.NamespaceIsolation || namespace == pod.Namespace {
+		return nil
+	}
+	global := []string{"default"}
+	if c.GlobalNamespaces != "" {
+		global = strings.FieldsFunc(c.GlobalNamespaces, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if slices.Contains(global, namespace) {
+		return nil
+	}
+	return fmt.Errorf("namespace %q is not open to pods of namespace %q: namespaceIsolation is on; open ones: %s", namespace, pod.Namespace, strings.Join(global, ", "))
+}
+
+// Resolve makes the plan. definitions belong to wanted, one each, in order.
+func Resolve(c *Conf, wanted []Wanted, definitions []*Definition, ifName string, args Args) (*Plan, error) {
+	if len(wanted) != len(definitions) {
+		return nil, fmt.Errorf("%d networks wanted, %d found", len(wanted), len(definitions))
+	}
+	if err := CheckIfName(ifName); err != nil {
+		return nil, fmt.Errorf("CNI_IFNAME: %w", err)
+	}
+	inline, err := c.inline()
+	if err != nil {
+		return nil, err
+	}
+	replaced := len(wanted) > 0 && wanted[0].cluster
+	switch {
+	case replaced && c.ClusterNetwork != "":
+		inline = nil // Multus: delegates are ignored beside clusterNetwork
+	case replaced:
+		inline = inline[1:] // the pod's default network takes the first one's place
+	}
+	p := &Plan{}
+	var errs []error
+	add := func(d *Definition, s Selection, cluster bool) {
+		n, err := c.network(d, s, cluster, args)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		p.Networks = append(p.Networks, *n)
+	}
+	if replaced {
+		add(definitions[0], wanted[0].selection, true)
+		wanted, definitions = wanted[1:], definitions[1:]
+	}
+	for i, d := range inline {
+		add(d, Selection{}, !replaced && i == 0)
+	}
+	for i, w := range wanted {
+		add(definitions[i], w.selection, false)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, p.assignNames(ifName)
+}
+
+// inline are the definitions of delegates, the cluster network first.
+func (c *Conf) inline() ([]*Definition, error) {
+	var all []*Definition
+	master := -1
+	for i, raw := range c.Delegates {
+		var p plugin
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return nil, fmt.Errorf("plexus configuration: delegates[%d]: %w", i, explainJSON(err, raw))
+		}
+		if p.MasterPlugin {
+			if master >= 0 {
+				return nil, fmt.Errorf("plexus configuration: delegates[%d] and delegates[%d] both have %q", master, i, "masterplugin")
+			}
+			master = i
+		}
+		all = append(all, &Definition{
+			Origin:   fmt.Sprintf("plexus configuration: delegates[%d]", i),
+			Fallback: fmt.Sprintf("%s-%d", c.Name, i),
+			Config:   raw,
+		})
+	}
+	if master > 0 {
+		d := all[master]
+		all = slices.Insert(slices.Delete(all, master, master+1), 0, d)
+	}
+	return all, nil
+}
+
+func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Network, error) {
+	list, err := d.ParseList(c.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := list.inject(s.CNIArgs, s.DeviceID); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Origin, err)
+	}
+	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
+	if n.Name == "" {
+		n.Name = list.Name
+	}
+	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Origin, err)
+	}
+	if s.DeviceID != "" {
+		n.CapabilityArgs["deviceID"] = s.DeviceID
+	}
+	for _, gw := range s.DefaultRoute {
+		addr, err := netip.ParseAddr(gw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: key %q: %w", d.Origin, "default-route", err)
+		}
+		n.DefaultRoute = append(n.DefaultRoute, addr)
+	}
+	if cluster {
+		n.Args = args
+		asked := map[string]any{}
+		for key, value := range c.RuntimeConfig {
+			asked[key] = value
+		}
+		maps.Copy(asked, n.CapabilityArgs)
+		n.CapabilityArgs = asked
+	}
+	return n, nil
+}
+
+// assignNames gives the cluster network the name of the request, and the
+// others net1, net2, ... by their position, unless the pod asked for a name.
+func (p *Plan) assignNames(ifName string) error {
+	taken := map[string]string{}
+	gateways := ""
+	for i := range p.Networks {
+		n := &p.Networks[i]
+		switch {
+		case n.Default && n.IfName != "" && n.IfName != ifName:
+			return fmt.Errorf("network %s: interface %q asked for, but the cluster network's is %q", n.Name, n.IfName, ifName)
+		case n.Default:
+			n.IfName = ifName
+		case n.IfName == "":
+			n.IfName = fmt.Sprintf("net%d", i)
+		}
+		if other, ok := taken[n.IfName]; ok {
+			return fmt.Errorf("networks %s and %s would both have the interface name %q: give one another with \"interface\" or name@interface", other, n.Name, n.IfName)
+		}
+		taken[n.IfName] = n.Name
+		if len(n.DefaultRoute) > 0 {
+			if gateways != "" {
+				return fmt.Errorf("networks %s and %s both ask for the default route, one may", gateways, n.Name)
+			}
+			gateways = n.Name
+		}
+	}
+	return nil
+}
+
+// Standalone makes the plan of a built-in delegate that is executed under its
+// own name, as any CNI plugin is.
+func Standalone(stdin []byte, ifName string, args Args) (*Plan, error) {
+	if err := CheckIfName(ifName); err != nil {
+		return nil, fmt.Errorf("CNI_IFNAME: %w", err)
+	}
+	d := Definition{Origin: "network configuration", Config: stdin}
+	list, err := d.ParseList("")
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Plugins) != 1 {
+		return nil, fmt.Errorf("network configuration: %d plugins, want one", len(list.Plugins))
+	}
+	return &Plan{Networks: []Network{{Name: list.Name, IfName: ifName, Default: true, List: *list, Args: args}}}, nil
+}

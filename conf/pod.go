@@ -1,0 +1,125 @@
+package conf
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Pod is what plexus needs of a Kubernetes pod.
+type Pod struct {
+	Namespace   string
+	Name        string
+	UID         string
+	Annotations map[string]string
+	Volumes     []Volume
+	// SharedDirMount is where a container mounts the volume shared-dir.
+	SharedDirMount string
+}
+
+// Volume is a pod volume that the host can reach; other kinds are left out.
+type Volume struct {
+	Name     string
+	HostPath string // empty for an emptyDir
+}
+
+// SharedDir is the volume that vhost-user and memif sockets are put in, by
+// userspace-cni's convention.
+const SharedDir = "shared-dir"
+
+// HostDir is where a volume of the pod is on the host, "" when the pod has no
+// such volume. The kubelet keeps an emptyDir below its root folder.
+func (p *Pod) HostDir(volume string) string {
+	if p == nil {
+		return ""
+	}
+	for _, v := range p.Volumes {
+		switch {
+		case v.Name != volume:
+		case v.HostPath != "":
+			return v.HostPath
+		case uidForm.MatchString(p.UID):
+			return "/var/lib/kubelet/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
+		}
+	}
+	return ""
+}
+
+// String is the pod's name for people.
+func (p *Pod) String() string {
+	if p == nil {
+		return "no pod"
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+var uidForm = regexp.MustCompile(`^[0-9a-zA-Z-]{1,64}$`)
+
+var (
+	dnsLabel     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
+// CheckObjectName refuses what Kubernetes refuses as namespace and name.
+func CheckObjectName(namespace, name string) error {
+	if len(namespace) > 63 || !dnsLabel.MatchString(namespace) {
+		return fmt.Errorf("namespace %.80q is no DNS label: at most 63 lower-case letters, digits, '-'", namespace)
+	}
+	if len(name) > 253 || !dnsSubdomain.MatchString(name) {
+		return fmt.Errorf("name %.80q is no DNS subdomain: at most 253 lower-case letters, digits, '-', '.'", name)
+	}
+	return nil
+}
+
+// Args are the CNI_ARGS of a request, in the order given.
+type Args [][2]string
+
+// ParseArgs reads "K=V;K=V" (CNI specification 1.1.0, section 2).
+func ParseArgs(s string) (Args, error) {
+	var args Args
+	if s == "" {
+		return nil, nil
+	}
+	for _, pair := range strings.Split(s, ";") {
+		if pair == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return nil, fmt.Errorf("CNI_ARGS: %.80q, want KEY=VALUE separated by ';'", pair)
+		}
+		args = append(args, [2]string{key, value})
+	}
+	return args, nil
+}
+
+// Get returns the last value of a key, as every later setting overrides.
+func (a Args) Get(key string) string {
+	for i := len(a) - 1; i >= 0; i-- {
+		if a[i][0] == key {
+			return a[i][1]
+		}
+	}
+	return ""
+}
+
+// PodIdentity is left of the arguments when those that ask something of the
+// cluster network (IP, MAC, GATEWAY) are taken out.
+func (a Args) PodIdentity() Args {
+	var kept Args
+	for _, pair := range a {
+		if strings.HasPrefix(pair[0], "K8S_") || pair[0] == "IgnoreUnknown" {
+			kept = append(kept, pair)
+		}
+	}
+	return kept
+}
+
+// String is the form of CNI_ARGS.
+func (a Args) String() string {
+	parts := make([]string, len(a))
+	for i, pair := range a {
+		parts[i] = pair[0] + "=" + pair[1]
+	}
+	return strings.Join(parts, ";")
+}

@@ -1,0 +1,248 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Annotations that plexus reads and writes (NPWG specification 1.3, sections
+// 4.1 and 5.1; Multus docs/configuration.md).
+const (
+	NetworksAnnotation       = "k8s.v1.cni.cncf.io/networks"
+	NetworkStatusAnnotation  = "k8s.v1.cni.cncf.io/network-status"
+	ResourceNameAnnotation   = "k8s.v1.cni.cncf.io/resourceName"
+	DefaultNetworkAnnotation = "v1.multus-cni.io/default-network"
+)
+
+// Bounds on what a pod may ask for.
+const (
+	maxAnnotation = 256 << 10 // bytes; Kubernetes' own limit on all annotations
+	maxSelections = 64
+	maxName       = 200 // bytes of a network name; it becomes part of a file name
+)
+
+// Selection is one element of the networks annotation (NPWG specification
+// 1.3, section 4.1.2).
+type Selection struct {
+	Name               string                     `json:"name"`
+	Namespace          string                     `json:"namespace"`
+	IPs                []string                   `json:"ips"`
+	MAC                string                     `json:"mac"`
+	InfinibandGUID     string                     `json:"infiniband-guid"`
+	Interface          string                     `json:"interface"`
+	InterfaceRequest   string                     `json:"interfaceRequest"` // Multus' former name of interface
+	PortMappings       []PortMapping              `json:"portMappings"`
+	Bandwidth          *Bandwidth                 `json:"bandwidth"`
+	DeviceID           string                     `json:"deviceID"`
+	CNIArgs            map[string]json.RawMessage `json:"cni-args"`
+	DefaultRoute       []string                   `json:"default-route"`
+	IPAMClaimReference string                     `json:"ipam-claim-reference"`
+}
+
+// PortMapping forwards a port of the host (CNI CONVENTIONS, portMappings).
+type PortMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol,omitempty"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+// Bandwidth limits an attachment; rates are in bits per second, bursts in bits
+// (CNI CONVENTIONS, bandwidth).
+type Bandwidth struct {
+	IngressRate  int64 `json:"ingressRate,omitempty"`
+	IngressBurst int64 `json:"ingressBurst,omitempty"`
+	EgressRate   int64 `json:"egressRate,omitempty"`
+	EgressBurst  int64 `json:"egressBurst,omitempty"`
+}
+
+// ParseSelections reads a networks annotation in its short form
+// "[ns/]name[@if],..." or its JSON form. Names without a namespace are in
+// namespace. object names the annotation in errors.
+func ParseSelections(object, text, namespace string) (selections []Selection, warnings []string, err error) {
+	if len(text) > maxAnnotation {
+		return nil, nil, fmt.Errorf("%s: %d bytes, at most %d are allowed", object, len(text), maxAnnotation)
+	}
+	text = strings.TrimSpace(text)
+	switch {
+	case text == "":
+		return nil, nil, nil
+	case strings.ContainsAny(text[:1], `[{"`):
+		selections, warnings, err = parseJSONForm(object, text)
+	default:
+		selections, err = parseShortForm(object, text)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(selections) > maxSelections {
+		return nil, nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, len(selections), maxSelections)
+	}
+	var errs []error
+	for i := range selections {
+		s := &selections[i]
+		if s.Namespace == "" {
+			s.Namespace = namespace
+		}
+		if s.Interface == "" {
+			s.Interface = s.InterfaceRequest
+		}
+		if err := s.check(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: network %d: %w", object, i+1, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, err
+	}
+	return selections, warnings, nil
+}
+
+func parseJSONForm(object, text string) ([]Selection, []string, error) {
+	var elements []json.RawMessage
+	if err := json.Unmarshal([]byte(text), &elements); err != nil {
+		return nil, nil, fmt.Errorf("%s: want a JSON list of objects or the short form [namespace/]name[@interface]: %w", object, explainJSON(err, []byte(text)))
+	}
+	if len(elements) > maxSelections {
+		return nil, nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, len(elements), maxSelections)
+	}
+	selections := make([]Selection, len(elements))
+	var warnings []string
+	for i, e := range elements {
+		w, err := Decode(fmt.Sprintf("%s: network %d", object, i+1), e, &selections[i], RefuseSlips)
+		if err != nil {
+			return nil, nil, err
+		}
+		warnings = append(warnings, w...)
+	}
+	return selections, warnings, nil
+}
+
+func parseShortForm(object, text string) ([]Selection, error) {
+	if strings.Count(text, ",") >= maxSelections {
+		return nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, strings.Count(text, ",")+1, maxSelections)
+	}
+	var selections []Selection
+	for item := range strings.SplitSeq(text, ",") {
+		item = strings.TrimSpace(item)
+		var s Selection
+		rest, ifName, named := strings.Cut(item, "@")
+		if named && ifName == "" {
+			return nil, fmt.Errorf("%s: %.80q: no interface name after '@'", object, item)
+		}
+		s.Interface = ifName
+		namespace, name, ok := strings.Cut(rest, "/")
+		if !ok {
+			namespace, name = "", rest
+		} else if namespace == "" {
+			return nil, fmt.Errorf("%s: %.80q: no namespace before '/'", object, item)
+		}
+		s.Namespace, s.Name = namespace, name
+		selections = append(selections, s)
+	}
+	return selections, nil
+}
+
+func (s *Selection) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if err := CheckObjectName(s.Namespace, s.Name); err != nil {
+		errs = append(errs, err)
+	}
+	if s.Interface != "" {
+		if err := CheckIfName(s.Interface); err != nil {
+			bad("interface", "%v", err)
+		}
+	}
+	for _, ip := range s.IPs {
+		if _, err := netip.ParseAddr(ip); err != nil {
+			if _, err := netip.ParsePrefix(ip); err != nil {
+				bad("ips", "%.60q is neither an address nor a prefix like 10.0.0.7/24", ip)
+			}
+		}
+	}
+	if s.MAC != "" {
+		if hw, err := net.ParseMAC(s.MAC); err != nil || len(hw) != 6 {
+			bad("mac", "%.60q, want 6 bytes like 02:00:00:00:00:01", s.MAC)
+		}
+	}
+	if s.InfinibandGUID != "" {
+		if hw, err := net.ParseMAC(s.InfinibandGUID); err != nil || len(hw) != 8 {
+			bad("infiniband-guid", "%.60q, want 8 bytes like 02:00:00:00:00:00:00:01", s.InfinibandGUID)
+		}
+	}
+	for _, p := range s.PortMappings {
+		if p.HostPort < 0 || p.HostPort > 65535 {
+			bad("portMappings.hostPort", "%d, want 0 to 65535", p.HostPort)
+		}
+		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
+			bad("portMappings.containerPort", "%d, want 1 to 65535", p.ContainerPort)
+		}
+		switch strings.ToLower(p.Protocol) {
+		case "", "tcp", "udp", "sctp":
+		default:
+			bad("portMappings.protocol", "%.20q, allowed are tcp, udp, sctp", p.Protocol)
+		}
+		if p.HostIP != "" {
+			if _, err := netip.ParseAddr(p.HostIP); err != nil {
+				bad("portMappings.hostIP", "%.60q is no address", p.HostIP)
+			}
+		}
+	}
+	if b := s.Bandwidth; b != nil && (b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0) {
+		bad("bandwidth", "rates and bursts must be 0 or more")
+	}
+	for _, gw := range s.DefaultRoute {
+		if _, err := netip.ParseAddr(gw); err != nil {
+			bad("default-route", "%.60q is no address", gw)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CheckIfName refuses what the kernel refuses as an interface name
+// (dev_valid_name, IFNAMSIZ 16 with the terminating zero) and what shells and
+// sysctl paths stumble over.
+func CheckIfName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("an interface name is missing")
+	case len(name) > 15:
+		return fmt.Errorf("interface name %.80q has %d bytes, at most 15 are allowed", name, len(name))
+	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
+		return fmt.Errorf("interface name %q is reserved", name)
+	}
+	for _, r := range name {
+		if r <= ' ' || r > '~' || strings.ContainsRune("/:@%;,'\"\\", r) {
+			return fmt.Errorf("interface name %q: character %q is not allowed", name, r)
+		}
+	}
+	return nil
+}
+
+// capabilityArgs are the capability arguments that the selection asks for
+// (NPWG specification 1.3, section 4.1.2.1; CNI CONVENTIONS).
+func (s *Selection) capabilityArgs() map[string]any {
+	args := map[string]any{}
+	if len(s.IPs) > 0 {
+		args["ips"] = s.IPs
+	}
+	if s.MAC != "" {
+		args["mac"] = s.MAC
+	}
+	if s.InfinibandGUID != "" {
+		args["infinibandGUID"] = s.InfinibandGUID
+	}
+	if len(s.PortMappings) > 0 {
+		args["portMappings"] = s.PortMappings
+	}
+	if s.Bandwidth != nil {
+		args["bandwidth"] = s.Bandwidth
+	}
+	return args
+}

@@ -1,0 +1,49 @@
+package conf
+
+// Description is what a built-in delegate adds to the pod's network-status.
+type Description struct {
+	DeviceInfo *DeviceInfo
+	// Annotations of the pod; a value that is a JSON list is appended to what
+	// the pod's other attachments say under the same key.
+	Annotations map[string]string
+}
+
+// NetworkStatus is one element of the annotation
+// k8s.v1.cni.cncf.io/network-status (NPWG specification 1.3, section 5).
+type NetworkStatus struct {
+	Name       string      `json:"name"`
+	Interface  string      `json:"interface,omitempty"`
+	IPs        []string    `json:"ips,omitempty"`
+	MAC        string      `json:"mac,omitempty"`
+	MTU        int         `json:"mtu,omitempty"` // bytes
+	Default    bool        `json:"default"`       // always written (5.3.5)
+	DNS        DNS         `json:"dns"`
+	DeviceInfo *DeviceInfo `json:"device-info,omitempty"`
+	Gateway    []string    `json:"gateway,omitempty"`
+}
+
+// DNS is the dns of a network-status.
+type DNS struct {
+	Nameservers []string `json:"nameservers,omitempty"`
+	Domain      string   `json:"domain,omitempty"`
+	Search      []string `json:"search,omitempty"`
+	Options     []string `json:"options,omitempty"`
+}
+
+// DeviceInfo says what device an attachment is (device-information
+// specification 1.1.0).
+type DeviceInfo struct {
+	Type      string       `json:"type"`
+	Version   string       `json:"version"`
+	VhostUser *VhostDevice `json:"vhost-user,omitempty"`
+}
+
+// VhostDevice is a vhost-user socket; mode is the pod's side of it.
+type VhostDevice struct {
+	Mode string `json:"mode"` // client or server
+	Path string `json:"path"`
+}
+
+// DeviceInfoVersion is the version of the device-information specification
+// that DeviceInfo follows.
+const DeviceInfoVersion = "1.1.0"

@@ -1,0 +1,232 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Add wires a pod: every network or none. It returns what the configuration
+// wants ADD to answer.
+func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) {
+	if err := r.checkIdentity(); err != nil {
+		return nil, err
+	}
+	if err := awaitReadiness(ctx, r.Conf); err != nil {
+		return nil, err
+	}
+	pod, plan, err := e.Plan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range plan.Warnings {
+		e.Log.Warn(w)
+	}
+	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	if err != nil {
+		return nil, coded(codeTryAgain, err)
+	}
+	defer unlock()
+	rec, err := e.recordForAdd(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := e.prepare(ctx, r, pod, plan)
+	if err != nil {
+		return nil, err
+	}
+	rec.Transactions = append(rec.Transactions, tx)
+	if err := e.Journal.Write(ctx, rec, true); err != nil {
+		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
+	}
+	result, err := e.attach(ctx, r, rec, tx)
+	if err != nil {
+		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
+	}
+	return result, nil
+}
+
+// recordForAdd is the record that the transaction will be added to. An ADD of
+// what is attached is refused; what an ADD that was killed has left is undone.
+func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) {
+	rec, err := e.Journal.Read(r.Sandbox)
+	if err != nil {
+		return nil, fmt.Errorf("%w; DEL of the sandbox undoes what can be found and sets the file aside", err)
+	}
+	if rec == nil {
+		return &Record{Sandbox: r.Sandbox}, nil
+	}
+	tx := rec.find(r.IfName)
+	switch {
+	case tx == nil:
+		return rec, nil
+	case tx.Phase == PhaseAttached:
+		return nil, fmt.Errorf("sandbox %s: interface %s is attached to network %s since %s: DEL it first", r.Sandbox, r.IfName, tx.Network, tx.Started.Format(time.RFC3339))
+	}
+	e.Log.Warn("an earlier request was cut short; undoing it", "sandbox", r.Sandbox, "phase", tx.Phase)
+	return rec, e.detach(ctx, rec, tx, r.Netns)
+}
+
+// prepare asks every built-in what it will do. Nothing is changed.
+func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*Transaction, error) {
+	tx := &Transaction{
+		Network: r.Network, IfName: r.IfName, Phase: PhaseAdding, Started: time.Now().UTC(),
+		Netns: r.Netns, NetnsID: netnsID(r.Netns), Pod: pod, Path: e.path(r),
+	}
+	if tx.NetnsID == "" {
+		return nil, coded(codeEnvironment, fmt.Errorf("CNI_NETNS: %q is no network namespace", r.Netns))
+	}
+	if r.Conf != nil && pod != nil {
+		tx.StatusPlace = e.Source.StatusPlace(pod)
+	}
+	for _, n := range plan.Networks {
+		entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
+		c := e.chain(r.Sandbox, tx, entry, r.Netns)
+		for i, typ := range n.List.Types() {
+			d, ok := e.Delegates[typ]
+			if !ok {
+				continue
+			}
+			if _, twice := entry.State[typ]; twice {
+				return nil, coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
+			}
+			a, err := c.planned(i)
+			if err == nil {
+				entry.State[typ], err = d.Prepare(ctx, a)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("prepare %s (network %s, %s): %w", n.IfName, n.Name, typ, err)
+			}
+		}
+		tx.Attachments = append(tx.Attachments, entry)
+	}
+	return tx, nil
+}
+
+// attach makes the prepared transaction real and commits it. On an error the
+// transaction holds only attachments that were begun.
+func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transaction) (*types100.Result, error) {
+	results, err := e.addEach(ctx, r, tx)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.settle(ctx, r, tx); err != nil {
+		return nil, err
+	}
+	if err := e.routeDefault(ctx, r, tx, results); err != nil {
+		return nil, err
+	}
+	for i, entry := range tx.Attachments {
+		if entry.Result, err = json.Marshal(results[i]); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.publish(ctx, r, tx, results); err != nil {
+		return nil, fmt.Errorf("publish network-status of pod %s: %w", tx.Pod, err)
+	}
+	tx.Phase = PhaseAttached
+	if err := e.Journal.Write(ctx, rec, false); err != nil {
+		return nil, err
+	}
+	if r.Conf != nil && r.Conf.Result == conf.ResultDefaultNetwork {
+		return results[0], nil
+	}
+	return merge(tx.Attachments, results, r.Netns), nil
+}
+
+// addEach adds the attachments in order (NPWG specification 1.3, section
+// 7.3). With parallel, neighbours made of built-ins alone run together.
+func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction) ([]*types100.Result, error) {
+	all := tx.Attachments
+	results := make([]*types100.Result, len(all))
+	for at := 0; at < len(all); {
+		end := at + 1
+		for r.Conf != nil && r.Conf.Parallel && end < len(all) && e.builtinOnly(all[at]) && e.builtinOnly(all[end]) {
+			end++
+		}
+		errs := make([]error, end-at)
+		var group sync.WaitGroup
+		for i := at; i < end; i++ {
+			group.Go(func() { results[i], errs[i-at] = e.addOne(ctx, r, tx, all[i]) })
+		}
+		group.Wait()
+		if err := errors.Join(errs...); err != nil {
+			tx.Attachments = all[:end] // the others were not begun
+			return nil, err
+		}
+		at = end
+	}
+	return results, nil
+}
+
+func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry) (*types100.Result, error) {
+	began := time.Now()
+	result, err := e.chain(r.Sandbox, tx, entry, r.Netns).add(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err)
+	}
+	e.Log.Debug("attached", "interface", entry.IfName, "network", entry.Name, "took", time.Since(began))
+	return result, nil
+}
+
+func (e *Engine) builtinOnly(entry *Entry) bool {
+	return !slices.ContainsFunc(entry.List.Types(), func(typ string) bool { return e.Delegates[typ] == nil })
+}
+
+// settle waits until what the built-ins asked for has taken effect. The waits
+// overlap: the change of the last attachment covers those before it.
+func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction) error {
+	return e.eachBuiltin(r, tx, func(entry *Entry, d Delegate, a conf.Attachment, state json.RawMessage) error {
+		s, ok := d.(Settler)
+		if !ok {
+			return nil
+		}
+		if err := s.Settle(ctx, a, state); err != nil {
+			return fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err)
+		}
+		return nil
+	})
+}
+
+func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(*Entry, Delegate, conf.Attachment, json.RawMessage) error) error {
+	for _, entry := range tx.Attachments {
+		c := e.chain(r.Sandbox, tx, entry, r.Netns)
+		for i, typ := range entry.List.Types() {
+			d, ok := e.Delegates[typ]
+			if !ok {
+				continue
+			}
+			a, err := c.planned(i)
+			if err == nil {
+				err = do(entry, d, a, entry.State[typ])
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// publish writes the network-status of the pod.
+func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
+	if r.Conf == nil || tx.Pod == nil {
+		return nil
+	}
+	annotations, err := e.annotations(r, tx, results)
+	if err != nil {
+		return err
+	}
+	if err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod); err != nil {
+		return err
+	}
+	return e.Source.Publish(ctx, tx.Pod, r.Sandbox, annotations)
+}

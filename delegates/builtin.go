@@ -1,0 +1,38 @@
+package delegates
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/plexus-cni/plexus/ovsdpdk"
+)
+
+// Builtin is the table of delegates that run in-process, by the plugin type
+// that a network configuration names.
+func Builtin(log *slog.Logger) map[string]Delegate {
+	return map[string]Delegate{
+		"ovsdpdk":   ovsdpdk.New(log),
+		"userspace": ovsdpdk.NewUserspace(log),
+	}
+}
+
+// linkedNames are the names under which the plexus executable is installed
+// beside its own. One that is not in the table must not be executed: it would
+// only come back here.
+var linkedNames = []string{"sriov", "vppmemif", "ovsdpdk", "userspace"}
+
+// isPlexus reports whether an executable found in CNI_PATH is a link of the
+// plexus beside it.
+func isPlexus(path string) bool {
+	if !slices.Contains(linkedNames, filepath.Base(path)) {
+		return false
+	}
+	found, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	plexus, err := os.Stat(filepath.Join(filepath.Dir(path), "plexus"))
+	return err == nil && os.SameFile(found, plexus)
+}

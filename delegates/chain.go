@@ -1,0 +1,296 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// chain runs the plugins of one attachment through libcni. To libcni it is an
+// invoke.Exec that finds the built-in delegates in memory and executes
+// everything else.
+type chain struct {
+	*Engine
+	sandbox string
+	tx      *Transaction
+	entry   *Entry
+	netns   string
+	exec    *invoke.DefaultExec
+
+	native  []*types100.Interface // what built-ins added, with all that CNI 1.1 has
+	delErrs []error
+}
+
+// builtinPath is the "path" of a built-in delegate; no executable has it.
+const builtinPath = "built-in:"
+
+func (e *Engine) chain(sandbox string, tx *Transaction, entry *Entry, netns string) *chain {
+	return &chain{Engine: e, sandbox: sandbox, tx: tx, entry: entry, netns: netns, exec: &invoke.DefaultExec{
+		RawExec:       &invoke.RawExec{Stderr: e.Stderr},
+		PluginDecoder: version.PluginDecoder{},
+	}}
+}
+
+func (c *chain) libcni() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(c.tx.Path, c.Journal.DataDir(), c)
+}
+
+func (c *chain) runtimeConf() *libcni.RuntimeConf {
+	return &libcni.RuntimeConf{
+		ContainerID:    c.sandbox,
+		NetNS:          c.netns,
+		IfName:         c.entry.IfName,
+		Args:           c.entry.Args,
+		CapabilityArgs: c.entry.CapabilityArgs,
+	}
+}
+
+// networkList is the configuration list in libcni's form.
+func networkList(l *conf.List) (*libcni.NetworkConfigList, error) {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	list := &libcni.NetworkConfigList{Name: l.Name, CNIVersion: l.CNIVersion, DisableCheck: l.DisableCheck, DisableGC: l.DisableGC, Bytes: data}
+	for _, raw := range l.Plugins {
+		p, err := libcni.NetworkPluginConfFromBytes(raw)
+		if err != nil {
+			return nil, err
+		}
+		list.Plugins = append(list.Plugins, p)
+	}
+	return list, nil
+}
+
+// add runs ADD over the chain.
+func (c *chain) add(ctx context.Context) (*types100.Result, error) {
+	list, err := networkList(&c.entry.List)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.libcni().AddNetworkList(ctx, list, c.runtimeConf())
+	if err != nil {
+		return nil, err
+	}
+	result, err := types100.NewResultFromResult(r)
+	if err != nil {
+		return nil, fmt.Errorf("result: %w", err)
+	}
+	// A list of an older version has lost what only CNI 1.1 can say.
+	for _, mine := range c.native {
+		for _, i := range result.Interfaces {
+			if i.Name == mine.Name && i.Sandbox == mine.Sandbox {
+				i.Mtu, i.SocketPath, i.PciID = mine.Mtu, mine.SocketPath, mine.PciID
+			}
+		}
+	}
+	return result, nil
+}
+
+// check runs CHECK over the chain. Lists below CNI 0.4.0 know no CHECK; their
+// built-ins are asked all the same.
+func (c *chain) check(ctx context.Context) error {
+	list, err := networkList(&c.entry.List)
+	if err != nil {
+		return err
+	}
+	if list.DisableCheck {
+		return nil
+	}
+	if knows, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || knows {
+		return errors.Join(err, c.libcni().CheckNetworkList(ctx, list, c.runtimeConf()))
+	}
+	for i, typ := range c.entry.List.Types() {
+		if d, ok := c.Delegates[typ]; ok {
+			a, err := c.planned(i)
+			if err != nil {
+				return err
+			}
+			if err := d.Check(ctx, a, c.entry.State[typ]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// del runs DEL over the chain, last plugin first. A plugin that fails stops
+// none of the others; libcni would, so it is not told (ExecPlugin). The cached
+// result is kept for the next DEL when one failed.
+func (c *chain) del(ctx context.Context) error {
+	list, err := networkList(&c.entry.List)
+	if err != nil {
+		return err
+	}
+	cache := filepath.Join(c.Journal.DataDir(), "results", fmt.Sprintf("%s-%s-%s", list.Name, c.sandbox, c.entry.IfName))
+	cached, err := os.ReadFile(cache)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = errors.Join(c.libcni().DelNetworkList(ctx, list, c.runtimeConf()), errors.Join(c.delErrs...))
+	if err != nil && len(cached) > 0 {
+		err = errors.Join(err, os.WriteFile(cache, cached, 0o600))
+	}
+	return err
+}
+
+// planned is plugin i of the chain as an Attachment, with the configuration
+// that libcni will hand to it, less the prevResult.
+func (c *chain) planned(i int) (conf.Attachment, error) {
+	list, err := networkList(&c.entry.List)
+	if err != nil {
+		return conf.Attachment{}, err
+	}
+	keys := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
+	runtime := map[string]any{}
+	for name, on := range list.Plugins[i].Network.Capabilities {
+		if value, asked := c.entry.CapabilityArgs[name]; on && asked {
+			runtime[name] = value
+		}
+	}
+	if len(runtime) > 0 {
+		keys["runtimeConfig"] = runtime
+	}
+	p, err := libcni.InjectConf(list.Plugins[i], keys)
+	if err != nil {
+		return conf.Attachment{}, err
+	}
+	return c.attachment(p.Bytes), nil
+}
+
+func (c *chain) attachment(config []byte) conf.Attachment {
+	return conf.Attachment{
+		Sandbox: c.sandbox, Netns: c.netns, IfName: c.entry.IfName, Network: c.entry.Name,
+		Owner: c.Journal.DataDir(), Pod: c.tx.Pod, Conf: config,
+	}
+}
+
+// FindInPath is invoke.Exec: built-ins are found first.
+func (c *chain) FindInPath(plugin string, paths []string) (string, error) {
+	if _, ok := c.Delegates[plugin]; ok {
+		return builtinPath + plugin, nil
+	}
+	path, err := c.exec.FindInPath(plugin, paths)
+	if err != nil && !slices.Contains(linkedNames, plugin) {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", plugin, strings.Join(paths, ":")), "")
+	}
+	if err != nil || isPlexus(path) {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is not built into this plexus", plugin), "")
+	}
+	return path, nil
+}
+
+// Decode is invoke.Exec.
+func (c *chain) Decode(data []byte) (version.PluginInfo, error) { return c.exec.Decode(data) }
+
+// ExecPlugin is invoke.Exec: one verb of one plugin.
+func (c *chain) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	command := lookup(environ, "CNI_COMMAND")
+	name := filepath.Base(strings.TrimPrefix(path, builtinPath))
+	if err := conf.Step(ctx, "%s: %s %s", c.entry.IfName, strings.ToLower(command), name); err != nil {
+		return c.forgive(command, name, err)
+	}
+	plugin, ok := strings.CutPrefix(path, builtinPath)
+	if !ok {
+		out, err := c.exec.ExecPlugin(ctx, path, stdin, environ)
+		if err != nil {
+			return c.forgive(command, name, err)
+		}
+		return out, nil
+	}
+	out, err := c.builtin(ctx, command, plugin, stdin, environ)
+	if err != nil {
+		return c.forgive(command, name, err)
+	}
+	return out, nil
+}
+
+// forgive keeps an error of DEL to itself, so that libcni goes on.
+func (c *chain) forgive(command, plugin string, err error) ([]byte, error) {
+	if command != "DEL" {
+		return nil, err
+	}
+	c.delErrs = append(c.delErrs, fmt.Errorf("%s: %w", plugin, err))
+	return nil, nil
+}
+
+func (c *chain) builtin(ctx context.Context, command, name string, stdin []byte, environ []string) ([]byte, error) {
+	d, state := c.Delegates[name], c.entry.State[name]
+	a := c.attachment(stdin)
+	ipam := c.ipam(a, lookup(environ, "CNI_ARGS"))
+	switch command {
+	case "ADD":
+		addresses, err := ipam.add(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a.IPAM = addresses
+		result, err := d.Add(ctx, a, state)
+		if err != nil {
+			return nil, err
+		}
+		c.native = append(c.native, result.Interfaces...)
+		return chainResult(stdin, result)
+	case "CHECK":
+		return nil, errors.Join(d.Check(ctx, a, state), ipam.check(ctx))
+	case "DEL":
+		return nil, errors.Join(d.Del(ctx, a, state), ipam.del(ctx))
+	case "STATUS":
+		if r, ok := d.(Readier); ok {
+			return nil, r.Ready(ctx, stdin)
+		}
+		return nil, nil
+	case "GC": // Engine.GC sweeps once for all networks
+		return nil, nil
+	}
+	return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %q", command), "")
+}
+
+// chainResult appends a built-in's result to the prevResult of its
+// configuration, in the configuration's version.
+func chainResult(stdin []byte, result *types100.Result) ([]byte, error) {
+	var c types.PluginConf
+	if err := json.Unmarshal(stdin, &c); err != nil {
+		return nil, err
+	}
+	if c.RawPrevResult != nil {
+		if err := version.ParsePrevResult(&c); err != nil {
+			return nil, err
+		}
+		prev, err := types100.NewResultFromResult(c.PrevResult)
+		if err != nil {
+			return nil, err
+		}
+		appendResult(prev, result)
+		prev.Routes = append(prev.Routes, result.Routes...)
+		result = prev
+	}
+	out, err := result.GetAsVersion(c.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(out)
+}
+
+func lookup(environ []string, key string) string {
+	for i := len(environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(environ[i], key+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

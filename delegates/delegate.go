@@ -1,0 +1,59 @@
+// Package delegates does what the plan says: it runs the delegates of a pod's
+// networks in one transaction and undoes them.
+//
+// A delegate is a CNI plugin by another name: built in (Builtin lists them) or
+// an executable below CNI_PATH. Engine holds the verbs of the CNI
+// specification 1.1.0; add.go is ADD from top to bottom, detach.go is the one
+// way back. What DEL needs is in the journal before ADD changes anything.
+// Chains, prevResult, capability arguments and versions are libcni's work;
+// chain.go gives it the built-ins as if they were executables.
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Delegate is one backend that plexus runs in-process. Backends satisfy it by
+// shape and never import this package.
+type Delegate interface {
+	// Prepare reads the world and decides; it changes nothing. What it returns
+	// is all that Del will need.
+	Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error)
+	// Add attaches. a.IPAM holds the addresses, if the configuration asks for any.
+	Add(ctx context.Context, a conf.Attachment, state json.RawMessage) (*types100.Result, error)
+	// Check compares the world with the record; an error names object and difference.
+	Check(ctx context.Context, a conf.Attachment, state json.RawMessage) error
+	// Del detaches. It is idempotent: absent is success. Without state (the
+	// journal is lost) it goes by the marks of ownership.
+	Del(ctx context.Context, a conf.Attachment, state json.RawMessage) error
+}
+
+// Settler is a Delegate whose Add asks for a change that takes effect later.
+// Settle returns when it has, or says why it never will. It is called once
+// every attachment of the pod is added, so that they settle together.
+type Settler interface {
+	Settle(ctx context.Context, a conf.Attachment, state json.RawMessage) error
+}
+
+// Describer is a Delegate that has more to say in network-status than a CNI
+// result can.
+type Describer interface {
+	Describe(a conf.Attachment, state json.RawMessage) (conf.Description, error)
+}
+
+// Readier is a Delegate that answers STATUS for a configuration.
+type Readier interface {
+	Ready(ctx context.Context, config json.RawMessage) error
+}
+
+// Sweeper is a Delegate that finds what carries its mark. Sweep looks in the
+// places that the configurations name, and in the default one, and removes
+// what belongs to owner and whose attachment is not to be kept.
+type Sweeper interface {
+	Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error
+}

@@ -1,0 +1,181 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// detach is the only way back: it undoes a transaction, last attachment
+// first, and forgets it when everything is gone. A failed ADD, DEL, GC and the
+// recovery after a crash all come here. What could not be undone stays
+// recorded and is reported. It goes on when the request is cancelled, within
+// its own deadline. netns is the namespace's path as the request names it.
+func (e *Engine) detach(ctx context.Context, rec *Record, tx *Transaction, netns string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	var errs []error
+	if tx.StatusPlace != "" {
+		err := conf.Step(ctx, "retract network-status of pod %s", tx.Pod)
+		if err == nil {
+			err = e.Source.Retract(ctx, tx.StatusPlace, rec.Sandbox)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("undo network-status of pod %s: %w", tx.Pod, err))
+		}
+	}
+	var left []*Entry
+	live := tx.liveNetns(netns)
+	for _, entry := range slices.Backward(tx.Attachments) {
+		if err := e.chain(rec.Sandbox, tx, entry, live).del(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("undo %s (network %s): %w", entry.IfName, entry.Name, err))
+			left = slices.Insert(left, 0, entry)
+		}
+	}
+	if len(errs) == 0 {
+		rec.remove(tx)
+	} else {
+		tx.Phase, tx.Attachments = PhaseRemoving, left
+	}
+	if len(rec.Transactions) == 0 {
+		errs = append(errs, e.Journal.Remove(ctx, rec.Sandbox))
+	} else {
+		errs = append(errs, e.Journal.Write(ctx, rec, false))
+	}
+	return errors.Join(errs...)
+}
+
+// Del undoes an ADD by the journal alone. What never was, or is gone, is
+// success.
+func (e *Engine) Del(ctx context.Context, r *Request) error {
+	if checkSandbox(r.Sandbox) != nil {
+		return nil // ADD refuses it, so it never was
+	}
+	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	if err != nil {
+		return coded(codeTryAgain, err)
+	}
+	defer unlock()
+	rec, err := e.Journal.Read(r.Sandbox)
+	var damaged *DamagedError
+	switch {
+	case errors.As(err, &damaged):
+		return e.salvage(ctx, r, damaged)
+	case err != nil:
+		return err
+	case rec == nil:
+		return e.salvage(ctx, r, nil)
+	}
+	tx := rec.find(r.IfName)
+	if tx == nil {
+		return nil
+	}
+	tx.Path = searchPath(e.path(r), tx.Path)
+	return e.detach(ctx, rec, tx, r.Netns)
+}
+
+// salvage undoes a sandbox whose record is damaged, or lost, or never was: by
+// libcni's cache, which knows configurations and so addresses, and by the
+// marks of ownership. A damaged file is named and kept aside.
+func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError) error {
+	if damaged != nil {
+		e.Log.Error("DEL goes by marks of ownership and libcni's cache", "sandbox", r.Sandbox, "why", damaged.Error())
+	}
+	tx := &Transaction{Network: r.Network, IfName: r.IfName, Netns: r.Netns, Path: e.path(r)}
+	cached, err := libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil).GetCachedAttachments(r.Sandbox)
+	if err != nil {
+		return fmt.Errorf("read libcni's cache: %w", err)
+	}
+	for _, a := range cached {
+		d := conf.Definition{Origin: "cached network " + a.Network, Config: a.Config}
+		list, err := d.ParseList("")
+		if err != nil {
+			e.Log.Warn("cannot use libcni's cache", "network", a.Network, "why", err.Error())
+			continue
+		}
+		tx.Attachments = append(tx.Attachments, &Entry{Network: conf.Network{
+			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
+		}})
+	}
+	if r.Conf != nil {
+		if pod, err := e.findPod(ctx, r); err == nil && pod != nil {
+			tx.Pod, tx.StatusPlace = pod, e.Source.StatusPlace(pod)
+		}
+	}
+	configs := e.knownConfigs(r)
+	keep := func(sandbox, _ string) bool { return sandbox != r.Sandbox }
+	if err := e.sweep(ctx, configs, keep); err != nil {
+		e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
+	}
+	if damaged != nil {
+		aside, err := e.Journal.SetAside(ctx, r.Sandbox)
+		if err != nil {
+			return fmt.Errorf("set aside %s: %w", damaged.File, err)
+		}
+		e.Log.Error("the damaged journal file is kept", "sandbox", r.Sandbox, "file", aside)
+	}
+	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, r.Netns)
+}
+
+// sweep lets every built-in that can remove what carries its mark and is not
+// to be kept. configs are by plugin type.
+func (e *Engine) sweep(ctx context.Context, configs map[string][]json.RawMessage, keep func(sandbox, ifName string) bool) error {
+	var errs []error
+	for name, d := range e.Delegates {
+		if s, ok := d.(Sweeper); ok {
+			if err := s.Sweep(ctx, e.Journal.DataDir(), configs[name], keep); err != nil {
+				errs = append(errs, fmt.Errorf("sweep %s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// knownConfigs gathers the configurations of built-ins that say where to look
+// for marks: from the request, from the journal and from libcni's cache.
+func (e *Engine) knownConfigs(r *Request) map[string][]json.RawMessage {
+	configs := map[string][]json.RawMessage{}
+	note := func(l *conf.List) {
+		for i, typ := range l.Types() {
+			if e.Delegates[typ] != nil && !slices.ContainsFunc(configs[typ], func(c json.RawMessage) bool { return string(c) == string(l.Plugins[i]) }) {
+				configs[typ] = append(configs[typ], l.Plugins[i])
+			}
+		}
+	}
+	noteRaw := func(raw []byte) {
+		d := conf.Definition{Config: raw, Fallback: "x"}
+		if l, err := d.ParseList(""); err == nil {
+			note(l)
+		}
+	}
+	if r.Conf == nil {
+		noteRaw(r.Stdin)
+	} else {
+		for _, raw := range r.Conf.Delegates {
+			noteRaw(raw)
+		}
+	}
+	sandboxes, _ := e.Journal.Sandboxes() // without it the default places remain
+	for _, sandbox := range sandboxes {
+		rec, err := e.Journal.Read(sandbox)
+		if err != nil || rec == nil {
+			continue
+		}
+		for _, tx := range rec.Transactions {
+			for _, entry := range tx.Attachments {
+				note(&entry.List)
+			}
+		}
+	}
+	cached, _ := libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil).GetCachedAttachments("")
+	for _, a := range cached {
+		noteRaw(a.Config)
+	}
+	return configs
+}

@@ -1,0 +1,206 @@
+package delegates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Source is where pods and networks come from and where status goes.
+type Source interface {
+	// Pod finds a pod. uid may be empty. nil, nil: this source knows no pods at all.
+	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
+	// Network finds what the plan wants.
+	Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error)
+	// StatusPlace is where Publish will write the status of a pod; "" when it
+	// writes nothing that must be taken back.
+	StatusPlace(pod *conf.Pod) string
+	// Publish sets annotations of the pod, network-status among them.
+	Publish(ctx context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error
+	// Retract takes back what Publish wrote for the sandbox. Absent is success.
+	Retract(ctx context.Context, place, sandbox string) error
+}
+
+// Engine does the verbs of CNI.
+type Engine struct {
+	Delegates map[string]Delegate
+	Source    Source
+	Journal   *Journal
+	Log       *slog.Logger
+	Stderr    io.Writer // of executed plugins
+}
+
+// Request is one CNI request (CNI specification 1.1.0, section 2).
+type Request struct {
+	Conf    *conf.Conf // nil when a built-in delegate is executed under its own name
+	Network string     // name of the configuration
+	Stdin   []byte     // the configuration as it came
+	Sandbox string     // container ID
+	Netns   string     // path
+	IfName  string
+	Args    conf.Args
+	Path    []string // folders of executables
+}
+
+// Time limits. A runtime has its own, above these.
+const (
+	readinessWait = 45 * time.Second // for readinessindicatorfile, as Multus waits
+	undoTimeout   = 60 * time.Second // for detach, which goes on when the request is cancelled
+)
+
+// CNI error codes (CNI specification 1.1.0, section "Error").
+const (
+	codeUnknownContainer = types.ErrUnknownContainer
+	codeEnvironment      = types.ErrInvalidEnvironmentVariables
+	codeConfig           = types.ErrInvalidNetworkConfig
+	codeTryAgain         = types.ErrTryAgainLater
+	codeNotReady         = 50 // STATUS: cannot serve ADD
+)
+
+func coded(code uint, err error) error {
+	if err == nil {
+		return nil
+	}
+	var inner *types.Error
+	if errors.As(err, &inner) {
+		return err
+	}
+	return &Error{code, err}
+}
+
+// Error is an error with the CNI code that the runtime is to see.
+type Error struct {
+	Code uint
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// checkIdentity refuses a request whose names could leave their folders.
+func (r *Request) checkIdentity() error {
+	if err := checkSandbox(r.Sandbox); err != nil {
+		return coded(codeEnvironment, fmt.Errorf("CNI_CONTAINERID: %w", err))
+	}
+	if err := conf.CheckIfName(r.IfName); err != nil {
+		return coded(codeEnvironment, fmt.Errorf("CNI_IFNAME: %w", err))
+	}
+	return nil
+}
+
+// findPod returns nil when the request names no pod or the source has none.
+func (e *Engine) findPod(ctx context.Context, r *Request) (*conf.Pod, error) {
+	namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME")
+	if namespace == "" && name == "" {
+		return nil, nil
+	}
+	if err := conf.CheckObjectName(namespace, name); err != nil {
+		return nil, coded(codeEnvironment, fmt.Errorf("CNI_ARGS K8S_POD_NAMESPACE, K8S_POD_NAME: %w", err))
+	}
+	return e.Source.Pod(ctx, namespace, name, r.Args.Get("K8S_POD_UID"))
+}
+
+// Plan says what ADD would do. Nothing is changed.
+func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, error) {
+	pod, err := e.findPod(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Conf == nil {
+		plan, err := conf.Standalone(r.Stdin, r.IfName, r.Args)
+		return pod, plan, coded(codeConfig, err)
+	}
+	wanted, warnings, err := conf.Want(r.Conf, pod)
+	if err != nil {
+		return nil, nil, coded(codeConfig, err)
+	}
+	definitions := make([]*conf.Definition, len(wanted))
+	for i, w := range wanted {
+		if definitions[i], err = e.Source.Network(ctx, w); err != nil {
+			return nil, nil, coded(codeConfig, err)
+		}
+	}
+	plan, err := conf.Resolve(r.Conf, wanted, definitions, r.IfName, r.Args)
+	if err != nil {
+		return nil, nil, coded(codeConfig, err)
+	}
+	plan.Warnings = append(plan.Warnings, warnings...)
+	return pod, plan, nil
+}
+
+// netnsID identifies a network namespace beyond its path: "device:inode", ""
+// when there is none at the path.
+func netnsID(path string) string {
+	var st unix.Stat_t
+	if path == "" || unix.Stat(path, &st) != nil {
+		return ""
+	}
+	if ns.IsNSorErr(path) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
+// liveNetns picks the path at which the transaction's own namespace can still
+// be entered: the one that DEL names, or the recorded one, or none. A path
+// that leads to another pod's namespace by now is not used.
+func (tx *Transaction) liveNetns(named string) string {
+	for _, path := range []string{named, tx.Netns} {
+		if id := netnsID(path); id != "" && (id == tx.NetnsID || tx.NetnsID == "") {
+			return path
+		}
+	}
+	return ""
+}
+
+// searchPath joins folders of executables without repeating one.
+func searchPath(lists ...[]string) []string {
+	var all []string
+	for _, list := range lists {
+		for _, dir := range list {
+			if dir != "" && !slices.Contains(all, dir) {
+				all = append(all, dir)
+			}
+		}
+	}
+	return all
+}
+
+func (e *Engine) path(r *Request) []string {
+	if r.Conf != nil && r.Conf.BinDir != "" {
+		return searchPath([]string{r.Conf.BinDir}, r.Path)
+	}
+	return searchPath(r.Path)
+}
+
+// awaitReadiness waits for readinessindicatorfile, as Multus does.
+func awaitReadiness(ctx context.Context, c *conf.Conf) error {
+	if c == nil || c.ReadinessIndicatorFile == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readinessWait)
+	defer cancel()
+	for {
+		if _, err := os.Stat(c.ReadinessIndicatorFile); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return coded(codeTryAgain, fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", c.ReadinessIndicatorFile))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

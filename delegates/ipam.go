@@ -1,0 +1,309 @@
+package delegates
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// ipam is the address management of one built-in attachment. host-local runs
+// in-process on the plugin's own backend and files, static is a matter of
+// reading; any other type is executed. Executables bring their own.
+type ipam struct {
+	chain *chain
+	a     conf.Attachment
+	args  string // CNI_ARGS
+	typ   string // "" without ipam
+}
+
+func (c *chain) ipam(a conf.Attachment, args string) *ipam {
+	var config struct {
+		IPAM struct {
+			Type string `json:"type"`
+		} `json:"ipam"`
+	}
+	_ = json.Unmarshal(a.Conf, &config) // libcni has read it before
+	return &ipam{chain: c, a: a, args: args, typ: config.IPAM.Type}
+}
+
+func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
+	if i.typ == "" {
+		return nil, nil
+	}
+	if err := conf.Step(ctx, "%s: ipam %s: allocate", i.a.IfName, i.typ); err != nil {
+		return nil, err
+	}
+	result, err := i.allocate(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ipam %s: %w", i.typ, err)
+	}
+	if len(result.IPs) == 0 {
+		return nil, fmt.Errorf("ipam %s: it gave no address", i.typ)
+	}
+	return result, nil
+}
+
+func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
+	switch i.typ {
+	case "host-local":
+		return hostLocalAdd(i.a, i.args)
+	case "static":
+		return static(i.a.Conf, i.args)
+	}
+	path, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := invoke.ExecPluginWithResult(ctx, path, i.a.Conf, i.env("ADD"), i.chain.exec)
+	if err != nil {
+		return nil, err
+	}
+	return types100.NewResultFromResult(r)
+}
+
+func (i *ipam) check(ctx context.Context) error {
+	switch i.typ {
+	case "":
+		return nil
+	case "host-local":
+		return hostLocalCheck(i.a, i.args)
+	case "static":
+		return nil // what it gave stands in the configuration
+	}
+	return i.execute(ctx, "CHECK")
+}
+
+func (i *ipam) del(ctx context.Context) error {
+	if i.typ == "" || i.typ == "static" {
+		return nil
+	}
+	if err := conf.Step(ctx, "%s: ipam %s: release", i.a.IfName, i.typ); err != nil {
+		return err
+	}
+	if i.typ == "host-local" {
+		return hostLocalDel(i.a, i.args)
+	}
+	return i.execute(ctx, "DEL")
+}
+
+func (i *ipam) execute(ctx context.Context, command string) error {
+	path, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path)
+	if err != nil {
+		return fmt.Errorf("ipam %s: %w", i.typ, err)
+	}
+	if err := invoke.ExecPluginWithoutResult(ctx, path, i.a.Conf, i.env(command), i.chain.exec); err != nil {
+		return fmt.Errorf("ipam %s: %w", i.typ, err)
+	}
+	return nil
+}
+
+func (i *ipam) env(command string) *invoke.Args {
+	return &invoke.Args{
+		Command: command, ContainerID: i.a.Sandbox, NetNS: i.a.Netns, IfName: i.a.IfName,
+		PluginArgsStr: i.args, Path: strings.Join(i.chain.tx.Path, string(os.PathListSeparator)),
+	}
+}
+
+func hostLocalAdd(a conf.Attachment, args string) (*types100.Result, error) {
+	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
+	if err != nil {
+		return nil, err
+	}
+	store, err := disk.New(c.Name, c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	result := &types100.Result{Routes: c.Routes}
+	wanted := slices.Clone(c.IPArgs)
+	for n, set := range c.Ranges {
+		var asked net.IP
+		if at := slices.IndexFunc(wanted, set.Contains); at >= 0 {
+			asked = wanted[at]
+			wanted = slices.Delete(wanted, at, at+1)
+		}
+		ip, err := allocator.NewIPAllocator(&set, store, n).Get(a.Sandbox, a.IfName, asked)
+		if err != nil {
+			return nil, fmt.Errorf("range %s: %w", set.String(), err)
+		}
+		result.IPs = append(result.IPs, ip)
+	}
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("address %v asked for is in none of the ranges", wanted[0])
+	}
+	if c.ResolvConf != "" {
+		if result.DNS, err = readResolvConf(c.ResolvConf); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+func hostLocalCheck(a conf.Attachment, args string) error {
+	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
+	if err != nil {
+		return fmt.Errorf("ipam host-local: %w", err)
+	}
+	store, err := disk.New(c.Name, c.DataDir)
+	if err != nil {
+		return fmt.Errorf("ipam host-local: %w", err)
+	}
+	defer store.Close()
+	if !store.FindByID(a.Sandbox, a.IfName) {
+		return fmt.Errorf("ipam host-local: network %s: no address is reserved for %s of sandbox %s", c.Name, a.IfName, a.Sandbox)
+	}
+	return nil
+}
+
+func hostLocalDel(a conf.Attachment, args string) error {
+	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
+	if err != nil {
+		return fmt.Errorf("ipam host-local: %w", err)
+	}
+	dir := c.DataDir
+	if dir == "" {
+		dir = "/var/lib/cni/networks" // disk's default
+	}
+	if _, err := os.Stat(filepath.Join(dir, c.Name)); errors.Is(err, fs.ErrNotExist) {
+		return nil // never was; disk.New would make it
+	}
+	store, err := disk.New(c.Name, c.DataDir)
+	if err != nil {
+		return fmt.Errorf("ipam host-local: %w", err)
+	}
+	defer store.Close()
+	if err := store.Lock(); err != nil {
+		return fmt.Errorf("ipam host-local: %w", err)
+	}
+	defer store.Unlock()
+	if err := store.ReleaseByID(a.Sandbox, a.IfName); err != nil {
+		return fmt.Errorf("ipam host-local: release: %w", err)
+	}
+	return nil
+}
+
+// static reads addresses, routes and dns from the configuration. Addresses
+// from the runtime (runtimeConfig.ips) or from args.cni.ips replace those of
+// the configuration, those of CNI_ARGS come in addition (plugins/ipam/static).
+func static(config []byte, args string) (*types100.Result, error) {
+	var c struct {
+		IPAM struct {
+			Addresses []struct {
+				Address string `json:"address"`
+				Gateway net.IP `json:"gateway"`
+			} `json:"addresses"`
+			Routes []*types.Route `json:"routes"`
+			DNS    types.DNS      `json:"dns"`
+		} `json:"ipam"`
+		RuntimeConfig struct {
+			IPs []string `json:"ips"`
+		} `json:"runtimeConfig"`
+		Args struct {
+			CNI struct {
+				IPs []string `json:"ips"`
+			} `json:"cni"`
+		} `json:"args"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, err
+	}
+	result := &types100.Result{Routes: c.IPAM.Routes, DNS: c.IPAM.DNS}
+	add := func(key, cidr string, gateway net.IP) error {
+		ip, subnet, err := net.ParseCIDR(strings.TrimSpace(cidr))
+		if err != nil {
+			return fmt.Errorf("key %q: %.60q, want an address with its prefix like 10.0.0.7/24", key, cidr)
+		}
+		if v4 := ip.To4(); v4 != nil {
+			ip = v4
+		}
+		result.IPs = append(result.IPs, &types100.IPConfig{Address: net.IPNet{IP: ip, Mask: subnet.Mask}, Gateway: gateway})
+		return nil
+	}
+	env, err := conf.ParseArgs(args)
+	if err != nil {
+		return nil, err
+	}
+	override, key := c.RuntimeConfig.IPs, "runtimeConfig.ips"
+	if len(override) == 0 {
+		override, key = c.Args.CNI.IPs, "args.cni.ips"
+	}
+	if len(override) > 0 {
+		for _, cidr := range override {
+			if err := add(key, cidr, nil); err != nil {
+				return nil, err
+			}
+		}
+		return result, nil
+	}
+	for _, a := range c.IPAM.Addresses {
+		if err := add("ipam.addresses.address", a.Address, a.Gateway); err != nil {
+			return nil, err
+		}
+	}
+	for cidr := range strings.SplitSeq(env.Get("IP"), ",") {
+		if cidr == "" {
+			continue
+		}
+		if err := add("CNI_ARGS IP", cidr, nil); err != nil {
+			return nil, err
+		}
+	}
+	for text := range strings.SplitSeq(env.Get("GATEWAY"), ",") {
+		if text == "" {
+			continue
+		}
+		gateway := net.ParseIP(strings.TrimSpace(text))
+		if gateway == nil {
+			return nil, fmt.Errorf("CNI_ARGS GATEWAY: %.60q is no address", text)
+		}
+		for _, ip := range result.IPs {
+			if ip.Address.Contains(gateway) {
+				ip.Gateway = gateway
+			}
+		}
+	}
+	return result, nil
+}
+
+// readResolvConf reads a resolver configuration file, resolv.conf(5).
+func readResolvConf(path string) (types.DNS, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return types.DNS{}, err
+	}
+	var dns types.DNS
+	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
+		words := strings.Fields(s.Text())
+		if len(words) < 2 {
+			continue
+		}
+		switch words[0] {
+		case "nameserver":
+			dns.Nameservers = append(dns.Nameservers, words[1])
+		case "domain":
+			dns.Domain = words[1]
+		case "search":
+			dns.Search = append(dns.Search, words[1:]...)
+		case "options":
+			dns.Options = append(dns.Options, words[1:]...)
+		}
+	}
+	return dns, nil
+}

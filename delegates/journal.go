@@ -1,0 +1,330 @@
+package delegates
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/utils"
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Journal is where plexus writes what DEL will need, one file a sandbox. A
+// file is two lines of JSON: a header with the format's version and the
+// checksum of the second line, which is the Record.
+type Journal struct {
+	dir string
+}
+
+// journalVersion is the version of the file format.
+const journalVersion = 1
+
+// maxSandbox bounds a container ID, in bytes: it becomes a file name.
+const maxSandbox = 200
+
+// Record is everything that plexus knows of a sandbox.
+type Record struct {
+	Sandbox      string         `json:"sandbox"`
+	Transactions []*Transaction `json:"transactions"`
+}
+
+// Transaction is one ADD in force. A sandbox has one, or several when built-in
+// delegates are executed under their own names, once for each interface.
+type Transaction struct {
+	Network     string    `json:"network"` // name of the request's configuration
+	IfName      string    `json:"ifName"`  // CNI_IFNAME of the request
+	Phase       Phase     `json:"phase"`
+	Started     time.Time `json:"started"`
+	Netns       string    `json:"netns"`
+	NetnsID     string    `json:"netnsID"` // device:inode, as paths are used again
+	Pod         *conf.Pod `json:"pod,omitempty"`
+	Path        []string  `json:"path"`                  // folders of executables
+	StatusPlace string    `json:"statusPlace,omitempty"` // where network-status is published
+	Attachments []*Entry  `json:"attachments"`
+}
+
+// Phase says how far a transaction came.
+type Phase string
+
+// The phases. Whatever is not attached is to be undone.
+const (
+	PhaseAdding   Phase = "adding"
+	PhaseAttached Phase = "attached"
+	PhaseRemoving Phase = "removing" // a DEL that could not undo everything
+)
+
+// Entry is one attachment: the network as planned, and what the built-in
+// delegates of its chain will need for DEL.
+type Entry struct {
+	conf.Network
+	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
+	Result json.RawMessage            `json:"result,omitempty"`
+}
+
+// DamagedError is a journal file that cannot be used.
+type DamagedError struct {
+	File string
+	Why  string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("journal file %s is not usable: %s", e.File, e.Why)
+}
+
+// OpenJournal names the journal below a data folder. Nothing is read or made
+// before it is needed.
+func OpenJournal(dataDir string) *Journal { return &Journal{dir: dataDir} }
+
+// DataDir is the folder that the journal was opened with.
+func (j *Journal) DataDir() string { return j.dir }
+
+func (j *Journal) file(sandbox string) string {
+	return filepath.Join(j.dir, "sandboxes", sandbox+".json")
+}
+
+// checkSandbox refuses a container ID that CNI refuses, or that is too long.
+func checkSandbox(sandbox string) error {
+	if err := utils.ValidateContainerID(sandbox); err != nil {
+		return err
+	}
+	if len(sandbox) > maxSandbox {
+		return fmt.Errorf("container ID of %d bytes, at most %d are allowed", len(sandbox), maxSandbox)
+	}
+	return nil
+}
+
+type header struct {
+	Version int    `json:"plexusJournal"`
+	SHA256  string `json:"sha256"`
+}
+
+// Read returns the record of a sandbox, nil when there is none, a
+// *DamagedError when its file is truncated, empty, foreign or of a version
+// that is not known.
+func (j *Journal) Read(sandbox string) (*Record, error) {
+	name := j.file(sandbox)
+	data, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil && !errors.Is(err, unix.EISDIR):
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	rec, why := decodeRecord(sandbox, data)
+	if why != "" {
+		return nil, &DamagedError{name, why}
+	}
+	return rec, nil
+}
+
+func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
+	if len(data) == 0 {
+		return nil, "it is empty"
+	}
+	first, rest, _ := bytes.Cut(data, []byte("\n"))
+	var h header
+	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
+		return nil, "it has no plexus header: truncated, or written by something else"
+	}
+	if h.Version != journalVersion {
+		return nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
+	}
+	body, _ := bytes.CutSuffix(rest, []byte("\n"))
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
+		return nil, "its checksum does not match: truncated or changed"
+	}
+	rec = &Record{}
+	if err := json.Unmarshal(body, rec); err != nil {
+		return nil, err.Error()
+	}
+	if rec.Sandbox != sandbox {
+		return nil, fmt.Sprintf("it is about sandbox %.80q", rec.Sandbox)
+	}
+	for _, tx := range rec.Transactions {
+		if tx == nil || slices.Contains(tx.Attachments, nil) {
+			return nil, "it has an empty transaction or attachment"
+		}
+	}
+	return rec, ""
+}
+
+// Write replaces the record of a sandbox in one atomic step. durable makes it
+// reach the disk before Write returns; the first write of a transaction is.
+func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
+	if err := conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
+		return err
+	}
+	body, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	sum := sha256.Sum256(body)
+	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	name := j.file(rec.Sandbox)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	if err := replaceFile(name, slices.Concat(head, []byte("\n"), body, []byte("\n")), durable); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(name string, data []byte, durable bool) error {
+	tmp := name + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	if !durable {
+		return nil
+	}
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Remove forgets a sandbox.
+func (j *Journal) Remove(ctx context.Context, sandbox string) error {
+	if err := conf.Step(ctx, "journal: remove sandbox %s", sandbox); err != nil {
+		return err
+	}
+	for _, name := range []string{j.file(sandbox) + ".new", j.file(sandbox)} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// SetAside keeps a damaged file where nothing will read it, and says where.
+func (j *Journal) SetAside(ctx context.Context, sandbox string) (string, error) {
+	if err := conf.Step(ctx, "journal: set aside sandbox %s", sandbox); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(j.dir, "damaged")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	to := filepath.Join(dir, sandbox+".json")
+	for n := 1; ; n++ {
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		to = filepath.Join(dir, fmt.Sprintf("%s.%d.json", sandbox, n))
+	}
+	return to, os.Rename(j.file(sandbox), to)
+}
+
+// Damaged lists the files that were set aside.
+func (j *Journal) Damaged() ([]string, error) {
+	names, err := filepath.Glob(filepath.Join(j.dir, "damaged", "*.json"))
+	slices.Sort(names)
+	return names, err
+}
+
+// Sandboxes lists the sandboxes that have a file, sorted.
+func (j *Journal) Sandboxes() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(j.dir, "sandboxes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	var sandboxes []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && checkSandbox(id) == nil {
+			sandboxes = append(sandboxes, id)
+		}
+	}
+	return sandboxes, nil
+}
+
+// Lock makes this process the only one that works on a sandbox. It waits until
+// ctx is done. The lock is the kernel's: it ends with the process.
+func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
+	dir := filepath.Join(j.dir, "locks")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("lock sandbox: %w", err)
+	}
+	name := filepath.Join(dir, sandbox)
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		f, err := tryLock(name)
+		if err != nil {
+			return nil, fmt.Errorf("lock sandbox: %w", err)
+		}
+		if f != nil {
+			return func() { _ = os.Remove(name); _ = f.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("lock sandbox %s: another operation on it is under way: %w", sandbox, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tryLock returns nil when somebody else holds the lock, or has just removed
+// the file that was locked.
+func tryLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		mine, errMine := f.Stat()
+		there, errThere := os.Stat(name)
+		if errMine == nil && errThere == nil && os.SameFile(mine, there) {
+			return f, nil
+		}
+		err = unix.EWOULDBLOCK
+	}
+	_ = f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// find returns the transaction of a request, nil when there is none.
+func (r *Record) find(ifName string) *Transaction {
+	if r == nil {
+		return nil
+	}
+	for _, tx := range r.Transactions {
+		if tx.IfName == ifName {
+			return tx
+		}
+	}
+	return nil
+}
+
+func (r *Record) remove(tx *Transaction) {
+	r.Transactions = slices.DeleteFunc(r.Transactions, func(t *Transaction) bool { return t == tx })
+}

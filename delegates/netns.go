@@ -1,0 +1,192 @@
+package delegates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// inNetns lends a netlink handle on a network namespace. No thread enters it.
+func inNetns(path string, do func(*netlink.Handle) error) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer h.Close()
+	return do(h)
+}
+
+// routeDefault gives the default routes to the attachment that the pod asked
+// it for (NPWG specification 1.3, section 4.1.2.1.9): for each family of the
+// gateways, every other default route goes and the ones asked for come. The
+// results say so.
+func (e *Engine) routeDefault(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
+	at := slices.IndexFunc(tx.Attachments, func(entry *Entry) bool { return len(entry.DefaultRoute) > 0 })
+	if at < 0 {
+		return nil
+	}
+	entry := tx.Attachments[at]
+	if err := conf.Step(ctx, "%s: take the default route", entry.IfName); err != nil {
+		return err
+	}
+	if err := inNetns(r.Netns, func(h *netlink.Handle) error { return moveDefault(h, entry) }); err != nil {
+		return fmt.Errorf("default-route of %s (network %s): %w", entry.IfName, entry.Name, err)
+	}
+	for i, result := range results {
+		result.Routes = slices.DeleteFunc(result.Routes, func(route *types.Route) bool {
+			return isDefault(&route.Dst) && slices.ContainsFunc(entry.DefaultRoute, func(gw netip.Addr) bool {
+				return gw.Unmap().Is4() == (route.Dst.IP.To4() != nil)
+			})
+		})
+		if i != at {
+			continue
+		}
+		for _, gw := range entry.DefaultRoute {
+			result.Routes = append(result.Routes, &types.Route{Dst: *defaultDst(gw), GW: gw.Unmap().AsSlice()})
+		}
+	}
+	return nil
+}
+
+func moveDefault(h *netlink.Handle, entry *Entry) error {
+	link, err := h.LinkByName(entry.IfName)
+	if err != nil {
+		return fmt.Errorf("the interface is needed in the pod's network namespace: %w", err)
+	}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		asked := slices.DeleteFunc(slices.Clone(entry.DefaultRoute), func(gw netip.Addr) bool {
+			return gw.Unmap().Is4() != (family == netlink.FAMILY_V4)
+		})
+		if len(asked) == 0 {
+			continue
+		}
+		routes, err := h.RouteList(nil, family)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, route := range routes {
+			if route.Dst != nil && !isDefault(route.Dst) {
+				continue
+			}
+			if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove %s: %w", route, err)
+			}
+		}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: defaultDst(asked[0])}
+		if len(asked) == 1 {
+			route.Gw = asked[0].Unmap().AsSlice()
+		}
+		for _, gw := range asked[1:] {
+			if route.MultiPath == nil {
+				route.MultiPath = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: asked[0].Unmap().AsSlice()}}
+			}
+			route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: route.LinkIndex, Gw: gw.Unmap().AsSlice()})
+		}
+		if route.MultiPath != nil {
+			route.LinkIndex = 0
+		}
+		if err := h.RouteAdd(route); err != nil {
+			return fmt.Errorf("default route via %v: %w", asked, err)
+		}
+	}
+	return nil
+}
+
+func defaultDst(gw netip.Addr) *net.IPNet {
+	if gw.Unmap().Is4() {
+		return &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	}
+	return &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+}
+
+// compareLinks holds the pod's namespace against a result: every interface of
+// the result that is a kernel link is there with its MAC and MTU, and has the
+// addresses that the result gives it.
+func compareLinks(path string, r *types100.Result) error {
+	if !slices.ContainsFunc(r.Interfaces, isPodLink) {
+		return nil
+	}
+	return inNetns(path, func(h *netlink.Handle) error {
+		var errs []error
+		for i, want := range r.Interfaces {
+			if !isPodLink(want) {
+				continue
+			}
+			link, err := h.LinkByName(want.Name)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("interface %s: %w", want.Name, err))
+				continue
+			}
+			if have := link.Attrs().HardwareAddr.String(); want.Mac != "" && !strings.EqualFold(have, want.Mac) {
+				errs = append(errs, fmt.Errorf("interface %s: MAC is %s, was %s", want.Name, have, want.Mac))
+			}
+			if have := link.Attrs().MTU; want.Mtu != 0 && have != want.Mtu {
+				errs = append(errs, fmt.Errorf("interface %s: MTU is %d, was %d", want.Name, have, want.Mtu))
+			}
+			addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("interface %s: list addresses: %w", want.Name, err))
+				continue
+			}
+			for _, ip := range r.IPs {
+				if ip.Interface == nil || *ip.Interface != i {
+					continue
+				}
+				if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IPNet.String() == ip.Address.String() }) {
+					errs = append(errs, fmt.Errorf("interface %s: address %s is gone", want.Name, ip.Address.String()))
+				}
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// isPodLink reports whether an interface of a result is a link in the pod's
+// namespace; a socket or a PCI function bound to a user-space driver is none.
+func isPodLink(i *types100.Interface) bool {
+	return i.Sandbox != "" && i.SocketPath == "" && i.PciID == ""
+}
+
+// compareDefault holds the pod's default routes against what was asked for.
+func compareDefault(path string, entry *Entry) error {
+	if len(entry.DefaultRoute) == 0 {
+		return nil
+	}
+	return inNetns(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(entry.IfName)
+		if err != nil {
+			return fmt.Errorf("interface %s: %w", entry.IfName, err)
+		}
+		routes, err := h.RouteList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, gw := range entry.DefaultRoute {
+			via := net.IP(gw.Unmap().AsSlice())
+			if !slices.ContainsFunc(routes, func(route netlink.Route) bool {
+				return (route.Dst == nil || isDefault(route.Dst)) && (route.Gw.Equal(via) ||
+					slices.ContainsFunc(route.MultiPath, func(hop *netlink.NexthopInfo) bool { return hop.Gw.Equal(via) }))
+			}) {
+				return fmt.Errorf("interface %s: the default route via %s is gone", entry.IfName, gw)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,106 @@
+package delegates
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// annotations are those that the pod gets: network-status, with one element
+// for each attachment in order, and what the delegates add.
+func (e *Engine) annotations(r *Request, tx *Transaction, results []*types100.Result) (map[string]string, error) {
+	status := make([]conf.NetworkStatus, len(results))
+	position := map[*Entry]int{}
+	for i, entry := range tx.Attachments {
+		status[i] = networkStatus(entry, results[i])
+		position[entry] = i
+	}
+	annotations := map[string]string{}
+	err := e.eachBuiltin(r, tx, func(entry *Entry, d Delegate, a conf.Attachment, state json.RawMessage) error {
+		describer, ok := d.(Describer)
+		if !ok {
+			return nil
+		}
+		a.IPAM = results[position[entry]]
+		said, err := describer.Describe(a, state)
+		if err != nil {
+			return err
+		}
+		if said.DeviceInfo != nil {
+			status[position[entry]].DeviceInfo = said.DeviceInfo
+		}
+		for key, value := range said.Annotations {
+			annotations[key] = appendAnnotation(annotations[key], value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(status)
+	if err != nil {
+		return nil, fmt.Errorf("network-status: %w", err)
+	}
+	annotations[conf.NetworkStatusAnnotation] = string(text)
+	return annotations, nil
+}
+
+// appendAnnotation joins two JSON lists; anything else is replaced.
+func appendAnnotation(old, value string) string {
+	var a, b []json.RawMessage
+	if json.Unmarshal([]byte(old), &a) != nil || json.Unmarshal([]byte(value), &b) != nil {
+		return value
+	}
+	joined, err := json.Marshal(append(a, b...))
+	if err != nil {
+		return value
+	}
+	return string(joined)
+}
+
+// networkStatus says of one attachment what its result says (NPWG
+// specification 1.3, section 5.3).
+func networkStatus(entry *Entry, r *types100.Result) conf.NetworkStatus {
+	s := conf.NetworkStatus{
+		Name: entry.Name, Interface: entry.IfName, Default: entry.Default,
+		DNS: conf.DNS{Nameservers: r.DNS.Nameservers, Domain: r.DNS.Domain, Search: r.DNS.Search, Options: r.DNS.Options},
+	}
+	for _, i := range r.Interfaces {
+		if i.Sandbox != "" && i.Name == entry.IfName {
+			s.MAC, s.MTU = i.Mac, i.Mtu
+		}
+	}
+	for _, ip := range r.IPs {
+		s.IPs = append(s.IPs, ip.Address.IP.String())
+	}
+	if entry.Default || len(entry.DefaultRoute) > 0 {
+		for _, route := range r.Routes {
+			if isDefault(&route.Dst) {
+				s.Gateway = appendGateway(s.Gateway, route.GW)
+			}
+		}
+		for _, ip := range r.IPs {
+			if len(s.Gateway) == 0 || !entry.Default {
+				break
+			}
+			s.Gateway = appendGateway(s.Gateway, ip.Gateway)
+		}
+	}
+	return s
+}
+
+func appendGateway(list []string, gw net.IP) []string {
+	if gw == nil {
+		return list
+	}
+	for _, have := range list {
+		if have == gw.String() {
+			return list
+		}
+	}
+	return append(list, gw.String())
+}

@@ -1,0 +1,227 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Check compares every attachment of a request with the world: each plugin's
+// own CHECK, then the links, addresses and default routes in the pod. All
+// differences are reported.
+func (e *Engine) Check(ctx context.Context, r *Request) error {
+	if err := r.checkIdentity(); err != nil {
+		return err
+	}
+	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	if err != nil {
+		return coded(codeTryAgain, err)
+	}
+	defer unlock()
+	rec, err := e.Journal.Read(r.Sandbox)
+	if err != nil {
+		return err
+	}
+	tx := rec.find(r.IfName)
+	if tx == nil {
+		return coded(codeUnknownContainer, fmt.Errorf("sandbox %s: interface %s is not attached by plexus", r.Sandbox, r.IfName))
+	}
+	if tx.Phase != PhaseAttached {
+		return fmt.Errorf("sandbox %s: interface %s: the last request was cut short (%s): DEL it", r.Sandbox, r.IfName, tx.Phase)
+	}
+	netns := tx.liveNetns(r.Netns)
+	if netns == "" {
+		return fmt.Errorf("sandbox %s: its network namespace %s is gone", r.Sandbox, tx.Netns)
+	}
+	tx.Path = searchPath(e.path(r), tx.Path)
+	var errs []error
+	for _, entry := range tx.Attachments {
+		if err := e.checkOne(ctx, r, tx, entry, netns); err != nil {
+			errs = append(errs, fmt.Errorf("check %s (network %s): %w", entry.IfName, entry.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) checkOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry, netns string) error {
+	result := &types100.Result{}
+	if err := json.Unmarshal(entry.Result, result); err != nil {
+		return fmt.Errorf("recorded result: %w", err)
+	}
+	return errors.Join(
+		e.chain(r.Sandbox, tx, entry, netns).check(ctx),
+		compareLinks(netns, result),
+		compareDefault(netns, entry),
+	)
+}
+
+// Status says whether ADD can be served: the cluster network and the other
+// networks that the configuration itself names are asked, those that can
+// answer. Networks that only pods name say so when a pod asks for them.
+func (e *Engine) Status(ctx context.Context, r *Request) error {
+	if r.Conf != nil && r.Conf.ReadinessIndicatorFile != "" {
+		if _, err := os.Stat(r.Conf.ReadinessIndicatorFile); errors.Is(err, fs.ErrNotExist) {
+			return coded(codeNotReady, fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", r.Conf.ReadinessIndicatorFile))
+		}
+	}
+	plan, err := e.configured(ctx, r)
+	if err != nil {
+		return coded(codeNotReady, err)
+	}
+	tx := &Transaction{Path: e.path(r)}
+	for _, n := range plan.Networks {
+		if err := e.statusOne(ctx, tx, &Entry{Network: n}); err != nil {
+			return coded(codeNotReady, fmt.Errorf("network %s is not ready: %w", n.Name, err))
+		}
+	}
+	return nil
+}
+
+// configured is the plan of a pod that asks for nothing.
+func (e *Engine) configured(ctx context.Context, r *Request) (*conf.Plan, error) {
+	anyone := *r
+	anyone.IfName, anyone.Args = "eth0", nil
+	_, plan, err := e.Plan(ctx, &anyone)
+	return plan, err
+}
+
+// statusOne asks built-ins whatever the list's version is, executables as
+// libcni does, from CNI 1.1.0 on.
+func (e *Engine) statusOne(ctx context.Context, tx *Transaction, entry *Entry) error {
+	list, err := networkList(&entry.List)
+	if err != nil {
+		return err
+	}
+	c := e.chain("", tx, entry, "")
+	for i, p := range list.Plugins {
+		if _, err := c.FindInPath(p.Network.Type, tx.Path); err != nil {
+			return err
+		}
+		if ready, ok := e.Delegates[p.Network.Type].(Readier); ok {
+			a, err := c.planned(i)
+			if err != nil {
+				return err
+			}
+			if err := ready.Ready(ctx, a.Conf); err != nil {
+				return err
+			}
+		}
+	}
+	return c.libcni().GetStatusNetworkList(ctx, list)
+}
+
+// GC undoes the attachments of this configuration that the runtime no longer
+// knows, lets executables collect their own garbage, and removes what carries
+// our mark and is in no record.
+func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
+	known := map[types.GCAttachment]bool{}
+	for _, a := range valid {
+		known[a] = true
+	}
+	sandboxes, err := e.Journal.Sandboxes()
+	if err != nil {
+		return err
+	}
+	configs := e.knownConfigs(r)
+	var errs []error
+	g := &garbage{Engine: e, r: r, known: known, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
+	for _, sandbox := range sandboxes {
+		if err := g.collect(ctx, sandbox); err != nil {
+			errs = append(errs, fmt.Errorf("sandbox %s: %w", sandbox, err))
+		}
+	}
+	if plan, err := e.configured(ctx, r); err == nil {
+		for _, n := range plan.Networks {
+			g.note(&n.List)
+		}
+	}
+	for _, l := range g.lists {
+		errs = append(errs, g.executables(ctx, l))
+	}
+	keep := func(sandbox, _ string) bool { return e.inJournal(sandbox) }
+	errs = append(errs, e.sweep(ctx, configs, keep))
+	return errors.Join(errs...)
+}
+
+// inJournal reads the journal anew, as a pod may have been wired meanwhile.
+func (e *Engine) inJournal(sandbox string) bool {
+	if checkSandbox(sandbox) != nil {
+		return false
+	}
+	rec, err := e.Journal.Read(sandbox)
+	return rec != nil || err != nil
+}
+
+// garbage is one GC under way.
+type garbage struct {
+	*Engine
+	r     *Request
+	known map[types.GCAttachment]bool
+	lists map[string]*conf.List           // every network seen, by its text
+	valid map[string][]types.GCAttachment // by the network's name
+}
+
+func (g *garbage) note(l *conf.List) {
+	text, _ := json.Marshal(l) // a List can always be marshalled
+	g.lists[string(text)] = l
+}
+
+// collect undoes what is stale in one sandbox and notes what is valid.
+func (g *garbage) collect(ctx context.Context, sandbox string) error {
+	unlock, err := g.Journal.Lock(ctx, sandbox)
+	if err != nil {
+		return coded(codeTryAgain, err)
+	}
+	defer unlock()
+	rec, err := g.Journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return err
+	}
+	var errs []error
+	for _, tx := range slices.Clone(rec.Transactions) {
+		stale := tx.Network == g.r.Network && !g.known[types.GCAttachment{ContainerID: sandbox, IfName: tx.IfName}]
+		for _, entry := range tx.Attachments {
+			g.note(&entry.List)
+			if !stale {
+				g.valid[entry.List.Name] = append(g.valid[entry.List.Name], types.GCAttachment{ContainerID: sandbox, IfName: entry.IfName})
+			}
+		}
+		if stale {
+			tx.Path = searchPath(g.path(g.r), tx.Path)
+			errs = append(errs, g.detach(ctx, rec, tx, ""))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// executables hands GC to the executables of a network. libcni would first DEL
+// what its cache knows and the list of valid attachments does not; the journal
+// has seen to that, so it is shown no cache.
+func (g *garbage) executables(ctx context.Context, l *conf.List) error {
+	list, err := networkList(l)
+	if err != nil {
+		return err
+	}
+	valid := g.valid[l.Name]
+	if valid == nil {
+		valid = []types.GCAttachment{}
+	}
+	path := g.path(g.r)
+	c := g.chain("", &Transaction{Path: path}, &Entry{Network: conf.Network{Name: l.Name, List: *l}}, "")
+	noCache := filepath.Join(g.Journal.DataDir(), "no-cache")
+	if err := libcni.NewCNIConfigWithCacheDir(path, noCache, c).GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
+		return fmt.Errorf("network %s: %w", l.Name, err)
+	}
+	return nil
+}

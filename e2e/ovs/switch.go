@@ -1,0 +1,247 @@
+package ovs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	schema = "/usr/share/openvswitch/vswitch.ovsschema"
+	daemon = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+
+	// grace is how long a daemon may take to end by itself.
+	grace = 5 * time.Second
+)
+
+// otherConfig is what makes the daemon start DPDK without hugepages and cards,
+// with 512 MiB of memory, and poll on core 0 alone with pauses of up to 500 µs
+// while there is no traffic.
+var otherConfig = []string{
+	"other_config:dpdk-init=true",
+	`other_config:dpdk-extra="--no-pci --no-huge --legacy-mem --iova-mode=va -m 1024"`,
+	"other_config:pmd-maxsleep=500",
+	"other_config:per-port-memory=true",
+	"other_config:pmd-cpu-mask=0x1",
+}
+
+// Switch is a running Open vSwitch. Its methods are for one goroutine, except
+// for OVSDB, VSCtl, AppCtl, Transact and Dump.
+type Switch struct {
+	dir      string
+	log      io.Writer
+	db       *process
+	vswitchd *process // nil in light mode and while it is stopped
+}
+
+// Start runs a database server and a switch daemon with all their files in dir,
+// which has to exist, and returns when DPDK is initialised. What they print
+// goes to log, which may be nil.
+func Start(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
+	s, err := StartDB(ctx, dir, log)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.VSCtl(ctx, append([]string{"set", "Open_vSwitch", "."}, otherConfig...)...); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	if err := s.StartVswitchd(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// StartDB runs a database server with an empty switch database and no switch
+// daemon: fast, for tests of the OVSDB protocol. Nobody acts on what is written
+// to it; StartVswitchd can be called later.
+func StartDB(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
+	s := &Switch{dir: dir}
+	if log != nil {
+		s.log = &lockedWriter{to: log}
+	}
+	if _, err := s.run(ctx, "ovsdb-tool", "create", s.path("conf.db"), schema); err != nil {
+		return nil, err
+	}
+	if err := s.StartOVSDB(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.VSCtl(ctx, "init"); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// Dir is the folder of the files of the switch.
+func (s *Switch) Dir() string { return s.dir }
+
+// OVSDB is the address of the database as Open vSwitch writes it,
+// unix:<absolute path>.
+func (s *Switch) OVSDB() string { return "unix:" + s.path("db.sock") }
+
+// PID is the process id of the switch daemon, 0 while it is stopped.
+func (s *Switch) PID() int {
+	if s.vswitchd == nil {
+		return 0
+	}
+	return s.vswitchd.pid()
+}
+
+// StartVswitchd starts the daemon and returns when it answers and has taken
+// over the configuration, DPDK included where it is configured.
+func (s *Switch) StartVswitchd(ctx context.Context) error {
+	if s.vswitchd != nil {
+		return errors.New("start ovs-vswitchd: it runs already")
+	}
+	// The daemon has to take over this one: no earlier run can have done so.
+	next, err := s.nextConfig(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := start("ovs-vswitchd", s.log, s.dir, s.env(), false, daemon, s.OVSDB(),
+		"--unixctl="+s.path("ovs-vswitchd.ctl"), "--pidfile="+s.path("ovs-vswitchd.pid"),
+		"-vconsole:info", "-vsyslog:off")
+	if err != nil {
+		return err
+	}
+	s.vswitchd = p
+	if err := s.waitVswitchd(ctx, next); err != nil {
+		if p.ended() == nil {
+			err = fmt.Errorf("%w; ovs-vswitchd printed last:\n%s", err, p.tail)
+		}
+		s.killVswitchd()
+		return fmt.Errorf("start ovs-vswitchd: %w", err)
+	}
+	return nil
+}
+
+// nextConfig asks for a takeover of the configuration and returns its number.
+func (s *Switch) nextConfig(ctx context.Context) (string, error) {
+	everywhere := []any{}
+	results, err := s.Transact(ctx,
+		map[string]any{"op": "mutate", "table": "Open_vSwitch", "where": everywhere, "mutations": []any{[]any{"next_cfg", "+=", 1}}},
+		map[string]any{"op": "select", "table": "Open_vSwitch", "where": everywhere, "columns": []string{"next_cfg"}})
+	if err != nil {
+		return "", fmt.Errorf("count up next_cfg: %w", err)
+	}
+	return fmt.Sprint(results[1].Rows[0]["next_cfg"]), nil
+}
+
+// waitVswitchd returns when the daemon has taken over a configuration.
+func (s *Switch) waitVswitchd(ctx context.Context, number string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p := s.vswitchd
+	go func() {
+		select {
+		case <-p.done: // nobody to wait for any more
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	condition := []string{"wait-until", "Open_vSwitch", ".", "cur_cfg=" + number}
+	dpdk, err := s.VSCtl(ctx, "--if-exists", "get", "Open_vSwitch", ".", "other_config:dpdk-init")
+	if strings.Trim(dpdk, `"`) == "true" {
+		condition = append(condition, "dpdk_initialized=true")
+	}
+	if err == nil {
+		_, err = s.VSCtl(ctx, condition...)
+	}
+	return errors.Join(p.ended(), err)
+}
+
+// StopVswitchd kills the daemon as a crash would (SIGKILL) and returns when it
+// is gone. The database keeps running, and the network devices of the daemon
+// (ovs-netdev and one for each bridge) stay for the next one to take over.
+func (s *Switch) StopVswitchd() error {
+	if s.vswitchd == nil {
+		return errors.New("stop ovs-vswitchd: it does not run")
+	}
+	s.killVswitchd()
+	return nil
+}
+
+func (s *Switch) killVswitchd() {
+	s.vswitchd.kill()
+	s.vswitchd = nil
+	os.Remove(s.path("ovs-vswitchd.ctl"))
+	os.Remove(s.path("ovs-vswitchd.pid"))
+}
+
+// PauseVswitchd makes the daemon hang (SIGSTOP) until ResumeVswitchd.
+func (s *Switch) PauseVswitchd() error { return s.signalVswitchd(syscall.SIGSTOP) }
+
+// ResumeVswitchd lets a paused daemon run on.
+func (s *Switch) ResumeVswitchd() error { return s.signalVswitchd(syscall.SIGCONT) }
+
+func (s *Switch) signalVswitchd(sig syscall.Signal) error {
+	if s.vswitchd == nil {
+		return fmt.Errorf("send %s to ovs-vswitchd: it does not run", sig)
+	}
+	return s.vswitchd.signal(sig)
+}
+
+// StartOVSDB starts the database server after StopOVSDB, with what was stored.
+func (s *Switch) StartOVSDB(ctx context.Context) error {
+	if s.db != nil {
+		return errors.New("start ovsdb-server: it runs already")
+	}
+	sock := s.path("db.sock")
+	p, err := start("ovsdb-server", s.log, s.dir, s.env(), false, "ovsdb-server", s.path("conf.db"),
+		"--remote=p"+s.OVSDB(), "--unixctl="+s.path("ovsdb-server.ctl"),
+		"--pidfile="+s.path("ovsdb-server.pid"), "-vconsole:warn", "-vsyslog:off")
+	if err != nil {
+		return err
+	}
+	err = poll(ctx, "ovsdb-server accepts connections at "+sock, func() (bool, error) {
+		conn, err := net.Dial("unix", sock)
+		if err != nil {
+			return false, p.ended()
+		}
+		return true, conn.Close()
+	})
+	if err != nil {
+		p.kill()
+		return err
+	}
+	s.db = p
+	return nil
+}
+
+// StopOVSDB kills the database server as a crash would (SIGKILL).
+func (s *Switch) StopOVSDB() error {
+	if s.db == nil {
+		return errors.New("stop ovsdb-server: it does not run")
+	}
+	s.db.kill()
+	s.db = nil
+	for _, f := range []string{"db.sock", "ovsdb-server.ctl", "ovsdb-server.pid"} {
+		os.Remove(s.path(f))
+	}
+	return nil
+}
+
+// Stop ends the daemon, with its network devices, and the database server. The
+// files stay in the folder. Stopping twice is no error.
+func (s *Switch) Stop() error {
+	if s.vswitchd != nil {
+		_ = s.vswitchd.signal(syscall.SIGCONT)
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		// A daemon that is merely told to end leaves its devices for the next.
+		if _, err := s.AppCtl(ctx, "exit", "--cleanup"); err == nil {
+			s.vswitchd.wait(ctx)
+		}
+		s.killVswitchd()
+	}
+	if s.db != nil {
+		s.db.stop()
+		s.db = nil
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+// Package kube is where pods and networks come from and where status goes.
+//
+// Manifests is the source for a node without an API server: a folder of the
+// YAML that kubectl apply takes. Pods and NetworkAttachmentDefinitions
+// (k8s.cni.cncf.io/v1) are looked up there, the network-status of a pod is
+// written beside its file. Networks that the configuration names by file or by
+// name come from its confDir.
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Manifests is a folder of manifests and a folder of network files.
+type Manifests struct {
+	Dir     string // "" when the configuration names none
+	ConfDir string
+	// Kubeconfig is set when the configuration names one. This source cannot
+	// follow it, and says so rather than wire a pod without its networks.
+	Kubeconfig string
+}
+
+const (
+	maxFile   = 4 << 20 // bytes of a manifest file
+	statusEnd = ".status.json"
+)
+
+// object is what plexus reads of a Kubernetes object.
+type object struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name        string            `json:"name"`
+		Namespace   string            `json:"namespace"`
+		UID         string            `json:"uid"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Spec  json.RawMessage   `json:"spec"`
+	Items []json.RawMessage `json:"items"`
+}
+
+type podSpec struct {
+	Volumes []struct {
+		Name     string `json:"name"`
+		HostPath *struct {
+			Path string `json:"path"`
+		} `json:"hostPath"`
+		EmptyDir *struct{} `json:"emptyDir"`
+	} `json:"volumes"`
+	Containers []struct {
+		VolumeMounts []struct {
+			Name      string `json:"name"`
+			MountPath string `json:"mountPath"`
+		} `json:"volumeMounts"`
+	} `json:"containers"`
+}
+
+// Document is one pod or network of a manifest file.
+type Document struct {
+	File    string
+	Number  int // from 1, within the file
+	Pod     *conf.Pod
+	Network *conf.Definition
+}
+
+// String names the document for errors.
+func (d *Document) String() string { return fmt.Sprintf("%s: document %d", d.File, d.Number) }
+
+// ParseManifests reads the pods and networks of a file's text: YAML or JSON,
+// several documents, lists. Other kinds are left out.
+func ParseManifests(file string, data []byte) ([]*Document, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d are allowed", file, len(data), maxFile)
+	}
+	var documents []*Document
+	var errs []error
+	for i, text := range splitDocuments(data) {
+		found, err := parseDocument(file, i+1, text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: document %d: %w", file, i+1, err))
+		}
+		documents = append(documents, found...)
+	}
+	return documents, errors.Join(errs...)
+}
+
+// splitDocuments cuts at lines that begin with the YAML document marker.
+func splitDocuments(data []byte) [][]byte {
+	var documents [][]byte
+	var current []byte
+	for line := range bytes.Lines(data) {
+		if bytes.HasPrefix(line, []byte("---")) {
+			documents = append(documents, current)
+			current = nil
+			line = bytes.TrimPrefix(line, []byte("---"))
+		}
+		current = append(current, line...)
+	}
+	documents = append(documents, current)
+	return slices.DeleteFunc(documents, func(d []byte) bool {
+		for line := range bytes.Lines(d) {
+			if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func parseDocument(file string, number int, text []byte) ([]*Document, error) {
+	data, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return nil, fmt.Errorf("invalid YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return parseObject(file, number, data, 0)
+}
+
+func parseObject(file string, number int, data []byte, depth int) ([]*Document, error) {
+	var o object
+	if err := json.Unmarshal(data, &o); err != nil {
+		return nil, fmt.Errorf("no Kubernetes object: %w", err)
+	}
+	if o.Metadata.Namespace == "" {
+		o.Metadata.Namespace = "default"
+	}
+	d := &Document{File: file, Number: number}
+	switch {
+	case strings.HasSuffix(o.Kind, "List") && o.Items != nil && depth == 0:
+		var all []*Document
+		var errs []error
+		for i, item := range o.Items {
+			found, err := parseObject(file, number, item, depth+1)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("items[%d]: %w", i, err))
+			}
+			all = append(all, found...)
+		}
+		return all, errors.Join(errs...)
+	case o.Kind == "Pod" && o.APIVersion == "v1":
+		pod, err := parsePod(&o)
+		if err != nil {
+			return nil, err
+		}
+		d.Pod = pod
+	case o.Kind == "NetworkAttachmentDefinition" && strings.HasPrefix(o.APIVersion, "k8s.cni.cncf.io/"):
+		n, err := parseNetwork(&o)
+		if err != nil {
+			return nil, err
+		}
+		d.Network = n
+	default:
+		return nil, nil
+	}
+	return []*Document{d}, nil
+}
+
+func parsePod(o *object) (*conf.Pod, error) {
+	if err := conf.CheckObjectName(o.Metadata.Namespace, o.Metadata.Name); err != nil {
+		return nil, fmt.Errorf("Pod: key %q: %w", "metadata", err)
+	}
+	pod := &conf.Pod{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, UID: o.Metadata.UID, Annotations: o.Metadata.Annotations}
+	var spec podSpec
+	if len(o.Spec) > 0 {
+		if err := json.Unmarshal(o.Spec, &spec); err != nil {
+			return nil, fmt.Errorf("Pod %s: key %q: %w", pod, "spec", err)
+		}
+	}
+	for _, v := range spec.Volumes {
+		switch {
+		case v.HostPath != nil:
+			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name, HostPath: v.HostPath.Path})
+		case v.EmptyDir != nil:
+			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name})
+		}
+	}
+	for _, c := range spec.Containers {
+		for _, m := range c.VolumeMounts {
+			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
+				pod.SharedDirMount = m.MountPath
+			}
+		}
+	}
+	return pod, nil
+}
+
+func parseNetwork(o *object) (*conf.Definition, error) {
+	if err := conf.CheckObjectName(o.Metadata.Namespace, o.Metadata.Name); err != nil {
+		return nil, fmt.Errorf("NetworkAttachmentDefinition: key %q: %w", "metadata", err)
+	}
+	name := o.Metadata.Namespace + "/" + o.Metadata.Name
+	var spec struct {
+		Config string `json:"config"`
+	}
+	if len(o.Spec) > 0 {
+		if err := json.Unmarshal(o.Spec, &spec); err != nil {
+			return nil, fmt.Errorf("NetworkAttachmentDefinition %s: key %q: want a string that holds JSON: %w", name, "spec.config", err)
+		}
+	}
+	return &conf.Definition{
+		Origin:       "NetworkAttachmentDefinition " + name,
+		Name:         name,
+		Fallback:     o.Metadata.Name,
+		Config:       []byte(spec.Config),
+		ResourceName: o.Metadata.Annotations[conf.ResourceNameAnnotation],
+	}, nil
+}
+
+// read returns the documents of the folder. A file that cannot be read or
+// parsed hides none of the others; its error is returned beside them.
+func (m *Manifests) read() ([]*Document, error) {
+	entries, err := os.ReadDir(m.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("manifests: %w", err)
+	}
+	var all []*Document
+	var errs []error
+	for _, e := range entries {
+		if !isManifest(e.Name()) {
+			continue
+		}
+		file := filepath.Join(m.Dir, e.Name())
+		data, err := readRegular(file)
+		if err == nil {
+			var found []*Document
+			found, err = ParseManifests(file, data)
+			all = append(all, found...)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func isManifest(name string) bool {
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return !strings.HasSuffix(name, statusEnd) && !strings.HasPrefix(name, ".")
+	}
+	return false
+}
+
+// readRegular reads a file that is no device, pipe or giant.
+func readRegular(file string) ([]byte, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes", file, maxFile)
+	}
+	return os.ReadFile(file)
+}
+
+// Pod finds a pod by name, and by UID where both the request and the manifest
+// have one (a static pod's manifest has none).
+func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.Pod, error) {
+	if m.Dir == "" {
+		if m.Kubeconfig != "" {
+			return nil, fmt.Errorf("pod %s/%s: key %q: this plexus does not read pods from the API server: name a folder of manifests with %q", namespace, name, "kubeconfig", "manifests")
+		}
+		return nil, nil
+	}
+	documents, err := m.read()
+	for _, d := range documents {
+		if p := d.Pod; p != nil && p.Namespace == namespace && p.Name == name && (p.UID == "" || uid == "" || p.UID == uid) {
+			found := *p
+			if found.UID == "" {
+				found.UID = uid
+			}
+			return &found, nil
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("pod %s/%s is in no manifest of %s", namespace, name, m.Dir), err)
+}
+
+// Network finds a network: a NAD, or for the networks of the configuration
+// also a network of confDir by name, a folder, a file.
+func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition, error) {
+	if w.AnyForm && filepath.IsAbs(w.Name) {
+		return networkAt(w.Name)
+	}
+	d, err := m.definition(w.Namespace, w.Name)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil && w.AnyForm {
+		d, err = m.networkFile(w.Name)
+		if err != nil || d != nil {
+			return d, err
+		}
+		return nil, fmt.Errorf("network %q is neither a NetworkAttachmentDefinition in namespace %s nor a network of %s, nor an absolute path", w.Name, w.Namespace, m.ConfDir)
+	}
+	if d == nil {
+		return nil, fmt.Errorf("NetworkAttachmentDefinition %s/%s does not exist%s", w.Namespace, w.Name, m.where())
+	}
+	if len(bytes.TrimSpace(d.Config)) > 0 {
+		return d, nil
+	}
+	file, err := m.networkFile(w.Name) // NPWG specification 1.3, section 3.2.2
+	if err != nil {
+		return nil, err
+	}
+	if file == nil {
+		return nil, fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, m.ConfDir, w.Name)
+	}
+	d.Config = file.Config
+	d.Origin += " (" + file.Origin + ")"
+	return d, nil
+}
+
+func (m *Manifests) where() string {
+	if m.Dir == "" {
+		return ": the configuration names no folder of manifests"
+	}
+	return " in the manifests of " + m.Dir
+}
+
+func (m *Manifests) definition(namespace, name string) (*conf.Definition, error) {
+	if m.Dir == "" {
+		return nil, nil
+	}
+	documents, err := m.read()
+	for _, d := range documents {
+		if d.Network != nil && d.Network.Name == namespace+"/"+name {
+			return d.Network, nil
+		}
+	}
+	return nil, err
+}

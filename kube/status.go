@@ -1,0 +1,101 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// sandboxAnnotation says which sandbox a status file is about, so that a late
+// DEL of a pod's former sandbox leaves the present one's alone.
+const sandboxAnnotation = "plexus-cni.io/sandbox"
+
+// status is the file beside a pod's manifest: the pod's metadata with the
+// annotations that an API server would hold.
+type status struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   statusMetadata `json:"metadata"`
+}
+
+type statusMetadata struct {
+	Name        string            `json:"name"`
+	Namespace   string            `json:"namespace"`
+	UID         string            `json:"uid,omitempty"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+// StatusPlace is NAME.status.json in the folder of manifests. A namespace
+// other than default stands before the name.
+func (m *Manifests) StatusPlace(pod *conf.Pod) string {
+	if m.Dir == "" || pod == nil {
+		return ""
+	}
+	name := pod.Name + statusEnd
+	if pod.Namespace != "default" {
+		name = pod.Namespace + "_" + name // no name of Kubernetes has '_'
+	}
+	return filepath.Join(m.Dir, name)
+}
+
+// Publish writes the status file in one atomic step.
+func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error {
+	place := m.StatusPlace(pod)
+	if place == "" {
+		return nil
+	}
+	all := map[string]string{sandboxAnnotation: sandbox}
+	for key, value := range annotations {
+		all[key] = value
+	}
+	data, err := json.MarshalIndent(status{"v1", "Pod", statusMetadata{pod.Name, pod.Namespace, pod.UID, all}}, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := temporary(place, sandbox)
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
+		return errors.Join(err, removeIfThere(tmp))
+	}
+	if err := os.Rename(tmp, place); err != nil {
+		return errors.Join(err, removeIfThere(tmp))
+	}
+	return nil
+}
+
+func temporary(place, sandbox string) string {
+	return filepath.Join(filepath.Dir(place), "."+sandbox[:min(64, len(sandbox))]+".status.new")
+}
+
+// Retract removes the status file if it is about the sandbox.
+func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
+	if place == "" {
+		return nil
+	}
+	if err := removeIfThere(temporary(place, sandbox)); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(place)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var s status
+	if json.Unmarshal(data, &s) != nil || s.Metadata.Annotations[sandboxAnnotation] != sandbox {
+		return nil // somebody else's
+	}
+	return removeIfThere(place)
+}
+
+func removeIfThere(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

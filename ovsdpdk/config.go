@@ -1,0 +1,257 @@
+// Package ovsdpdk attaches pods to the node's OVS-DPDK by vhost-user ports.
+//
+// It speaks OVSDB (RFC 7047) to ovsdb-server and executes nothing. An
+// attachment is one Port with one Interface of type dpdkvhostuserclient (the
+// vswitch connects to the pod's socket) or dpdkvhostuser (the vswitch
+// listens), inserted into a netdev bridge in one transaction
+// (ovs-vswitchd.conf.db(5)). Every row carries external_ids plexus-*, its
+// owner's marks and all that is needed to remove it; rows of others are never
+// touched. ovs-vswitchd acts on the rows later: Settle waits for that, so that
+// the ports of a pod cost one reconfiguration together.
+//
+// Configurations of type ovsdpdk have the keys of Config; those of type
+// userspace with engine ovs-dpdk have the keys of userspace-cni.
+package ovsdpdk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Where things are when the configuration does not say.
+const (
+	defaultOVSDB     = "unix:/run/openvswitch/db.sock"
+	defaultSocketDir = "/run/plexus/vhost"
+	shortLinkDir     = "/run/plexus/short" // links to folders whose path is too long for a socket
+)
+
+// maxSocketPath is the longest path of a unix socket, in bytes: sun_path has
+// 108 with the terminating zero (unix(7)).
+const maxSocketPath = 107
+
+// Config is the configuration of type ovsdpdk.
+type Config struct {
+	OVSDB        string `json:"ovsdb"`        // unix:PATH or tcp:HOST:PORT
+	Bridge       string `json:"bridge"`       // a netdev bridge
+	CreateBridge bool   `json:"createBridge"` // make it when it is missing, remove it with its last port
+	Vhost        Vhost  `json:"vhost"`
+	VLAN         *int   `json:"vlan"`  // access VLAN, or the native one beside trunk
+	Trunk        Trunks `json:"trunk"` // VLANs that pass tagged
+	MTU          int    `json:"mtu"`   // bytes, 0: the vswitch's choice
+	MAC          string `json:"mac"`
+
+	LogFile  string `json:"logFile"`  // accepted for ovs-cni's sake; plexus logs
+	LogLevel string `json:"logLevel"` // likewise
+
+	asked     asked
+	userspace *userspaceConfig // when that is how it was written
+}
+
+// asked is what the runtime and the pod put into any configuration; the rest
+// of both objects is for others.
+type asked struct {
+	RuntimeConfig struct {
+		MAC string `json:"mac"`
+	} `json:"runtimeConfig"`
+	Args struct {
+		CNI struct {
+			MAC string `json:"mac"`
+		} `json:"cni"`
+	} `json:"args"`
+}
+
+// Vhost says where the socket is and who listens on it.
+type Vhost struct {
+	Mode        string `json:"mode"`        // of the vswitch's side: client (default) or server
+	SocketDir   string `json:"socketDir"`   // folder; each sandbox has one of its own below
+	SocketFile  string `json:"socketFile"`  // name in that folder
+	Group       string `json:"group"`       // group of folder and socket
+	Permissions string `json:"permissions"` // of the folder, octal; default 0750, with a group 0770
+}
+
+// Trunks is a list of VLANs: numbers, or objects as ovs-cni has them, {"id":
+// 7} or {"minID": 10, "maxID": 20}.
+type Trunks []int
+
+// UnmarshalJSON reads both forms.
+func (t *Trunks) UnmarshalJSON(data []byte) error {
+	var items []json.RawMessage
+	if err := json.Unmarshal(data, &items); err != nil {
+		return errors.New(`key "trunk": want a list of VLANs`)
+	}
+	ids := []int{}
+	for _, item := range items {
+		var id int
+		if json.Unmarshal(item, &id) == nil {
+			ids = append(ids, id)
+			continue
+		}
+		var r struct{ ID, MinID, MaxID *int }
+		if err := json.Unmarshal(item, &r); err != nil {
+			return fmt.Errorf("key \"trunk\": %.60s: want a VLAN, {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN}", item)
+		}
+		switch {
+		case r.ID != nil && r.MinID == nil && r.MaxID == nil:
+			ids = append(ids, *r.ID)
+		case r.ID == nil && r.MinID != nil && r.MaxID != nil && 0 <= *r.MinID && *r.MinID <= *r.MaxID && *r.MaxID <= maxVLAN:
+			for id := *r.MinID; id <= *r.MaxID; id++ {
+				ids = append(ids, id)
+			}
+		default:
+			return fmt.Errorf("key \"trunk\": %.60s: want {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN} within 0 to %d", item, maxVLAN)
+		}
+	}
+	slices.Sort(ids)
+	*t = slices.Compact(ids)
+	return nil
+}
+
+const (
+	maxVLAN = 4095        // ovs-vswitchd.conf.db(5), Port: tag, trunks
+	minMTU  = 68          // RFC 791
+	maxMTU  = 65535       // ovs-vswitchd.conf.db(5) leaves it to the device; DPDK's field has 16 bits
+	fileMax = 255         // NAME_MAX
+	nameMax = fileMax - 5 // room for a suffix
+)
+
+// The modes of the vswitch's side of the socket.
+const (
+	modeClient = "client"
+	modeServer = "server"
+)
+
+// parse reads a configuration of type ovsdpdk.
+func parse(network string, data []byte) (*Config, []string, error) {
+	c := &Config{}
+	object := fmt.Sprintf("network %s: ovsdpdk", network)
+	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := json.Unmarshal(data, &c.asked); err != nil {
+		return nil, nil, fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
+	}
+	if err := c.check(); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", object, err)
+	}
+	if c.Vhost.SocketDir == "" {
+		c.Vhost.SocketDir = defaultSocketDir
+	}
+	return c, warnings, nil
+}
+
+// check refuses values that cannot be, and fills in defaults that need no I/O.
+func (c *Config) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.OVSDB == "" {
+		c.OVSDB = defaultOVSDB
+	}
+	if err := checkAddress(c.OVSDB); err != nil {
+		bad("ovsdb", "%v", err)
+	}
+	if c.Bridge == "" {
+		bad("bridge", "it is missing: name a bridge of the node's OVS with datapath_type netdev")
+	} else if err := conf.CheckIfName(c.Bridge); err != nil {
+		bad("bridge", "%v", err)
+	}
+	switch c.Vhost.Mode {
+	case "":
+		c.Vhost.Mode = modeClient
+	case modeClient, modeServer:
+	default:
+		bad("vhost.mode", "%.40q, allowed are client, server (of the vswitch's side)", c.Vhost.Mode)
+	}
+	if d := c.Vhost.SocketDir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
+		bad("vhost.socketDir", "%.200q, want an absolute path without \"..\"", d)
+	}
+	if err := checkFileName(c.Vhost.SocketFile); err != nil {
+		bad("vhost.socketFile", "%v", err)
+	}
+	if p := c.Vhost.Permissions; p != "" {
+		if mode, err := strconv.ParseUint(p, 8, 32); err != nil || mode > 0o777 {
+			bad("vhost.permissions", "%.20q, want octal digits up to 0777", p)
+		}
+	}
+	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > maxVLAN) {
+		bad("vlan", "%d, want 0 to %d", *c.VLAN, maxVLAN)
+	}
+	for _, id := range c.Trunk {
+		if id < 0 || id > maxVLAN {
+			bad("trunk", "%d, want 0 to %d", id, maxVLAN)
+		}
+	}
+	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
+		bad("mtu", "%d, want %d to %d", c.MTU, minMTU, maxMTU)
+	}
+	for _, m := range []struct {
+		key   string
+		value *string
+	}{{"mac", &c.MAC}, {"args.cni.mac", &c.asked.Args.CNI.MAC}, {"runtimeConfig.mac", &c.asked.RuntimeConfig.MAC}} {
+		if *m.value == "" {
+			continue
+		}
+		hw, err := net.ParseMAC(*m.value)
+		if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
+			bad(m.key, "%.40q, want 6 bytes like 02:00:00:00:00:01, no multicast address", *m.value)
+			continue
+		}
+		*m.value = hw.String()
+	}
+	return errors.Join(errs...)
+}
+
+// mac is the address asked for: by the runtime, by args, by the configuration.
+func (c *Config) mac() string {
+	for _, mac := range []string{c.asked.RuntimeConfig.MAC, c.asked.Args.CNI.MAC, c.MAC} {
+		if mac != "" {
+			return mac
+		}
+	}
+	return ""
+}
+
+func checkAddress(address string) error {
+	scheme, rest, _ := strings.Cut(address, ":")
+	switch scheme {
+	case "unix":
+		if !filepath.IsAbs(rest) || len(rest) > maxSocketPath {
+			return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, maxSocketPath)
+		}
+		return nil
+	case "tcp":
+		if _, _, err := net.SplitHostPort(rest); err != nil {
+			return fmt.Errorf("%.200q, want tcp:host:port", address)
+		}
+		return nil
+	}
+	return fmt.Errorf("%.200q, want unix:/path/of/db.sock or tcp:host:port", address)
+}
+
+func checkFileName(name string) error {
+	switch {
+	case name == "":
+		return nil
+	case len(name) > nameMax:
+		return fmt.Errorf("%.80q has %d bytes, at most %d are allowed", name, len(name), nameMax)
+	case !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("%.80q, want a file name without a folder", name)
+	}
+	for _, r := range name {
+		if r < ' ' || r == 0x7f {
+			return fmt.Errorf("%.80q has a control character", name)
+		}
+	}
+	return nil
+}

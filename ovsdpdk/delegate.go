@@ -1,0 +1,255 @@
+package ovsdpdk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Delegate attaches pods to OVS-DPDK.
+type Delegate struct {
+	log   *slog.Logger
+	parse func(network string, data []byte) (*Config, []string, error)
+	db    *databases
+}
+
+// New makes the delegate of type ovsdpdk.
+func New(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, parse: parse, db: &databases{}}
+}
+
+// NewUserspace makes the delegate of type userspace, engine ovs-dpdk.
+func NewUserspace(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, parse: parseUserspace, db: &databases{}}
+}
+
+// state is all that Del needs. It is decided before anything is changed, and
+// stands in the journal and in the external_ids of the interface.
+type state struct {
+	OVSDB  string `json:"ovsdb"`
+	Bridge string `json:"bridge"`
+	Port   string `json:"port"` // name of port and interface
+	Mode   string `json:"mode"` // of the vswitch's side
+	folder
+	File   string `json:"file"`             // name of the socket
+	Socket string `json:"socket"`           // path that the vswitch is given, or that the pod sees
+	Config string `json:"config,omitempty"` // name of the file that userspace-cni's containers read
+}
+
+// Prepare decides on names and paths and sees whether the vswitch will do.
+func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
+	c, warnings, err := d.parse(a.Network, a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		d.log.Warn(w)
+	}
+	s := &state{OVSDB: c.OVSDB, Bridge: c.Bridge, Port: portName(a), Mode: c.Vhost.Mode, File: c.Vhost.SocketFile}
+	if s.File == "" {
+		s.File = short(a.Sandbox) + "-" + a.IfName
+	}
+	if s.folder, err = chooseFolder(c, a, s.File, s.Port); err != nil {
+		return nil, err
+	}
+	s.Socket = s.folder.path(s.File)
+	if c.userspace != nil {
+		s.Config = configurationFile(a)
+	}
+	if err := d.survey(ctx, c, s); err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+// Add inserts the port and makes its folder ready.
+func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
+	c, _, err := d.parse(a.Network, a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeState(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := conf.Step(ctx, "%s: insert port %s into bridge %s", a.IfName, s.Port, s.Bridge); err != nil {
+		return nil, err
+	}
+	if err := d.insert(ctx, c, a, s, raw); err != nil {
+		return nil, err
+	}
+	if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
+		return nil, err
+	}
+	if err := s.folder.make(); err != nil {
+		return nil, err
+	}
+	if s.Config != "" {
+		if err := conf.Step(ctx, "%s: write %s", a.IfName, s.Config); err != nil {
+			return nil, err
+		}
+		data, err := c.userspace.configuration(a, s, a.IPAM)
+		if err == nil {
+			err = s.folder.within(func(dir *os.Root) error { return writeConfiguration(dir, s.Config, data) })
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write %s in %s: %w", s.Config, s.Dir, err)
+		}
+	}
+	return result(c, a, s), nil
+}
+
+// result is the attachment in CNI's terms. There is no kernel link: the
+// interface is the socket.
+func result(c *Config, a conf.Attachment, s *state) *types100.Result {
+	r := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{{Name: a.IfName, Mac: c.mac(), Mtu: c.MTU, Sandbox: a.Netns, SocketPath: s.Socket}},
+	}
+	if a.IPAM != nil {
+		r.IPs, r.Routes, r.DNS = a.IPAM.IPs, a.IPAM.Routes, a.IPAM.DNS
+		for _, ip := range r.IPs {
+			ip.Interface = types100.Int(0)
+		}
+	}
+	return r
+}
+
+// Settle waits for ovs-vswitchd to open the port; in server mode the socket
+// exists from then on and is linked to where the pod sees it.
+func (d *Delegate) Settle(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
+	s, err := decodeState(raw)
+	if err != nil {
+		return err
+	}
+	if err := conf.Step(ctx, "%s: wait for ovs-vswitchd to open %s", a.IfName, s.Port); err != nil {
+		return err
+	}
+	if err := d.awaitPort(ctx, s); err != nil {
+		return err
+	}
+	if s.Mode != modeServer {
+		return nil
+	}
+	if err := conf.Step(ctx, "%s: link the socket to %s", a.IfName, s.Socket); err != nil {
+		return err
+	}
+	origin, err := d.serverSocket(ctx, s)
+	if err != nil {
+		return err
+	}
+	return s.folder.linkSocket(origin, s.File)
+}
+
+// Check compares the rows and the folder with what Add made.
+func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
+	c, _, err := d.parse(a.Network, a.Conf)
+	if err != nil {
+		return err
+	}
+	s, err := decodeState(raw)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.compare(ctx, c, a, s), s.folder.check(s.Mode, s.File))
+}
+
+// Del removes the port, the bridge if plexus made it and this was its last
+// port, and the files. Without state it goes by the marks on the rows.
+func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
+	if raw == nil {
+		c, _, err := d.parse(a.Network, a.Conf)
+		if err != nil {
+			return nil // Add refuses it, so it never was
+		}
+		return d.sweepAt(ctx, c.OVSDB, a.Owner, func(sandbox, ifName string) bool {
+			return sandbox != a.Sandbox || ifName != a.IfName
+		})
+	}
+	s, err := decodeState(raw)
+	if err != nil {
+		return err
+	}
+	return d.remove(ctx, marks{a.Owner, a.Sandbox, a.IfName}, s)
+}
+
+func (d *Delegate) remove(ctx context.Context, m marks, s *state) error {
+	if err := conf.Step(ctx, "%s: delete port %s", m.ifName, s.Port); err != nil {
+		return err
+	}
+	others, err := d.delete(ctx, m, s)
+	if err != nil {
+		return err
+	}
+	if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, s.Dir); err != nil {
+		return err
+	}
+	return s.folder.clear(others, s.File, s.Config)
+}
+
+// Ready says whether ADD would work with a configuration.
+func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
+	c, _, err := d.parse("", config)
+	if err != nil {
+		return err
+	}
+	return d.survey(ctx, c, nil)
+}
+
+// Describe gives the device-info of the attachment and, for userspace-cni's
+// configurations with a kubeconfig, the annotations by which that plugin
+// reaches the container.
+func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Description, error) {
+	c, _, err := d.parse(a.Network, a.Conf)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	s, err := decodeState(raw)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	said := conf.Description{DeviceInfo: &conf.DeviceInfo{
+		Type: "vhost-user", Version: conf.DeviceInfoVersion,
+		VhostUser: &conf.VhostDevice{Mode: opposite(s.Mode), Path: s.Socket},
+	}}
+	if c.userspace == nil || c.userspace.Kubeconfig == "" {
+		return said, nil
+	}
+	data, err := c.userspace.configuration(a, s, a.IPAM)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	mapped := userspaceMappedDir
+	if a.Pod != nil && a.Pod.SharedDirMount != "" {
+		mapped = a.Pod.SharedDirMount
+	}
+	said.Annotations = map[string]string{configurationAnnotation: "[" + string(data) + "]", mappedDirAnnotation: mapped}
+	return said, nil
+}
+
+func decodeState(raw json.RawMessage) (*state, error) {
+	s := &state{}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, fmt.Errorf("recorded state: %w", err)
+	}
+	if s.Port == "" || s.OVSDB == "" || checkFileName(s.File) != nil || checkFileName(s.Config) != nil {
+		return nil, fmt.Errorf("recorded state is incomplete: %.200s", raw)
+	}
+	return s, nil
+}
+
+// portName derives the name of port and interface: at most 15 bytes, the same
+// for the same attachment.
+func portName(a conf.Attachment) string {
+	sum := sha256.Sum256([]byte(a.Owner + "\x00" + a.Sandbox + "\x00" + a.IfName))
+	return "vhu" + hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,292 @@
+package ovsdpdk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// folder is where an attachment's socket is. The pod may write to it: nothing
+// in it is followed or trusted, files are reached through os.Root.
+type folder struct {
+	Dir  string `json:"dir"`
+	Own  bool   `json:"own,omitempty"`  // this sandbox's own, below socketDir: made and removed by plexus
+	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
+	// GID is the group that the folder gets, -1 for none; Mode the permissions
+	// of an own folder.
+	GID  int         `json:"gid"`
+	Mode fs.FileMode `json:"mode"`
+	// Was is the group of a folder that is not our own, to be restored.
+	Was *int `json:"was,omitempty"`
+}
+
+// chooseFolder picks the pod's volume shared-dir, else a folder of the sandbox
+// below socketDir, and a short link when the socket's path would not fit.
+func chooseFolder(c *Config, a conf.Attachment, file, unique string) (folder, error) {
+	f := folder{GID: -1, Mode: 0o750}
+	if dir := a.Pod.HostDir(conf.SharedDir); dir != "" {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, dir)
+		}
+		f.Dir = filepath.Clean(dir)
+	} else {
+		f.Dir, f.Own = filepath.Join(c.Vhost.SocketDir, short(a.Sandbox)), true
+	}
+	if c.Vhost.Group != "" {
+		g, err := user.LookupGroup(c.Vhost.Group)
+		if err != nil {
+			return f, fmt.Errorf("key %q: %w", "vhost.group", err)
+		}
+		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
+			return f, fmt.Errorf("key %q: %w", "vhost.group", err)
+		}
+		f.Mode = 0o770
+	}
+	if p := c.Vhost.Permissions; p != "" {
+		mode, err := strconv.ParseUint(p, 8, 32)
+		if err != nil {
+			return f, fmt.Errorf("key %q: %w", "vhost.permissions", err)
+		}
+		f.Mode = fs.FileMode(mode)
+	}
+	if len(filepath.Join(f.Dir, file)) > maxSocketPath {
+		f.Link = filepath.Join(shortLinkDir, unique)
+		if path := filepath.Join(f.Link, file); len(path) > maxSocketPath {
+			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten \"socketFile\"", path, len(path), maxSocketPath)
+		}
+	}
+	return f, f.look()
+}
+
+// look reads what is at the folder's place now.
+func (f *folder) look() error {
+	st, err := os.Lstat(f.Dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("socket folder: %w", err)
+	case !st.IsDir():
+		return fmt.Errorf("socket folder %s exists and is no folder (a symbolic link is not followed)", f.Dir)
+	}
+	if f.Own {
+		return onlyOurs(f.Dir)
+	}
+	if f.GID >= 0 {
+		var now unix.Stat_t
+		if err := unix.Lstat(f.Dir, &now); err != nil {
+			return fmt.Errorf("socket folder: %w", err)
+		}
+		gid := int(now.Gid)
+		f.Was = &gid
+	}
+	return nil
+}
+
+// onlyOurs refuses to take a folder for the sandbox's own that holds what
+// plexus would not have put there: the folder is removed one day.
+func onlyOurs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), "configData-") {
+			return fmt.Errorf("socket folder %s exists and holds other things, %q for one: name another socketDir", dir, e.Name())
+		}
+	}
+	return nil
+}
+
+// path is the socket's path as the vswitch is given it.
+func (f *folder) path(file string) string {
+	if f.Link != "" {
+		return filepath.Join(f.Link, file)
+	}
+	return filepath.Join(f.Dir, file)
+}
+
+// make makes the folder, its group and permissions, and the short link.
+func (f *folder) make() error {
+	if err := os.MkdirAll(filepath.Dir(f.Dir), 0o755); err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	err := os.Mkdir(f.Dir, f.Mode)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	err = f.within(func(dir *os.Root) error {
+		if made || f.Own {
+			if err := dir.Chmod(".", f.Mode); err != nil {
+				return err
+			}
+		}
+		if f.GID >= 0 {
+			return dir.Chown(".", -1, f.GID)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
+	}
+	if f.Link == "" {
+		return nil
+	}
+	if err := os.MkdirAll(shortLinkDir, 0o755); err != nil {
+		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	}
+	if at, err := os.Readlink(f.Link); err == nil && at == f.Dir {
+		return nil
+	}
+	if err := os.Symlink(f.Dir, f.Link); err != nil {
+		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	}
+	return nil
+}
+
+// within opens the folder, not following a link at its place.
+func (f *folder) within(do func(*os.Root) error) error {
+	st, err := os.Lstat(f.Dir)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(f.Dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	there, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(st, there) {
+		return fmt.Errorf("%s is a symbolic link, or was replaced", f.Dir)
+	}
+	return do(root)
+}
+
+// linkSocket makes the vswitch's socket visible in the folder: a hard link, as
+// a symbolic one would lead out of the pod.
+func (f *folder) linkSocket(origin, file string) error {
+	return f.within(func(dir *os.Root) error {
+		if err := removeFile(dir, file); err != nil {
+			return err
+		}
+		d, err := dir.Open(".")
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		err = unix.Linkat(unix.AT_FDCWD, origin, int(d.Fd()), file, 0)
+		if errors.Is(err, unix.EXDEV) {
+			return fmt.Errorf("link %s to %s: they are on different file systems: put the folder beside the vswitch's, or use \"mode\": \"client\"", origin, f.Dir)
+		}
+		if err != nil {
+			return fmt.Errorf("link %s to %s: %w", origin, filepath.Join(f.Dir, file), err)
+		}
+		if f.GID >= 0 {
+			if err := dir.Lchown(file, -1, f.GID); err != nil {
+				return err
+			}
+			return dir.Chmod(file, 0o660)
+		}
+		return nil
+	})
+}
+
+// check compares the folder, and the socket where the vswitch listens.
+func (f *folder) check(mode, file string) error {
+	if f.Link != "" {
+		if at, err := os.Readlink(f.Link); err != nil || at != f.Dir {
+			return fmt.Errorf("short link %s to %s is gone or changed", f.Link, f.Dir)
+		}
+	}
+	err := f.within(func(dir *os.Root) error {
+		if mode != modeServer {
+			return nil // the pod makes the socket when it likes
+		}
+		st, err := dir.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("socket %s is gone", filepath.Join(f.Dir, file))
+		}
+		if err == nil && st.Mode().Type() != fs.ModeSocket {
+			return fmt.Errorf("%s is no socket any more", filepath.Join(f.Dir, file))
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket folder %s is gone", f.Dir)
+	}
+	return err
+}
+
+// clear removes the socket and the configuration file. The folder goes too
+// when it is the sandbox's own and others, ports of the sandbox that remain,
+// have no socket in it. A volume gets its group back.
+func (f *folder) clear(others []string, file, config string) error {
+	if f.Link != "" {
+		if err := os.Remove(f.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("short link: %w", err)
+		}
+	}
+	err := f.within(func(dir *os.Root) error {
+		if f.Was != nil {
+			if err := dir.Chown(".", -1, *f.Was); err != nil {
+				return err
+			}
+		}
+		if err := removeSocket(dir, file); err != nil || config == "" {
+			return err
+		}
+		return removeFile(dir, config)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
+	}
+	for _, path := range others {
+		if strings.HasPrefix(path, f.Dir+"/") {
+			return nil
+		}
+	}
+	if !f.Own {
+		return nil
+	}
+	if err := os.RemoveAll(f.Dir); err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	return nil
+}
+
+// removeSocket removes a socket that the pod's application has left; what is
+// no socket is the pod's own.
+func removeSocket(dir *os.Root, name string) error {
+	st, err := dir.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	return removeFile(dir, name)
+}
+
+// removeFile removes a name, whatever stands there; a link is not followed.
+func removeFile(dir *os.Root, name string) error {
+	if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

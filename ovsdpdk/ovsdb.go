@@ -1,0 +1,288 @@
+package ovsdpdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/ovn-kubernetes/libovsdb/client"
+	"github.com/ovn-kubernetes/libovsdb/model"
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// Time limits towards ovsdb-server and ovs-vswitchd.
+const (
+	connectTimeout  = 3 * time.Second
+	transactTimeout = 5 * time.Second
+	settleTimeout   = 15 * time.Second // for ovs-vswitchd to act on a row
+)
+
+// databases are the connections to OVSDB servers, by address.
+type databases struct {
+	mu    sync.Mutex
+	known map[string]client.Client
+}
+
+// root has the one column that libovsdb needs to accept a model. Rows are read
+// and written by plain operations; nothing is monitored.
+type root struct {
+	UUID string `ovsdb:"_uuid"`
+}
+
+func (d *databases) get(ctx context.Context, address string) (client.Client, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.known[address]; c != nil {
+		if c.Connected() {
+			return c, nil
+		}
+		c.Close()
+		delete(d.known, address)
+	}
+	dbModel, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{"Open_vSwitch": &root{}})
+	if err != nil {
+		return nil, err
+	}
+	quiet := logr.Discard()
+	c, err := client.NewOVSDBClient(dbModel, client.WithEndpoint(address), client.WithLogger(&quiet))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := c.Connect(ctx); err != nil {
+		c.Close()
+		return nil, &unreachable{address, err}
+	}
+	if d.known == nil {
+		d.known = map[string]client.Client{}
+	}
+	d.known[address] = c
+	return c, nil
+}
+
+// unreachable is an OVSDB server that does not answer.
+type unreachable struct {
+	address string
+	err     error
+}
+
+func (e *unreachable) Error() string {
+	return fmt.Sprintf("OVSDB at %s is unreachable: %v: is ovsdb-server running, and is \"ovsdb\" its address?", e.address, e.err)
+}
+func (e *unreachable) Unwrap() error { return e.err }
+
+// Temporary marks an error that may be gone when the runtime tries again.
+func (e *unreachable) Temporary() bool { return true }
+
+// transact runs the operations as one transaction: all or none. Every
+// operation's error is looked at; results has one element for each.
+func (d *databases) transact(ctx context.Context, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+	return d.transactWithin(ctx, transactTimeout, address, ops...)
+}
+
+func (d *databases) transactWithin(ctx context.Context, limit time.Duration, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+	c, err := d.get(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	results, err := c.Transact(bounded, ops...)
+	if err != nil {
+		d.drop(address, c)
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %s", limit)
+		}
+		return nil, &unreachable{address, err}
+	}
+	if _, err := ovsdb.CheckOperationResults(results, ops); err != nil {
+		return results, explain(ops, results, err)
+	}
+	if len(results) < len(ops) {
+		return results, fmt.Errorf("OVSDB at %s answered %d of %d operations", address, len(results), len(ops))
+	}
+	return results, nil
+}
+
+// drop closes a connection that failed, so that the next use makes a new one.
+func (d *databases) drop(address string, c client.Client) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.Close()
+	if d.known[address] == c {
+		delete(d.known, address)
+	}
+}
+
+// operationError is what OVSDB answered to an operation (RFC 7047, 4.1.3).
+type operationError struct {
+	op     ovsdb.Operation
+	answer string // "constraint violation", "timed out", ...
+	detail string
+}
+
+func (e *operationError) Error() string {
+	text := "OVSDB refused"
+	if e.op.Op != "" {
+		text += " " + e.op.Op + " " + e.op.Table
+	}
+	text += ": " + e.answer
+	if e.detail != "" {
+		text += ": " + e.detail
+	}
+	return text
+}
+
+func explain(ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) error {
+	for i, r := range results {
+		if r.Error == "" {
+			continue
+		}
+		e := &operationError{answer: r.Error, detail: r.Details}
+		if i < len(ops) {
+			e.op = ops[i]
+		}
+		return e
+	}
+	return err
+}
+
+// refusedBy returns the operation that failed with an answer, nil when the
+// error is something else.
+func refusedBy(err error, answer string) *ovsdb.Operation {
+	var e *operationError
+	if errors.As(err, &e) && e.answer == answer {
+		return &e.op
+	}
+	return nil
+}
+
+const (
+	answerTimedOut   = "timed out"            // a wait that does not hold
+	answerConstraint = "constraint violation" // a name that exists
+)
+
+// equal, includes and anyRow are conditions. libovsdb leaves an empty where
+// out, which OVSDB refuses.
+func equal(column string, value any) []ovsdb.Condition {
+	return []ovsdb.Condition{ovsdb.NewCondition(column, ovsdb.ConditionEqual, value)}
+}
+
+func includes(column string, value any) []ovsdb.Condition {
+	return []ovsdb.Condition{ovsdb.NewCondition(column, ovsdb.ConditionIncludes, value)}
+}
+
+func anyRow() []ovsdb.Condition {
+	return []ovsdb.Condition{ovsdb.NewCondition("_uuid", ovsdb.ConditionNotEqual, ovsdb.UUID{GoUUID: "00000000-0000-0000-0000-000000000000"})}
+}
+
+// must makes a wait that fails the transaction at once unless exactly the
+// given rows match.
+func must(table string, where []ovsdb.Condition, rows ...ovsdb.Row) ovsdb.Operation {
+	now := 0
+	var columns []string
+	for column := range rows[0] {
+		columns = append(columns, column)
+	}
+	return ovsdb.Operation{Op: ovsdb.OperationWait, Table: table, Where: where, Columns: columns, Until: string(ovsdb.WaitConditionEqual), Rows: rows, Timeout: &now}
+}
+
+func selectRows(table string, where []ovsdb.Condition, columns ...string) ovsdb.Operation {
+	return ovsdb.Operation{Op: ovsdb.OperationSelect, Table: table, Where: where, Columns: columns}
+}
+
+func stringMap(m map[string]string) ovsdb.OvsMap {
+	out := ovsdb.OvsMap{GoMap: map[any]any{}}
+	for k, v := range m {
+		out.GoMap[k] = v
+	}
+	return out
+}
+
+func uuidSet(uuids ...ovsdb.UUID) ovsdb.OvsSet {
+	set := ovsdb.OvsSet{GoSet: []any{}}
+	for _, u := range uuids {
+		set.GoSet = append(set.GoSet, u)
+	}
+	return set
+}
+
+func intSet(ints []int) ovsdb.OvsSet {
+	set := ovsdb.OvsSet{GoSet: []any{}}
+	for _, i := range ints {
+		set.GoSet = append(set.GoSet, i)
+	}
+	return set
+}
+
+// Readers of a row. A set of one comes as its only member (RFC 7047, 5.1).
+
+func text(row ovsdb.Row, column string) string {
+	for _, v := range values(row, column) {
+		if s, ok := v.(string); ok {
+			return s
+		}
+	}
+	return ""
+}
+
+func values(row ovsdb.Row, column string) []any {
+	switch v := row[column].(type) {
+	case nil:
+		return nil
+	case ovsdb.OvsSet:
+		return v.GoSet
+	default:
+		return []any{v}
+	}
+}
+
+func uuids(row ovsdb.Row, column string) []ovsdb.UUID {
+	var list []ovsdb.UUID
+	for _, v := range values(row, column) {
+		if u, ok := v.(ovsdb.UUID); ok {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+func ints(row ovsdb.Row, column string) []int {
+	list := []int{}
+	for _, v := range values(row, column) {
+		switch n := v.(type) {
+		case float64:
+			list = append(list, int(n))
+		case int:
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+func strMap(row ovsdb.Row, column string) map[string]string {
+	out := map[string]string{}
+	if m, ok := row[column].(ovsdb.OvsMap); ok {
+		for k, v := range m.GoMap {
+			ks, okK := k.(string)
+			vs, okV := v.(string)
+			if okK && okV {
+				out[ks] = vs
+			}
+		}
+	}
+	return out
+}
+
+// joinIDs writes a list of VLANs for people.
+func joinIDs(ids []int) string {
+	if len(ids) == 0 {
+		return "none"
+	}
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ","), "[]")
+}
