@@ -19,6 +19,7 @@ const (
 	connectTimeout  = 3 * time.Second
 	transactTimeout = 5 * time.Second
 	settleTimeout   = 15 * time.Second // for ovs-vswitchd to act on a row
+	goneTimeout     = 2 * time.Second  // for ovs-vswitchd to act on a removal; DEL goes on after it
 )
 
 // databases are the connections to OVSDB servers, by address.

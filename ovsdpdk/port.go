@@ -357,12 +357,15 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []stri
 		if len(ops) == 0 {
 			return others, nil
 		}
-		_, err = d.db.transact(ctx, s.OVSDB, ops...)
+		results, err := d.db.transact(ctx, s.OVSDB, ops...)
 		if refusedBy(err, answerTimedOut) != nil {
 			continue // the bridge changed between the two transactions
 		}
 		if err != nil {
 			return nil, fmt.Errorf("delete port %s: %w", s.Port, err)
+		}
+		if last := results[len(ops)-1]; ops[len(ops)-1].Op == ovsdb.OperationSelect && len(last.Rows) > 0 {
+			d.awaitConfig(ctx, s.OVSDB, last.Rows[0])
 		}
 		return others, nil
 	}
@@ -391,13 +394,36 @@ func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row) []ov
 			ops = append(ops,
 				must("Bridge", equal("_uuid", id[0]), ovsdb.Row{"ports": uuidSet(members...)}),
 				ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: anyRow(),
-					Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, uuidSet(id[0]))}})
+					Mutations: []ovsdb.Mutation{
+						*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, uuidSet(id[0])),
+						*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}},
+				selectRows("Open_vSwitch", anyRow(), "next_cfg", "cur_cfg"))
 		case holds:
 			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: equal("_uuid", id[0]),
 				Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationDelete, uuidSet(port[0]))}})
 		}
 	}
 	return ops
+}
+
+// awaitConfig waits until ovs-vswitchd has acted on the transaction that gave
+// Open_vSwitch its next_cfg, so that the bridge's own link is gone as well
+// (ovs-vswitchd.conf.db(5), next_cfg and cur_cfg). A vswitchd that is not there
+// keeps no DEL waiting.
+func (d *Delegate) awaitConfig(ctx context.Context, address string, row ovsdb.Row) {
+	next, cur := ints(row, "next_cfg"), ints(row, "cur_cfg")
+	limit := int(goneTimeout / time.Millisecond)
+	for len(next) == 1 && len(cur) == 1 && cur[0] < next[0] {
+		found, err := d.db.transact(ctx, address,
+			ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch", Where: anyRow(), Columns: []string{"cur_cfg"},
+				Until: string(ovsdb.WaitConditionNotEqual), Rows: []ovsdb.Row{{"cur_cfg": cur[0]}}, Timeout: &limit},
+			selectRows("Open_vSwitch", anyRow(), "cur_cfg"))
+		if err != nil || len(found[1].Rows) == 0 {
+			d.log.Warn("ovs-vswitchd has not removed the bridge's link yet", "why", err)
+			return
+		}
+		cur = ints(found[1].Rows[0], "cur_cfg")
+	}
 }
 
 // Sweep removes what carries owner's mark and is not to be kept, at the default

@@ -130,4 +130,3 @@ func Transfer(ctx context.Context, from, to *Peer, n int) (int, error) {
 	after, err := to.Received(ctx)
 	return after - before, err
 }
-

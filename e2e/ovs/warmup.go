@@ -7,7 +7,7 @@ import (
 )
 
 // patience is how long a frame may take before it is held to be lost.
-const patience = 250 * time.Millisecond
+const patience = 100 * time.Millisecond
 
 // WarmUp waits for the links of two peers and sends frames between them until
 // each has heard the other, so that the switch polls all their queues and has
@@ -57,30 +57,30 @@ func (p *path) open(ctx context.Context) (err error) {
 	return p.from.SetDestination(ctx, p.to.mac)
 }
 
-// probe sends a frame from each queue, again and again until one arrives.
+// probe sends a frame from each queue, again and again until as many arrive. A
+// queue the switch does not poll yet keeps what is sent to it, so that this
+// shows of all queues that they are polled.
 func (p *path) probe(ctx context.Context) error {
-	before, err := p.to.Received(ctx)
-	if err != nil {
-		return err
-	}
 	what := fmt.Sprintf("%s hears %s", p.to.process.name, p.from.process.name)
 	return poll(ctx, what, func() (bool, error) {
+		before, err := p.to.Received(ctx)
+		if err != nil {
+			return false, err
+		}
 		if err := p.from.Send(ctx, p.from.queues); err != nil {
 			return false, err
 		}
-		// Another one only if this one is lost.
 		short, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		err := p.to.WaitReceived(short, before+1)
+		err = p.to.WaitReceived(short, before+p.from.queues)
 		if err != nil && short.Err() != nil && ctx.Err() == nil {
-			return false, nil
+			return false, nil // lost: try again
 		}
 		return err == nil, err
 	})
 }
 
 // settle waits until all frames of the warm-up have arrived, or no more come.
-// A frame sent to a queue the switch does not poll yet is late, not lost.
 func (p *path) settle(ctx context.Context) error {
 	sent, err := p.from.Sent(ctx)
 	if err != nil {
