@@ -56,5 +56,6 @@ require (
 tool (
 	github.com/containernetworking/plugins/plugins/ipam/host-local
 	github.com/containernetworking/plugins/plugins/main/bridge
+	github.com/containernetworking/plugins/plugins/meta/tuning
 	honnef.co/go/tools/cmd/staticcheck
 )

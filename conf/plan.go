@@ -44,6 +44,12 @@ type Attachment struct {
 	IPAM *types100.Result
 }
 
+// Prepared is an Attachment with what its delegate has decided about it.
+type Prepared struct {
+	Attachment
+	State json.RawMessage
+}
+
 // Wanted is a network that the configuration or the pod names and that has to
 // be looked up before the plan can be made.
 type Wanted struct {

@@ -181,32 +181,40 @@ func (e *Engine) builtinOnly(entry *Entry) bool {
 	return !slices.ContainsFunc(entry.List.Types(), func(typ string) bool { return e.Delegates[typ] == nil })
 }
 
-// settle waits until what the built-ins asked for has taken effect. The waits
-// overlap: the change of the last attachment covers those before it.
+// settle lets each built-in finish all of its attachments together.
 func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction) error {
-	return e.eachBuiltin(r, tx, func(entry *Entry, d Delegate, a conf.Attachment, state json.RawMessage) error {
-		s, ok := d.(Settler)
-		if !ok {
-			return nil
-		}
-		if err := s.Settle(ctx, a, state); err != nil {
-			return fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err)
+	var names []string
+	prepared := map[string][]conf.Prepared{}
+	err := e.eachBuiltin(r, tx, func(_ *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+		if _, ok := e.Delegates[name].(Settler); ok {
+			if prepared[name] == nil {
+				names = append(names, name)
+			}
+			prepared[name] = append(prepared[name], conf.Prepared{Attachment: a, State: state})
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := e.Delegates[name].(Settler).Settle(ctx, prepared[name]); err != nil {
+			return fmt.Errorf("add: %w", err)
+		}
+	}
+	return nil
 }
 
-func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(*Entry, Delegate, conf.Attachment, json.RawMessage) error) error {
+func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error) error {
 	for _, entry := range tx.Attachments {
 		c := e.chain(r.Sandbox, tx, entry, r.Netns)
 		for i, typ := range entry.List.Types() {
-			d, ok := e.Delegates[typ]
-			if !ok {
+			if e.Delegates[typ] == nil {
 				continue
 			}
 			a, err := c.planned(i)
 			if err == nil {
-				err = do(entry, d, a, entry.State[typ])
+				err = do(entry, typ, a, entry.State[typ])
 			}
 			if err != nil {
 				return err

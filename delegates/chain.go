@@ -92,9 +92,10 @@ func (c *chain) add(ctx context.Context) (*types100.Result, error) {
 	}
 	// A list of an older version has lost what only CNI 1.1 can say.
 	for _, mine := range c.native {
-		for _, i := range result.Interfaces {
-			if i.Name == mine.Name && i.Sandbox == mine.Sandbox {
+		for _, i := range slices.Backward(result.Interfaces) {
+			if i.Name == mine.Name && i.Sandbox == mine.Sandbox && i.Mac == mine.Mac {
 				i.Mtu, i.SocketPath, i.PciID = mine.Mtu, mine.SocketPath, mine.PciID
+				break
 			}
 		}
 	}

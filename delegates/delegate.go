@@ -33,11 +33,12 @@ type Delegate interface {
 	Del(ctx context.Context, a conf.Attachment, state json.RawMessage) error
 }
 
-// Settler is a Delegate whose Add asks for a change that takes effect later.
-// Settle returns when it has, or says why it never will. It is called once
-// every attachment of the pod is added, so that they settle together.
+// Settler is a Delegate with a part of Add that costs about the same for one
+// attachment and for all of a pod: a vswitch that reconfigures itself. Settle
+// is called once, when Add has been called for every attachment of the pod, and
+// returns when the last one works, or with the first one's failure.
 type Settler interface {
-	Settle(ctx context.Context, a conf.Attachment, state json.RawMessage) error
+	Settle(ctx context.Context, all []conf.Prepared) error
 }
 
 // Describer is a Delegate that has more to say in network-status than a CNI

@@ -20,8 +20,8 @@ func (e *Engine) annotations(r *Request, tx *Transaction, results []*types100.Re
 		position[entry] = i
 	}
 	annotations := map[string]string{}
-	err := e.eachBuiltin(r, tx, func(entry *Entry, d Delegate, a conf.Attachment, state json.RawMessage) error {
-		describer, ok := d.(Describer)
+	err := e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+		describer, ok := e.Delegates[name].(Describer)
 		if !ok {
 			return nil
 		}

@@ -23,10 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if plugin := os.Getenv("PLEXUS_TEST_PLUGIN"); plugin != "" {
-		os.Exit(fakePlugin(plugin))
+	if filepath.Base(os.Args[0]) == recorder {
+		os.Exit(recorderPlugin())
 	}
-	if os.Getenv("PLEXUS_TEST_FAULT") != "" {
+	if os.Getenv(faultEnv) != "" {
 		os.Exit(faultyRequest())
 	}
 	node.Enter()

@@ -112,6 +112,9 @@ func TestTwoPods(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := ovs.WarmUp(ctx, a, b); err != nil {
+		t.Fatal(err)
+	}
 	for _, way := range [][2]*ovs.Peer{{a, b}, {b, a}} {
 		if got, err := ovs.Transfer(ctx, way[0], way[1], 1000); err != nil || got != 1000 {
 			t.Errorf("%d of 1000 frames arrived: %v", got, err)

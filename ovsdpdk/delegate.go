@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -71,7 +72,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 	return json.Marshal(s)
 }
 
-// Add inserts the port and makes its folder ready.
+// Add makes the folder ready for the socket. The port comes with Settle.
 func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
 	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
@@ -79,12 +80,6 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	}
 	s, err := decodeState(raw)
 	if err != nil {
-		return nil, err
-	}
-	if err := conf.Step(ctx, "%s: insert port %s into bridge %s", a.IfName, s.Port, s.Bridge); err != nil {
-		return nil, err
-	}
-	if err := d.insert(ctx, c, a, s, raw); err != nil {
 		return nil, err
 	}
 	if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
@@ -124,30 +119,75 @@ func result(c *Config, a conf.Attachment, s *state) *types100.Result {
 	return r
 }
 
-// Settle waits for ovs-vswitchd to open the port; in server mode the socket
-// exists from then on and is linked to where the pod sees it.
-func (d *Delegate) Settle(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
-	s, err := decodeState(raw)
-	if err != nil {
+// port is one port of a pod on its way.
+type port struct {
+	conf.Attachment
+	*state
+	config *Config
+	raw    json.RawMessage // the state as recorded
+}
+
+// Settle inserts the ports of a pod, all of one vswitch in one transaction, and
+// waits for ovs-vswitchd to open them. In server mode the socket exists from
+// then on and is linked to where the pod sees it.
+func (d *Delegate) Settle(ctx context.Context, all []conf.Prepared) error {
+	var addresses []string
+	ports := map[string][]*port{}
+	for _, p := range all {
+		c, _, err := d.parse(p.Network, p.Conf)
+		if err != nil {
+			return err
+		}
+		s, err := decodeState(p.State)
+		if err != nil {
+			return err
+		}
+		if ports[s.OVSDB] == nil {
+			addresses = append(addresses, s.OVSDB)
+		}
+		ports[s.OVSDB] = append(ports[s.OVSDB], &port{p.Attachment, s, c, p.State})
+	}
+	for _, address := range addresses {
+		if err := d.open(ctx, address, ports[address]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Delegate) open(ctx context.Context, address string, ports []*port) error {
+	names := make([]string, len(ports))
+	for i, p := range ports {
+		names[i] = p.IfName
+	}
+	if err := conf.Step(ctx, "%s: insert ports into OVSDB at %s", strings.Join(names, ", "), address); err != nil {
 		return err
 	}
-	if err := conf.Step(ctx, "%s: wait for ovs-vswitchd to open %s", a.IfName, s.Port); err != nil {
+	if err := d.insert(ctx, address, ports); err != nil {
 		return err
 	}
-	if err := d.awaitPort(ctx, s); err != nil {
+	if err := conf.Step(ctx, "%s: wait for ovs-vswitchd to open the ports", strings.Join(names, ", ")); err != nil {
 		return err
 	}
-	if s.Mode != modeServer {
-		return nil
-	}
-	if err := conf.Step(ctx, "%s: link the socket to %s", a.IfName, s.Socket); err != nil {
+	if err := d.awaitPorts(ctx, address, ports); err != nil {
 		return err
 	}
-	origin, err := d.serverSocket(ctx, s)
-	if err != nil {
-		return err
+	for _, p := range ports {
+		if p.Mode != modeServer {
+			continue
+		}
+		if err := conf.Step(ctx, "%s: link the socket to %s", p.IfName, p.Socket); err != nil {
+			return err
+		}
+		origin, err := d.serverSocket(ctx, p.state)
+		if err == nil {
+			err = p.folder.linkSocket(origin, p.File)
+		}
+		if err != nil {
+			return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, err)
+		}
 	}
-	return s.folder.linkSocket(origin, s.File)
+	return nil
 }
 
 // Check compares the rows and the folder with what Add made.
@@ -160,7 +200,7 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.compare(ctx, c, a, s), s.folder.check(s.Mode, s.File))
+	return errors.Join(d.compare(ctx, c, a, s, raw), s.folder.check(s.Mode, s.File))
 }
 
 // Del removes the port, the bridge if plexus made it and this was its last

@@ -123,6 +123,7 @@ func (d *databases) drop(address string, c client.Client) {
 // operationError is what OVSDB answered to an operation (RFC 7047, 4.1.3).
 type operationError struct {
 	op     ovsdb.Operation
+	at     int    // its place in the transaction
 	answer string // "constraint violation", "timed out", ...
 	detail string
 }
@@ -144,7 +145,7 @@ func explain(ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) 
 		if r.Error == "" {
 			continue
 		}
-		e := &operationError{answer: r.Error, detail: r.Details}
+		e := &operationError{at: i, answer: r.Error, detail: r.Details}
 		if i < len(ops) {
 			e.op = ops[i]
 		}
@@ -153,12 +154,12 @@ func explain(ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) 
 	return err
 }
 
-// refusedBy returns the operation that failed with an answer, nil when the
+// refusedWith returns the operation that failed with an answer, nil when the
 // error is something else.
-func refusedBy(err error, answer string) *ovsdb.Operation {
+func refusedWith(err error, answer string) *operationError {
 	var e *operationError
 	if errors.As(err, &e) && e.answer == answer {
-		return &e.op
+		return e
 	}
 	return nil
 }

@@ -21,8 +21,13 @@ const (
 )
 
 // otherConfig is what makes the daemon start DPDK without hugepages and cards,
-// with 512 MiB of memory, and poll on core 0 alone with pauses of up to 500 µs
-// while there is no traffic.
+// and poll on core 0 alone with pauses of up to 500 µs while there is no
+// traffic. DPDK may take up to 1024 MiB and touches what the ports need: about
+// 85 MB for each connected port with an MTU of 1500, so that there is room for
+// twelve, and nothing for one that never was connected. With one pool for all
+// ports instead, Open vSwitch would ask for more memory than there is, and take
+// the port out of the datapath if what DPDK can give at last is too small a
+// piece.
 var otherConfig = []string{
 	"other_config:dpdk-init=true",
 	`other_config:dpdk-extra="--no-pci --no-huge --legacy-mem --iova-mode=va -m 1024"`,

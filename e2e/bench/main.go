@@ -1,0 +1,246 @@
+// Command bench measures plexus as whole processes, in a node of its own, and
+// prints medians and ratios of one run:
+//
+//   - ADD and DEL of n networks by the reference plugin bridge, through plexus
+//     and by executing the plugin directly, with the same configurations;
+//   - ADD of n vhost-user ports through plexus, and by the ovs-vsctl commands
+//     that userspace-cni issues, three for a port.
+//
+// The two sides of a pair alternate, so that a busy machine hurts both.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/e2e/ovs"
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "folder of plexus and the reference plugins")
+	runs := flag.Int("runs", 25, "pairs for each figure")
+	flag.Parse()
+	node.Enter()
+	if err := run(context.Background(), *bin, *runs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	bin, dir string
+	runs     int
+	pod      *node.Pod
+}
+
+func run(ctx context.Context, bin string, runs int) error {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", "/var/lib", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /var/lib: %w", err)
+	}
+	b := &bench{bin: bin, dir: node.Dir(), runs: runs}
+	if b.pod, err = node.NewPod("bench"); err != nil {
+		return err
+	}
+	defer b.pod.Close()
+	if err := b.start(); err != nil {
+		return err
+	}
+	if err := b.kernelNetworks(); err != nil {
+		return err
+	}
+	dir := filepath.Join(b.dir, "ovs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	v, err := ovs.Start(ctx, dir, nil)
+	if err != nil {
+		return err
+	}
+	err = b.vhostPorts(ctx, v)
+	if errStop := v.Stop(); err == nil {
+		err = errStop
+	}
+	return err
+}
+
+// start compares the start of the executables: VERSION needs nothing else.
+func (b *bench) start() error {
+	fmt.Printf("%d pairs, medians of whole processes\n\nstart\n", b.runs)
+	for _, name := range []string{"plexus", "bridge"} {
+		t, err := b.median(func() (time.Duration, error) {
+			return b.timed(name, "VERSION", "", []byte(`{"cniVersion":"1.0.0"}`))
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Printf("  %-30s %8.2f ms\n", name+" VERSION", ms(t))
+	}
+	return nil
+}
+
+// kernelNetworks compares n bridge networks through plexus and directly.
+func (b *bench) kernelNetworks() error {
+	fmt.Printf("\nn networks by the plugin bridge with host-local\n  %2s %12s %12s %12s %12s %12s %12s\n", "n", "ADD direct", "ADD plexus", "own cost", "DEL direct", "DEL plexus", "own cost")
+	for _, n := range []int{1, 2, 4, 8} {
+		var networks []any
+		for i := range n {
+			networks = append(networks, map[string]any{
+				"cniVersion": "1.0.0", "name": fmt.Sprintf("net%d", i), "type": "bridge", "bridge": fmt.Sprintf("br%d", i),
+				"ipam": map[string]any{"type": "host-local", "subnet": fmt.Sprintf("10.%d.0.0/16", 100+i)},
+			})
+		}
+		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "delegates": networks})
+		var times [4][]time.Duration
+		for range b.runs {
+			for i, verb := range []string{"ADD", "DEL"} {
+				var direct time.Duration
+				for at, network := range networks {
+					t, err := b.timed("bridge", verb, ifName(at), encode(network))
+					if err != nil {
+						return err
+					}
+					direct += t
+				}
+				times[2*i] = append(times[2*i], direct)
+			}
+			for i, verb := range []string{"ADD", "DEL"} {
+				t, err := b.timed("plexus", verb, "eth0", plexus)
+				if err != nil {
+					return err
+				}
+				times[2*i+1] = append(times[2*i+1], t)
+			}
+		}
+		add0, add1, del0, del1 := middle(times[0]), middle(times[1]), middle(times[2]), middle(times[3])
+		fmt.Printf("  %2d %9.1f ms %9.1f ms %9.1f ms %9.1f ms %9.1f ms %9.1f ms\n", n, ms(add0), ms(add1), ms(add1-add0), ms(del0), ms(del1), ms(del1-del0))
+	}
+	return nil
+}
+
+// vhostPorts compares n vhost-user ports of one pod through plexus with the
+// commands of userspace-cni.
+func (b *bench) vhostPorts(ctx context.Context, v *ovs.Switch) error {
+	if _, err := v.VSCtl(ctx, "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"); err != nil {
+		return err
+	}
+	fmt.Printf("\nn vhost-user ports on OVS-DPDK\n  %2s %14s %12s %12s %10s %12s\n", "n", "ADD ovs-vsctl", "ADD plexus", "per port", "ratio", "DEL plexus")
+	for _, n := range []int{1, 2, 4, 8} {
+		var networks []any
+		for i := range n {
+			networks = append(networks, map[string]any{
+				"cniVersion": "1.0.0", "name": fmt.Sprintf("vhost%d", i), "type": "ovsdpdk", "ovsdb": v.OVSDB(), "bridge": "br0",
+				"vhost": map[string]any{"socketDir": filepath.Join(b.dir, "vhost")},
+			})
+		}
+		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "delegates": networks})
+		var commands, add, del []time.Duration
+		for range b.runs {
+			t, err := b.vsctl(ctx, v, n)
+			if err != nil {
+				return err
+			}
+			commands = append(commands, t)
+			if t, err = b.timed("plexus", "ADD", "eth0", plexus); err != nil {
+				return err
+			}
+			add = append(add, t)
+			if t, err = b.timed("plexus", "DEL", "eth0", plexus); err != nil {
+				return err
+			}
+			del = append(del, t)
+		}
+		c, a := middle(commands), middle(add)
+		fmt.Printf("  %2d %11.1f ms %9.1f ms %9.1f ms %9.1fx %9.1f ms\n", n, ms(c), ms(a), ms(a)/float64(n), float64(c)/float64(a), ms(middle(del)))
+	}
+	return nil
+}
+
+// vsctl issues the commands that userspace-cni issues for n ports, times them,
+// and removes the ports again, untimed.
+func (b *bench) vsctl(ctx context.Context, v *ovs.Switch, n int) (time.Duration, error) {
+	began := time.Now()
+	for i := range n {
+		port := fmt.Sprintf("0123456789ab-net%d", i)
+		for _, args := range [][]string{
+			{"--bare", "--columns=name", "find", "bridge", "name=br0"},
+			{"add-port", "br0", port, "--", "set", "Interface", port, "type=dpdkvhostuserclient", "options:vhost-server-path=" + filepath.Join(b.dir, port)},
+			{"--bare", "--columns=mac", "find", "port", "name=" + port},
+		} {
+			if _, err := v.VSCtl(ctx, args...); err != nil {
+				return 0, err
+			}
+		}
+	}
+	took := time.Since(began)
+	for i := range n {
+		if _, err := v.VSCtl(ctx, "del-port", "br0", fmt.Sprintf("0123456789ab-net%d", i)); err != nil {
+			return 0, err
+		}
+	}
+	return took, nil
+}
+
+// timed executes one CNI plugin as a runtime does.
+func (b *bench) timed(name, verb, ifName string, stdin []byte) (time.Duration, error) {
+	cmd := exec.Command(filepath.Join(b.bin, name))
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + verb, "CNI_PATH=" + b.bin, "CNI_CONTAINERID=bench0123456789", "CNI_NETNS=" + b.pod.Path(), "CNI_IFNAME=" + ifName}
+	cmd.Stdin = bytes.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	began := time.Now()
+	err := cmd.Run()
+	took := time.Since(began)
+	if err != nil {
+		return 0, fmt.Errorf("%s %s: %w: %s", name, verb, err, out.String())
+	}
+	return took, nil
+}
+
+func (b *bench) median(measure func() (time.Duration, error)) (time.Duration, error) {
+	var all []time.Duration
+	for range b.runs {
+		t, err := measure()
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, t)
+	}
+	return middle(all), nil
+}
+
+func middle(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func ifName(at int) string {
+	if at == 0 {
+		return "eth0"
+	}
+	return fmt.Sprintf("net%d", at)
+}
+
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // maps of plain values
+	}
+	return data
+}

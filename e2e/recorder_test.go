@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// recorder is a CNI plugin for tests, this test's executable under that name:
+// it passes prevResult on, writes each command that it gets into the file
+// that its configuration names, and fails on the command that it is told to.
+const recorder = "recorder"
+
+func recorderPlugin() int {
+	stdin, err := io.ReadAll(os.Stdin)
+	var c struct {
+		Log        string          `json:"log"`
+		Fail       string          `json:"fail"` // a file; its text is the command to fail
+		PrevResult json.RawMessage `json:"prevResult"`
+		CNIVersion string          `json:"cniVersion"`
+	}
+	if err == nil {
+		err = json.Unmarshal(stdin, &c)
+	}
+	command := os.Getenv("CNI_COMMAND")
+	if err == nil && c.Log != "" {
+		var f *os.File
+		if f, err = os.OpenFile(c.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			_, err = fmt.Fprintf(f, "%s %s %s\n", command, os.Getenv("CNI_IFNAME"), stdin)
+		}
+	}
+	if told, errRead := os.ReadFile(c.Fail); errRead == nil && string(told) == command {
+		err = fmt.Errorf("told to fail")
+	}
+	if err != nil {
+		fmt.Printf(`{"code": 123, "msg": %q}`, err)
+		return 1
+	}
+	if command == "ADD" {
+		if len(c.PrevResult) == 0 {
+			c.PrevResult = fmt.Appendf(nil, `{"cniVersion": %q}`, c.CNIVersion)
+		}
+		fmt.Printf("%s", c.PrevResult)
+	}
+	return 0
+}
+
+// installRecorder puts the plugin into a folder of CNI_PATH.
+func (s *site) installRecorder() {
+	s.t.Helper()
+	dir := filepath.Join(s.dir, "plugins")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(dir, recorder)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.path += ":" + dir
+}
+
+// recorded are the commands that a recorder got, "VERB ifname".
+func recorded(t testing.TB, file string) []string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		commands = append(commands, words[0]+" "+words[1])
+	}
+	return commands
+}

@@ -1,0 +1,162 @@
+package ovsdpdk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// delete removes the port, and with it its bridge when that is ours and has no
+// other. It returns the socket paths of the sandbox's ports that remain.
+func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []string, err error) {
+	for range tries {
+		found, err := d.db.transact(ctx, s.OVSDB,
+			selectRows("Interface", equal("name", s.Port), "external_ids"),
+			selectRows("Port", equal("name", s.Port), "_uuid"),
+			selectRows("Bridge", anyRow(), "_uuid", "name", "ports", "external_ids"),
+			selectRows("Interface", includes("external_ids", stringMap(map[string]string{markOwner: m.owner, markSandbox: m.sandbox})), "name", "external_ids"))
+		if err != nil {
+			return nil, err
+		}
+		others = nil
+		for _, row := range found[3].Rows {
+			var other state
+			if text(row, "name") != s.Port && json.Unmarshal([]byte(strMap(row, "external_ids")[markState]), &other) == nil {
+				others = append(others, filepath.Join(other.Dir, other.File))
+			}
+		}
+		ours := len(found[0].Rows) > 0 && m.on(found[0].Rows[0])
+		if len(found[0].Rows) > 0 && !ours {
+			d.log.Warn("an interface of that name is not ours; it is left alone", "interface", s.Port, "sandbox", m.sandbox)
+		}
+		ops := removal(s, m.owner, ours, found[1].Rows, found[2].Rows)
+		if len(ops) == 0 {
+			return others, nil
+		}
+		results, err := d.db.transact(ctx, s.OVSDB, ops...)
+		if refusedWith(err, answerTimedOut) != nil {
+			continue // the bridge changed between the two transactions
+		}
+		if err != nil {
+			return nil, fmt.Errorf("delete port %s: %w", s.Port, err)
+		}
+		if last := results[len(ops)-1]; ops[len(ops)-1].Op == ovsdb.OperationSelect && len(last.Rows) > 0 {
+			d.awaitConfig(ctx, s.OVSDB, last.Rows[0])
+		}
+		return others, nil
+	}
+	return nil, fmt.Errorf("delete port %s: its bridge changed %d times meanwhile", s.Port, tries)
+}
+
+// removal decides which operations take the port away, if it is ours, and the
+// bridge, if that is ours and would be left with its local port alone. OVSDB
+// collects the rows that nothing refers to any more.
+func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row) []ovsdb.Operation {
+	var port []ovsdb.UUID
+	if ours && len(ports) > 0 {
+		port = uuids(ports[0], "_uuid")
+	}
+	var ops []ovsdb.Operation
+	for _, b := range bridges {
+		id, members := uuids(b, "_uuid"), uuids(b, "ports")
+		holds := len(port) == 1 && slices.Contains(members, port[0])
+		left := len(members)
+		if holds {
+			left--
+		}
+		switch {
+		case len(id) != 1:
+		case left <= 1 && strMap(b, "external_ids")[markOwner] == owner && (holds || text(b, "name") == s.Bridge):
+			ops = append(ops,
+				must("Bridge", equal("_uuid", id[0]), ovsdb.Row{"ports": uuidSet(members...)}),
+				ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: anyRow(),
+					Mutations: []ovsdb.Mutation{
+						*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, uuidSet(id[0])),
+						*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}},
+				selectRows("Open_vSwitch", anyRow(), "next_cfg", "cur_cfg"))
+		case holds:
+			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: equal("_uuid", id[0]),
+				Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationDelete, uuidSet(port[0]))}})
+		}
+	}
+	return ops
+}
+
+// awaitConfig waits until ovs-vswitchd has acted on the transaction that gave
+// Open_vSwitch its next_cfg, so that the bridge's own link is gone as well
+// (ovs-vswitchd.conf.db(5), next_cfg and cur_cfg). A vswitchd that is not there
+// keeps no DEL waiting.
+func (d *Delegate) awaitConfig(ctx context.Context, address string, row ovsdb.Row) {
+	next, cur := ints(row, "next_cfg"), ints(row, "cur_cfg")
+	limit := int(goneTimeout / time.Millisecond)
+	for len(next) == 1 && len(cur) == 1 && cur[0] < next[0] {
+		found, err := d.db.transact(ctx, address,
+			ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch", Where: anyRow(), Columns: []string{"cur_cfg"},
+				Until: string(ovsdb.WaitConditionNotEqual), Rows: []ovsdb.Row{{"cur_cfg": cur[0]}}, Timeout: &limit},
+			selectRows("Open_vSwitch", anyRow(), "cur_cfg"))
+		if err != nil || len(found[1].Rows) == 0 {
+			d.log.Warn("ovs-vswitchd has not removed the bridge's link yet", "why", err)
+			return
+		}
+		cur = ints(found[1].Rows[0], "cur_cfg")
+	}
+}
+
+// Sweep removes what carries owner's mark and is not to be kept, at the default
+// OVSDB and at those that the configurations name. An OVSDB whose socket does
+// not exist has nothing.
+func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
+	addresses := []string{defaultOVSDB}
+	for _, raw := range configs {
+		if c, _, err := d.parse("", raw); err == nil && !slices.Contains(addresses, c.OVSDB) {
+			addresses = append(addresses, c.OVSDB)
+		}
+	}
+	var errs []error
+	for _, address := range addresses {
+		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		errs = append(errs, d.sweepAt(ctx, address, owner, keep))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func(sandbox, ifName string) bool) error {
+	found, err := d.db.transact(ctx, address,
+		selectRows("Interface", includes("external_ids", stringMap(map[string]string{markOwner: owner})), "name", "external_ids"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, row := range found[0].Rows {
+		ids := strMap(row, "external_ids")
+		m := marks{owner, ids[markSandbox], ids[markIfName]}
+		if m.sandbox == "" || keep(m.sandbox, m.ifName) {
+			continue
+		}
+		s, err := decodeState(json.RawMessage(ids[markState]))
+		if err == nil && s.Port != text(row, "name") {
+			err = fmt.Errorf("its state is about %s", s.Port)
+		}
+		if err == nil {
+			s.OVSDB = address
+			err = d.remove(ctx, m, s)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("interface %s: %w", text(row, "name"), err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,217 @@
+package ovsdpdk
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/e2e/ovs"
+)
+
+func TestMain(m *testing.M) { os.Exit(node.Main(m)) }
+
+const (
+	testOwner  = "/var/lib/plexus"
+	testBridge = "br-fast"
+)
+
+// rig is a real ovsdb-server with a folder for sockets. There is no
+// ovs-vswitchd: opened does what it would.
+type rig struct {
+	*ovs.Switch
+	t       testing.TB
+	dir     string // socketDir
+	address string // of OVSDB, as configurations have it
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	base := tempDir(t)
+	r := &rig{t: t, dir: filepath.Join(base, "vhost")}
+	for _, dir := range []string{filepath.Join(base, "ovs"), r.dir, shortLinkDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if r.Switch, err = ovs.StartDB(t.Context(), filepath.Join(base, "ovs"), nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Stop() })
+	r.address = r.OVSDB()
+	// As if a vswitch had acted on whatever was asked for.
+	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true", "cur_cfg=1000000000")
+	return r
+}
+
+// tempDir is a folder with a path short enough for sockets.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(node.Dir(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (r *rig) vsctl(args ...string) string {
+	r.t.Helper()
+	out, err := r.VSCtl(r.t.Context(), args...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// config is a configuration of type ovsdpdk; keys with nil are left out.
+func (r *rig) config(keys map[string]any) json.RawMessage {
+	r.t.Helper()
+	all := map[string]any{
+		"cniVersion": "1.1.0", "name": "fast", "type": "ovsdpdk",
+		"ovsdb": r.address, "bridge": testBridge, "createBridge": true,
+		"vhost": map[string]any{"socketDir": r.dir},
+	}
+	for k, v := range keys {
+		if all[k] = v; v == nil {
+			delete(all, k)
+		}
+	}
+	return toJSON(r.t, all)
+}
+
+// attachment is net1 of a sandbox whose pod has the sandbox's name.
+func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
+	r.t.Helper()
+	return conf.Attachment{
+		Sandbox: sandbox, Netns: "/run/netns/" + sandbox, IfName: "net1", Network: "default/fast", Owner: testOwner,
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: r.config(keys),
+	}
+}
+
+// shared gives an attachment's pod the volume shared-dir.
+func shared(a conf.Attachment, dir string) conf.Attachment {
+	pod := *a.Pod
+	pod.Volumes = []conf.Volume{{Name: conf.SharedDir, HostPath: dir}}
+	a.Pod = &pod
+	return a
+}
+
+// opened does what ovs-vswitchd does with a new port: it gives it an OpenFlow
+// port, and listens when that is its side.
+func (r *rig) opened(raw json.RawMessage) {
+	r.t.Helper()
+	s, err := decodeState(raw)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.vsctl("set", "Interface", s.Port, "ofport=1")
+	if s.Mode == modeServer {
+		listen(r.t, filepath.Join(filepath.Dir(strings.TrimPrefix(s.OVSDB, "unix:")), s.Port))
+	}
+}
+
+func listen(t testing.TB, path string) {
+	t.Helper()
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+}
+
+// world is all that the delegate may change: rows and files.
+func (r *rig) world() string {
+	r.t.Helper()
+	rows, err := r.Dump(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	files, err := node.Tree(r.dir, shortLinkDir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return rows + files
+}
+
+func sameWorld(t testing.TB, before, after string) {
+	t.Helper()
+	if before != after {
+		t.Errorf("the world has changed\nbefore:\n%safter:\n%s", before, after)
+	}
+}
+
+// mustPrepare and mustAttach are the ways to an attachment that no test doubts.
+func mustPrepare(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
+	t.Helper()
+	raw, err := d.Prepare(bounded(t), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func (r *rig) mustAttach(d *Delegate, a conf.Attachment) json.RawMessage {
+	r.t.Helper()
+	raw := mustPrepare(r.t, d, a)
+	if _, err := d.Add(bounded(r.t), a, raw); err != nil {
+		r.t.Fatal(err)
+	}
+	r.opened(raw)
+	if err := d.Settle(bounded(r.t), a, raw); err != nil {
+		r.t.Fatal(err)
+	}
+	return raw
+}
+
+func mustDel(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) {
+	t.Helper()
+	if err := d.Del(bounded(t), a, raw); err != nil {
+		t.Errorf("Del: %v", err)
+	}
+}
+
+func newDelegate(t testing.TB) *Delegate {
+	return New(slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+// bounded keeps a hang from lasting; it is no measure.
+func bounded(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func toJSON(t testing.TB, v any) json.RawMessage {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// wantError wants an error that says every one of the words.
+func wantError(t testing.TB, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want one that says %q", words)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not say %q", err, w)
+		}
+	}
+}
