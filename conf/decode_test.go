@@ -79,7 +79,7 @@ func TestDecodeWithRefuseSlips(t *testing.T) {
 		{name: "a slip in a list of sections is refused with its place", text: `{"trunk": [{"minID": 1}, {"maxI": 2}]}`, says: []string{`"trunk[1].maxI"`, `"trunk[1].maxID"`}},
 		{name: "two slips are both named", text: `{"vlna": 7, "bridg": "x"}`, says: []string{`"vlna"`, `"bridg"`}},
 		{name: "an unrelated key gives one warning", text: `{"isGateway": true}`, warns: []string{`"isGateway"`}},
-		{name: "two slips away is another word", text: `{"plane": 1, "vxlans": 7}`, says: []string{`"plane"`}, warns: []string{`"vxlans"`}},
+		{name: "two slips away is another word", text: `{"vxlans": 7}`, warns: []string{`"vxlans"`}},
 		{name: "each unrelated key gives its own warning, in order", text: `{"zone": 1, "hairpinMode": true}`, warns: []string{`"hairpinMode"`, `"zone"`}},
 		{name: "an unrelated key with a section inside gives one warning", text: `{"vendor": {"a": 1, "b": {"c": 2}}}`, warns: []string{`"vendor"`}},
 		{name: "an unrelated key below a section", text: `{"socket": {"backlog": 5}}`, warns: []string{`"socket.backlog"`}},
@@ -122,7 +122,6 @@ func TestDecodeNamesTheKeyOfAWrongValue(t *testing.T) {
 		{"a list for a section", `{"socket": []}`, []string{`"socket"`, "want an object", "got array"}},
 		{"a section for a list", `{"trunk": {}}`, []string{`"trunk"`, "want a list", "got object"}},
 		{"within a list", `{"trunk": [{"minID": true}]}`, []string{"trunk", "minID", "got bool"}},
-		{"in the embedded part", `{"bridge": 1}`, []string{`"bridge"`, "want a string"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, _, err := decode(test.text, conf.RefuseSlips)

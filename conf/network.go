@@ -37,10 +37,10 @@ type plugin struct {
 	MasterPlugin bool            `json:"masterplugin"`
 }
 
-// oldestVersion is what a network gets that names no version in a
+// DefaultCNIVersion is what a network gets that names no version in a
 // configuration that names none either: the oldest one whose result lists
 // interfaces.
-const oldestVersion = "0.3.1"
+const DefaultCNIVersion = "0.3.1"
 
 // ParseList reads a configuration or a configuration list. cniVersion stands
 // in where the network names none.
@@ -53,7 +53,7 @@ func (d *Definition) ParseList(cniVersion string) (*List, error) {
 		l.CNIVersion = cniVersion
 	}
 	if l.CNIVersion == "" {
-		l.CNIVersion = oldestVersion
+		l.CNIVersion = DefaultCNIVersion
 	}
 	if l.Name == "" {
 		l.Name = d.Fallback
@@ -188,6 +188,41 @@ func unmarshalOrEmpty(raw json.RawMessage, into *map[string]json.RawMessage) err
 	}
 	if *into == nil {
 		*into = map[string]json.RawMessage{}
+	}
+	return nil
+}
+
+// PluginOfType finds the first plugin configuration of a type, as a runtime
+// would hand it over: with the name and the version of its list. It is nil when
+// there is none, or the text is no network configuration.
+func (d *Definition) PluginOfType(typ string) []byte {
+	var c struct {
+		Type       string                       `json:"type"`
+		Name       json.RawMessage              `json:"name"`
+		CNIVersion json.RawMessage              `json:"cniVersion"`
+		Plugins    []map[string]json.RawMessage `json:"plugins"`
+	}
+	if json.Unmarshal(d.Config, &c) != nil {
+		return nil
+	}
+	if c.Type == typ {
+		return d.Config
+	}
+	for _, p := range c.Plugins {
+		var found string
+		if json.Unmarshal(p["type"], &found) != nil || found != typ {
+			continue
+		}
+		for key, value := range map[string]json.RawMessage{"name": c.Name, "cniVersion": c.CNIVersion} {
+			if value != nil {
+				p[key] = value
+			}
+		}
+		data, err := json.Marshal(p)
+		if err != nil {
+			return nil
+		}
+		return data
 	}
 	return nil
 }

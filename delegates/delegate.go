@@ -47,6 +47,12 @@ type Describer interface {
 	Describe(a conf.Attachment, state json.RawMessage) (conf.Description, error)
 }
 
+// Validator is a Delegate that checks a configuration without looking at the
+// world.
+type Validator interface {
+	Validate(network string, config json.RawMessage) (warnings []string, err error)
+}
+
 // Readier is a Delegate that answers STATUS for a configuration.
 type Readier interface {
 	Ready(ctx context.Context, config json.RawMessage) error

@@ -236,6 +236,12 @@ func (d *Delegate) remove(ctx context.Context, m marks, s *state) error {
 	return s.folder.clear(others, s.File, s.Config)
 }
 
+// Validate checks a configuration without looking at the world.
+func (d *Delegate) Validate(network string, config json.RawMessage) ([]string, error) {
+	_, warnings, err := d.parse(network, config)
+	return warnings, err
+}
+
 // Ready says whether ADD would work with a configuration.
 func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
 	c, _, err := d.parse("", config)

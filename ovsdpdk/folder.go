@@ -20,6 +20,7 @@ import (
 type folder struct {
 	Dir  string `json:"dir"`
 	Own  bool   `json:"own,omitempty"`  // this sandbox's own, below socketDir: made and removed by plexus
+	Made bool   `json:"made,omitempty"` // a volume's folder that was not there: made by plexus, removed when empty
 	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
 	// GID is the group that the folder gets, -1 for none; Mode the permissions
 	// of an own folder.
@@ -72,6 +73,7 @@ func (f *folder) look() error {
 	st, err := os.Lstat(f.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		f.Made = !f.Own
 		return nil
 	case err != nil:
 		return fmt.Errorf("socket folder: %w", err)
@@ -256,6 +258,11 @@ func (f *folder) clear(others []string, file, config string) error {
 	for _, path := range others {
 		if strings.HasPrefix(path, f.Dir+"/") {
 			return nil
+		}
+	}
+	if f.Made {
+		if err := os.Remove(f.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			return fmt.Errorf("socket folder: %w", err)
 		}
 	}
 	if !f.Own {

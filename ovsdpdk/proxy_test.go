@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,7 +30,8 @@ const injected = "said the stand-in at the wire"
 
 // proxy is a stand-in at the wire: it sits between the delegate and the real
 // ovsdb-server, speaks JSON-RPC (RFC 7047, section 4) and misbehaves at the
-// n-th transact.
+// n-th transact. It stands in for ovs-vswitchd too: what the delegate waits for
+// happens just before the wait is passed on.
 type proxy struct {
 	t       testing.TB
 	server  string // path of ovsdb-server's socket
@@ -41,6 +43,7 @@ type proxy struct {
 	fault    fault
 	hit      chan struct{} // closed when the fault has come
 	conns    []net.Conn
+	opens    map[string]any // what the vswitch writes into an interface that is waited for, nil for nothing
 }
 
 // newProxy listens at path, or at a path of its own.
@@ -53,7 +56,7 @@ func newProxy(t testing.TB, server, path string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, server: strings.TrimPrefix(server, "unix:"), address: "unix:" + path}
+	p := &proxy{t: t, server: strings.TrimPrefix(server, "unix:"), address: "unix:" + path, opens: map[string]any{"ofport": 1}}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -154,6 +157,9 @@ func (p *proxy) serve(client net.Conn) {
 			if cut {
 				return
 			}
+			if string(m.ID) == standIn {
+				continue
+			}
 			answer(raw)
 		}
 	}()
@@ -167,6 +173,9 @@ func (p *proxy) serve(client net.Conn) {
 		f := fault("")
 		if m.Method == "transact" {
 			f = p.note(m)
+			if _, err := server.Write(p.vswitchd(m)); err != nil {
+				return
+			}
 		}
 		switch f {
 		case neverAnswer:
@@ -185,6 +194,51 @@ func (p *proxy) serve(client net.Conn) {
 			return
 		}
 	}
+}
+
+// standIn is the ID of the requests that are the stand-in's own.
+const standIn = `"stand-in"`
+
+// vswitchd does with the interfaces that a transact waits for what ovs-vswitchd
+// would: it opens them, and listens where that is its side. It returns the
+// request that says so to the server.
+func (p *proxy) vswitchd(m message) []byte {
+	p.mu.Lock()
+	opens := p.opens
+	p.mu.Unlock()
+	params := []any{"Open_vSwitch"}
+	for _, raw := range m.Params[1:] {
+		var op struct {
+			Op, Table string
+			Where     [][]any
+		}
+		_ = json.Unmarshal(raw, &op) // an unlike value is no wait for a name
+		if op.Op != "wait" || op.Table != "Interface" || op.Where[0][0] != "name" || opens == nil {
+			continue
+		}
+		name, _ := op.Where[0][2].(string)
+		listen(p.t, filepath.Join(filepath.Dir(strings.TrimPrefix(p.address, "unix:")), name))
+		params = append(params, map[string]any{"op": "update", "table": "Interface", "where": op.Where, "row": opens})
+	}
+	if len(params) == 1 {
+		return nil
+	}
+	data, err := json.Marshal(map[string]any{"id": json.RawMessage(standIn), "method": "transact", "params": params})
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+// listen makes a socket that lasts as long as the test.
+func listen(t testing.TB, path string) {
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Errorf("stand-in for the vswitch: %v", err)
+		return
+	}
+	t.Cleanup(func() { _ = l.Close() })
 }
 
 // reply is the answer that a fault gives in the server's place.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,16 +22,20 @@ const (
 	testBridge = "br-fast"
 )
 
-// rig is a real ovsdb-server with a folder for sockets. There is no
-// ovs-vswitchd: opened does what it would.
+// rig is a real ovsdb-server with a folder for sockets, spoken to through a
+// proxy that stands in for ovs-vswitchd as well.
 type rig struct {
 	*ovs.Switch
 	t       testing.TB
 	dir     string // socketDir
+	wire    *proxy
 	address string // of OVSDB, as configurations have it
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigAt(t, "") }
+
+// newRigAt has its proxy listen at a path, "" for one of its own.
+func newRigAt(t testing.TB, listen string) *rig {
 	t.Helper()
 	base := tempDir(t)
 	r := &rig{t: t, dir: filepath.Join(base, "vhost")}
@@ -46,7 +49,8 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.Stop() })
-	r.address = r.OVSDB()
+	r.wire = newProxy(t, r.OVSDB(), listen)
+	r.address = r.wire.address
 	// As if a vswitch had acted on whatever was asked for.
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true", "cur_cfg=1000000000")
 	return r
@@ -107,30 +111,6 @@ func shared(a conf.Attachment, dir string) conf.Attachment {
 	return a
 }
 
-// opened does what ovs-vswitchd does with a new port: it gives it an OpenFlow
-// port, and listens when that is its side.
-func (r *rig) opened(raw json.RawMessage) {
-	r.t.Helper()
-	s, err := decodeState(raw)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.vsctl("set", "Interface", s.Port, "ofport=1")
-	if s.Mode == modeServer {
-		listen(r.t, filepath.Join(filepath.Dir(strings.TrimPrefix(s.OVSDB, "unix:")), s.Port))
-	}
-}
-
-func listen(t testing.TB, path string) {
-	t.Helper()
-	_ = os.Remove(path)
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-}
-
 // world is all that the delegate may change: rows and files.
 func (r *rig) world() string {
 	r.t.Helper()
@@ -162,17 +142,29 @@ func mustPrepare(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
 	return raw
 }
 
-func (r *rig) mustAttach(d *Delegate, a conf.Attachment) json.RawMessage {
-	r.t.Helper()
-	raw := mustPrepare(r.t, d, a)
-	if _, err := d.Add(bounded(r.t), a, raw); err != nil {
-		r.t.Fatal(err)
-	}
-	r.opened(raw)
-	if err := d.Settle(bounded(r.t), a, raw); err != nil {
-		r.t.Fatal(err)
+func mustAttach(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
+	t.Helper()
+	raw, err := attach(t, d, a)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return raw
+}
+
+// attach is an ADD of one attachment.
+func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, error) {
+	raw, err := d.Prepare(bounded(t), a)
+	if err != nil {
+		return nil, err
+	}
+	return raw, addAndSettle(t, d, a, raw)
+}
+
+func addAndSettle(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) error {
+	if _, err := d.Add(bounded(t), a, raw); err != nil {
+		return err
+	}
+	return d.Settle(bounded(t), []conf.Prepared{{Attachment: a, State: raw}})
 }
 
 func mustDel(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) {

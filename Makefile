@@ -1,0 +1,56 @@
+# plexus: `make demo` shows it, `make test` proves it; both install what they need.
+
+export CGO_ENABLED ?= 0
+GO      ?= go
+LDFLAGS ?= -s -w
+LINKS   := sriov vppmemif ovsdpdk userspace
+OVS     := openvswitch-switch-dpdk dpdk-dev iproute2 iputils-ping
+FUZZTIME ?= 60s
+
+.PHONY: build plugins demo test unit e2e-ovs bench fuzz lint packages clean
+
+build: ## static executables in bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@for name in $(LINKS); do ln -f bin/plexus bin/$$name; done
+
+plugins: ## the reference plugins that the demo and the tests run beside plexus
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $$($(GO) list -f '{{.ImportPath}}' tool | grep containernetworking/)
+
+packages:
+	@e2e/packages.sh $(OVS)
+
+demo: packages build plugins ## the main job, end to end, without a cluster
+	@$(GO) build -o bin/ ./e2e/demo
+	@bin/demo -bin bin -examples examples
+
+test: lint unit e2e-ovs ## everything
+
+unit: packages build plugins ## tests of single packages, with the race detector
+	@e2e/packages.sh gcc libc6-dev
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v '/e2e')
+
+e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
+	@e2e/packages.sh gcc libc6-dev
+	$(GO) test -count=1 ./e2e/...
+	CGO_ENABLED=1 $(GO) test -race -count=1 -run Storm ./e2e
+
+bench: packages build plugins ## medians and ratios of one run
+	@$(GO) build -o bin/ ./e2e/bench
+	@bin/bench -bin bin
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for p in $$($(GO) list ./... ); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+lint: ## vet, staticcheck, gofmt; the import rules are a test (cmd/plexus)
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted by gofmt:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+clean:
+	rm -rf bin

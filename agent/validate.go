@@ -1,0 +1,156 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/kube"
+)
+
+// Finding is what Validate says of a document.
+type Finding struct {
+	Where   string // file and document
+	Problem string // names the object and the key
+	Warning bool   // it would work
+}
+
+func (f Finding) String() string {
+	if f.Warning {
+		return f.Where + ": warning: " + f.Problem
+	}
+	return f.Where + ": " + f.Problem
+}
+
+// Validate checks a file without touching the node: pods and networks of a
+// manifest, a plexus configuration, or a network file. documents counts what
+// was looked at.
+func Validate(file string, data []byte) (documents int, findings []Finding) {
+	v := &validator{where: file, builtin: delegates.Builtin(slog.New(slog.NewTextHandler(io.Discard, nil)))}
+	if isCNIFile(file, data) {
+		v.cniFile(data)
+		return 1, v.findings
+	}
+	all, err := kube.ParseManifests(file, data)
+	for _, e := range unjoin(err) {
+		v.findings = append(v.findings, Finding{Where: file, Problem: e.Error()})
+	}
+	for _, d := range all {
+		v.where = d.String()
+		switch {
+		case d.Pod != nil:
+			v.pod(d.Pod)
+		case d.Network != nil && len(bytes.TrimSpace(d.Network.Config)) > 0:
+			v.network(d.Network, conf.DefaultCNIVersion)
+		}
+	}
+	if len(all) == 0 && err == nil {
+		v.findings = append(v.findings, Finding{Where: file, Problem: "no Pod, NetworkAttachmentDefinition or CNI configuration in it", Warning: true})
+	}
+	return len(all), v.findings
+}
+
+// isCNIFile tells a CNI configuration from a manifest in JSON.
+func isCNIFile(file string, data []byte) bool {
+	switch filepath.Ext(file) {
+	case ".conf", ".conflist":
+		return true
+	case ".json":
+		var o struct {
+			Kind string `json:"kind"`
+		}
+		return json.Unmarshal(data, &o) == nil && o.Kind == ""
+	}
+	return false
+}
+
+type validator struct {
+	where    string
+	builtin  map[string]delegates.Delegate
+	findings []Finding
+}
+
+func (v *validator) problem(err error) {
+	for _, e := range unjoin(err) {
+		v.findings = append(v.findings, Finding{Where: v.where, Problem: e.Error()})
+	}
+}
+
+func (v *validator) warn(warnings []string) {
+	for _, w := range warnings {
+		v.findings = append(v.findings, Finding{Where: v.where, Problem: w, Warning: true})
+	}
+}
+
+func (v *validator) cniFile(data []byte) {
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		v.problem(fmt.Errorf("CNI configuration: %w", err))
+		return
+	}
+	if head.Type != "plexus" && head.Type != "multus" {
+		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
+		return
+	}
+	c, err := conf.Parse(data)
+	if err != nil {
+		v.problem(err)
+		return
+	}
+	if !c.HasClusterNetwork() {
+		v.problem(errors.New(`plexus configuration: it names no cluster network: set "clusterNetwork" or "delegates"`))
+	}
+	for i, raw := range c.Delegates {
+		v.network(&conf.Definition{Origin: fmt.Sprintf("delegates[%d]", i), Fallback: c.Name, Config: raw}, c.CNIVersion)
+	}
+}
+
+func (v *validator) pod(pod *conf.Pod) {
+	for _, key := range []string{conf.NetworksAnnotation, conf.DefaultNetworkAnnotation} {
+		_, warnings, err := conf.ParseSelections(fmt.Sprintf("Pod %s: annotation %s", pod, key), pod.Annotations[key], pod.Namespace)
+		v.warn(warnings)
+		v.problem(err)
+	}
+}
+
+func (v *validator) network(d *conf.Definition, cniVersion string) {
+	list, err := d.ParseList(cniVersion)
+	if err != nil {
+		v.problem(err)
+		return
+	}
+	for i, typ := range list.Types() {
+		checker, ok := v.builtin[typ].(delegates.Validator)
+		if !ok {
+			continue
+		}
+		warnings, err := checker.Validate(list.Name, list.Plugins[i])
+		v.warn(warnings)
+		if err != nil {
+			v.problem(fmt.Errorf("%s: %w", d.Origin, err))
+		}
+	}
+}
+
+// unjoin takes apart what errors.Join put together.
+func unjoin(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, unjoin(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}

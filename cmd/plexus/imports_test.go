@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+const module = "github.com/plexus-cni/plexus/"
+
+// mayImport is the house: arrows point down only. What is not listed here may
+// import nothing of the project.
+var mayImport = map[string][]string{
+	"cmd/plexus":    {},
+	"cmd/plexusd":   {"agent"},
+	"cmd/plexusctl": {"agent", "delegates", "conf"},
+	"agent":         {"delegates", "kube", "conf"},
+	"kube":          {"conf"},
+	"delegates":     {"ovsdpdk", "conf"},
+	"ovsdpdk":       {"conf"},
+	"conf":          {},
+	"e2e/node":      {},
+	"e2e/ovs":       {"e2e/node"},
+	"e2e/demo":      {"e2e/node", "e2e/ovs"},
+	"e2e/bench":     {"e2e/node", "e2e/ovs"},
+	"e2e":           {},
+}
+
+type listed struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports"}, args...)...)
+	cmd.Dir, cmd.Stderr = "../..", os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var p listed
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, p := range goList(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, ok := mayImport[name]
+		if !ok {
+			t.Errorf("package %s has no place in the house: add it to mayImport", name)
+		}
+		for _, i := range p.Imports {
+			if inner, ours := strings.CutPrefix(i, module); ours && !slices.Contains(allowed, inner) {
+				t.Errorf("%s imports %s, allowed are %v", name, inner, allowed)
+			}
+		}
+	}
+}
+
+// The executable that the runtime starts links the standard library alone.
+func TestPlexusLinksTheStandardLibraryAlone(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/plexus") {
+		if !p.Standard && p.ImportPath+"/" != module+"cmd/plexus/" {
+			t.Errorf("cmd/plexus links %s", p.ImportPath)
+		}
+	}
+}
+
+// conf opens nothing and watches nothing.
+func TestConfIsPure(t *testing.T) {
+	for _, p := range goList(t, "./conf") {
+		for _, i := range p.Imports {
+			if i == "os" || i == "io/ioutil" || i == "time" || strings.HasPrefix(i, "os/") || i == "log/slog" {
+				t.Errorf("conf imports %s", i)
+			}
+		}
+	}
+}
+
+// What plexus answers to VERSION is what plexusd speaks.
+func TestVersionsAgree(t *testing.T) {
+	if want := version.All.SupportedVersions(); !slices.Equal(supported, want) {
+		t.Errorf("plexus answers %v, plexusd speaks %v", supported, want)
+	}
+}

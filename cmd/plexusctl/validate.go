@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/agent"
+)
+
+func validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate FILE...",
+		Short: "Check pods, networks and configurations before they are used",
+		Long: `Check pods, networks and configurations before they are used.
+
+Manifests are YAML or JSON as kubectl apply takes them; *.conf and *.conflist
+are CNI configurations. Each problem is told with file, document and key.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			problems, documents := 0, 0
+			for _, file := range files {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					return err
+				}
+				n, findings := agent.Validate(file, data)
+				documents += n
+				for _, f := range findings {
+					if !f.Warning {
+						problems++
+					}
+					fmt.Fprintln(cmd.OutOrStdout(), f)
+				}
+			}
+			if problems > 0 {
+				return fmt.Errorf("%d problems in %d documents", problems, documents)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d documents are valid\n", documents)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,98 @@
+package conf_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+const nadName = "NetworkAttachmentDefinition lab/blue"
+
+func nad(config string) *conf.Definition {
+	return &conf.Definition{Origin: nadName, Name: "lab/blue", Fallback: "blue", Config: []byte(config)}
+}
+
+func TestParseList(t *testing.T) {
+	for _, test := range []struct {
+		name, config, version string
+		wantName, wantVersion string
+		wantTypes             []string
+	}{
+		{"a single configuration is a list of one", `{"cniVersion": "1.0.0", "name": "n", "type": "macvlan"}`, "1.1.0", "n", "1.0.0", []string{"macvlan"}},
+		{"a list keeps its order", `{"cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "b"}, {"type": "a"}, {"type": "b"}]}`, "1.1.0", "n", "0.4.0", []string{"b", "a", "b"}},
+		{"a network without a name has the one of its object", `{"cniVersion": "1.0.0", "type": "macvlan"}`, "", "blue", "1.0.0", []string{"macvlan"}},
+		{"a network with an empty name, too", `{"name": "", "type": "macvlan"}`, "1.0.0", "blue", "1.0.0", []string{"macvlan"}},
+		{"a network without a version has the configuration's", `{"name": "n", "type": "macvlan"}`, "1.0.0", "n", "1.0.0", []string{"macvlan"}},
+		{"a list without a version, too", `{"name": "n", "plugins": [{"type": "a"}]}`, "1.1.0", "n", "1.1.0", []string{"a"}},
+		{"a version nowhere: the oldest that lists interfaces", `{"name": "n", "type": "macvlan"}`, "", "n", "0.3.1", []string{"macvlan"}},
+		{"the versions of members do not count", `{"cniVersion": "1.0.0", "plugins": [{"type": "a", "cniVersion": "0.2.0"}]}`, "", "blue", "1.0.0", []string{"a"}},
+		{"a type with dots and dashes", `{"type": "my.own-plugin_2"}`, "", "blue", "0.3.1", []string{"my.own-plugin_2"}},
+		{"white space around", " \n" + `{"type": "a"}` + "\n ", "", "blue", "0.3.1", []string{"a"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, err := nad(test.config).ParseList(test.version)
+			checkError(t, err)
+			checkEqual(t, l.Name, test.wantName)
+			checkEqual(t, l.CNIVersion, test.wantVersion)
+			checkEqual(t, l.Types(), test.wantTypes)
+		})
+	}
+}
+
+func TestParseListKeepsWhatItDoesNotKnow(t *testing.T) {
+	l, err := nad(`{"name": "n", "disableCheck": true, "disableGC": true, "vendor": 1, "plugins": [{"type": "a", "any": {"x": [1, "2", null]}}]}`).ParseList("")
+	checkError(t, err)
+	checkEqual(t, l.DisableCheck, true)
+	checkEqual(t, l.DisableGC, true)
+	checkJSON(t, l.Plugins[0], `{"type": "a", "any": {"x": [1, "2", null]}}`)
+}
+
+func TestParseListRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name, config string
+		says         []string
+	}{
+		{"nothing", "", []string{`"config"`, "invalid JSON"}},
+		{"a broken text", "{\n\"type\": \"a\",\n}", []string{`"config"`, "invalid JSON", "line 3"}},
+		{"YAML", "type: macvlan", []string{`"config"`, "invalid JSON"}},
+		{"a list", "[]", []string{"want an object", "got array"}},
+		{"null", "null", []string{"an object"}},
+		{"two objects", `{"type": "a"}{"type": "b"}`, []string{"invalid JSON"}},
+		{"an empty list of plugins", `{"plugins": []}`, []string{`"plugins"`, "empty"}},
+		{"null for the plugins", `{"plugins": null}`, []string{`"plugins"`, "empty"}},
+		{"an object for the plugins", `{"plugins": {"type": "a"}}`, []string{`"plugins"`, "want a list"}},
+		{"a plugin that is a string", `{"plugins": [{"type": "a"}, "b"]}`, []string{"plugins[1]", "want an object"}},
+		{"a plugin that is null", `{"plugins": [null]}`, []string{"plugins[0]", `"type"`, "missing"}},
+		{"no type", `{"name": "n"}`, []string{"plugins[0]", `"type"`, "missing"}},
+		{"no type in the middle of a list", `{"plugins": [{"type": "a"}, {}]}`, []string{"plugins[1]", `"type"`, "missing"}},
+		{"a number for a type", `{"type": 1}`, []string{`"type"`, "want a string", "got number"}},
+		{"a path for a type", `{"type": "../../bin/sh"}`, []string{`"type"`, `"../../bin/sh"`}},
+		{"an absolute path for a type", `{"plugins": [{"type": "/bin/sh"}]}`, []string{"plugins[0]", `"/bin/sh"`}},
+		{"dots for a type", `{"type": ".."}`, []string{`"type"`, `".."`}},
+		{"a zero byte in a type", `{"type": "a\u0000"}`, []string{`"type"`}},
+		{"a type of 201 bytes", fmt.Sprintf(`{"type": %q}`, strings.Repeat("t", 201)), []string{`"type"`}},
+		{"plexus below plexus", `{"type": "plexus"}`, []string{`"type"`, "plexus cannot be a delegate of itself"}},
+		{"plexus within a list", `{"plugins": [{"type": "a"}, {"type": "plexus"}]}`, []string{"plugins[1]", "itself"}},
+		{"a name with a path", `{"name": "../../x", "type": "a"}`, []string{`"name"`, `"../../x"`}},
+		{"a name with a line break", `{"name": "x\n", "type": "a"}`, []string{`"name"`}},
+		{"a name of 201 bytes", fmt.Sprintf(`{"name": %q, "type": "a"}`, strings.Repeat("n", 201)), []string{`"name"`, "200"}},
+		{"a name that is a list", `{"name": [], "type": "a"}`, []string{`"name"`, "want a string"}},
+		{"an unknown version", `{"cniVersion": "7.0.0", "type": "a"}`, []string{`"cniVersion"`, `"7.0.0"`}},
+		{"capabilities that are no flags", `{"type": "a", "capabilities": {"ips": "yes"}}`, []string{"capabilities", "true or false"}},
+		{"a giant", `{"type": "a", "x": "` + strings.Repeat("x", 1<<20) + `"}`, []string{"at most"}},
+		{"a deep nest", `{"type": ` + strings.Repeat("[", 100000), []string{"invalid JSON"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := nad(test.config).ParseList("1.1.0")
+			checkError(t, err, append(test.says, nadName)...)
+		})
+	}
+}
+
+func TestParseListRefusesAFallbackThatIsNoNetworkName(t *testing.T) {
+	d := &conf.Definition{Origin: "file /x", Fallback: "my network", Config: []byte(`{"type": "a"}`)}
+	_, err := d.ParseList("")
+	checkError(t, err, "file /x", `"name"`, `"my network"`)
+}

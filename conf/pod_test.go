@@ -1,0 +1,96 @@
+package conf_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+func TestParseArgs(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       conf.Args
+	}{
+		{"nothing", "", nil},
+		{"one", "IgnoreUnknown=1", conf.Args{{"IgnoreUnknown", "1"}}},
+		{"several keep their order", "B=1;A=2", conf.Args{{"B", "1"}, {"A", "2"}}},
+		{"an equals sign in the value", "A=b=c", conf.Args{{"A", "b=c"}}},
+		{"an empty value", "A=", conf.Args{{"A", ""}}},
+		{"a semicolon too many", ";A=1;;B=2;", conf.Args{{"A", "1"}, {"B", "2"}}},
+		{"white space is part of the value", "A= 1 ", conf.Args{{"A", " 1 "}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := conf.ParseArgs(test.text)
+			checkError(t, err)
+			checkEqual(t, got, test.want)
+		})
+	}
+	for _, text := range []string{"A", "A=1;B", "=1", " ", "A=1;=2"} {
+		t.Run("refuses "+text, func(t *testing.T) {
+			_, err := conf.ParseArgs(text)
+			checkError(t, err, "CNI_ARGS", "KEY=VALUE")
+		})
+	}
+}
+
+func TestArgs(t *testing.T) {
+	args, err := conf.ParseArgs("IgnoreUnknown=1;K8S_POD_NAME=old;IP=10.0.0.7;MAC=02:00:00:00:00:01;K8S_POD_NAME=web;GATEWAY=10.0.0.1")
+	checkError(t, err)
+	t.Run("the last value of a key counts", func(t *testing.T) { checkEqual(t, args.Get("K8S_POD_NAME"), "web") })
+	t.Run("a key that is not there is empty", func(t *testing.T) { checkEqual(t, args.Get("K8S_POD_UID"), "") })
+	t.Run("a key is matched with its case", func(t *testing.T) { checkEqual(t, args.Get("ip"), "") })
+	t.Run("the pod's identity leaves out what asks something of the cluster network", func(t *testing.T) {
+		checkEqual(t, args.PodIdentity().String(), "IgnoreUnknown=1;K8S_POD_NAME=old;K8S_POD_NAME=web")
+	})
+	t.Run("the text form can be parsed again", func(t *testing.T) {
+		again, err := conf.ParseArgs(args.String())
+		checkError(t, err)
+		checkEqual(t, again, args)
+	})
+}
+
+func TestHostDir(t *testing.T) {
+	const uid = "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7"
+	volumes := []conf.Volume{{Name: "data"}, {Name: "shared-dir", HostPath: "/run/web"}}
+	for _, test := range []struct {
+		name, volume string
+		pod          *conf.Pod
+		want         string
+	}{
+		{"no pod", "shared-dir", nil, ""},
+		{"no such volume", "shared-dir", &conf.Pod{UID: uid}, ""},
+		{"a hostPath is where it says", "shared-dir", &conf.Pod{Volumes: volumes}, "/run/web"},
+		{"an emptyDir is below the kubelet's folder", "data", &conf.Pod{UID: uid, Volumes: volumes},
+			"/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~empty-dir/data"},
+		{"an emptyDir of a static pod, whose UID is a hash", "data", &conf.Pod{UID: "8c1f5f3d7a3f5d4c", Volumes: volumes},
+			"/var/lib/kubelet/pods/8c1f5f3d7a3f5d4c/volumes/kubernetes.io~empty-dir/data"},
+		{"an emptyDir of a pod without UID cannot be found", "data", &conf.Pod{Volumes: volumes}, ""},
+		{"a UID that is a path leads nowhere", "data", &conf.Pod{UID: "../../etc", Volumes: volumes}, ""},
+		{"a UID that is a dot leads nowhere", "data", &conf.Pod{UID: "..", Volumes: volumes}, ""},
+		{"a UID with a line break leads nowhere", "data", &conf.Pod{UID: uid + "\n", Volumes: volumes}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) { checkEqual(t, test.pod.HostDir(test.volume), test.want) })
+	}
+}
+
+func TestAPodHasANameForPeople(t *testing.T) {
+	checkEqual(t, (&conf.Pod{Namespace: "shop", Name: "web"}).String(), "shop/web")
+	checkEqual(t, (*conf.Pod)(nil).String(), "no pod")
+}
+
+func TestStep(t *testing.T) {
+	t.Run("nobody watches: the change may be made", func(t *testing.T) {
+		checkError(t, conf.Step(context.Background(), "net1: %s", "x"))
+	})
+	t.Run("the watcher hears of the change and can forbid it", func(t *testing.T) {
+		var heard string
+		ctx := conf.WithSteps(context.Background(), func(step string) error {
+			heard = step
+			return errors.New("stop")
+		})
+		checkError(t, conf.Step(ctx, "net1: insert port %s into %s", "vhu12", "br0"), "stop")
+		checkEqual(t, heard, "net1: insert port vhu12 into br0")
+	})
+}

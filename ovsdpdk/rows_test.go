@@ -1,0 +1,212 @@
+package ovsdpdk
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+func id(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
+
+// set is how OVSDB writes a set: one member stands alone.
+func set(names ...string) any {
+	if len(names) == 1 {
+		return id(names[0])
+	}
+	var ids []ovsdb.UUID
+	for _, n := range names {
+		ids = append(ids, id(n))
+	}
+	return uuidSet(ids...)
+}
+
+func bridgeRow(name, owner string, ports ...string) ovsdb.Row {
+	row := ovsdb.Row{"_uuid": id(name), "name": name, "ports": set(ports...), "external_ids": stringMap(nil)}
+	if owner != "" {
+		row["external_ids"] = stringMap(map[string]string{markOwner: owner})
+	}
+	return row
+}
+
+// inWords says what operations do to ports and bridges.
+func inWords(ops []ovsdb.Operation) string {
+	var words []string
+	for _, op := range ops {
+		for _, m := range op.Mutations {
+			if m.Column != "next_cfg" {
+				words = append(words, fmt.Sprintf("%s %v %s %v", op.Table, op.Where[0].Value, m.Mutator, m.Value.(ovsdb.OvsSet).GoSet))
+			}
+		}
+	}
+	return strings.Join(words, "; ")
+}
+
+// A port goes if it is ours. Its bridge goes too if that is ours and nothing
+// but its local port would be left in it.
+func TestRemoval(t *testing.T) {
+	const bridgeGone = "Open_vSwitch {00000000-0000-0000-0000-000000000000} delete [{br}]"
+	const portGone = "Bridge {br} delete [{p}]"
+	for _, c := range []struct {
+		name    string
+		ours    bool
+		ports   []ovsdb.Row
+		bridges []ovsdb.Row
+		want    string
+	}{
+		{"our bridge, we are the last", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, bridgeGone},
+		{"our bridge with another port", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, portGone},
+		{"a foreign bridge, we are the last", true, portP, []ovsdb.Row{bridgeRow("br", "", "local", "p")}, portGone},
+		{"a bridge of another plexus", true, portP, []ovsdb.Row{bridgeRow("br", "/var/lib/other", "local", "p")}, portGone},
+		{"a foreign bridge without a local port", true, portP, []ovsdb.Row{bridgeRow("br", "", "p")}, portGone},
+		{"the port is gone, our bridge is empty", false, nil, []ovsdb.Row{bridgeRow("br", testOwner, "local")}, bridgeGone},
+		{"the port is gone, our bridge has another", false, nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
+		{"the port is gone, the bridge is foreign", false, nil, []ovsdb.Row{bridgeRow("br", "", "local")}, ""},
+		{"the port is in no bridge", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
+		{"the port is not ours", false, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, ""},
+		{"the port was moved to a foreign bridge", true, portP,
+			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "q"), bridgeRow("other", "", "local2", "p")}, "Bridge {other} delete [{p}]"},
+		{"another bridge of ours is empty", true, portP,
+			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q"), bridgeRow("other", testOwner, "local2")}, portGone},
+		{"no bridge at all", true, portP, nil, ""},
+		{"a row without an id", true, portP, []ovsdb.Row{{"name": "br"}}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, c.ours, c.ports, c.bridges)
+			if got := inWords(ops); got != c.want {
+				t.Errorf("does %q, want %q", got, c.want)
+			}
+			if c.want == bridgeGone && ops[0].Op != ovsdb.OperationWait {
+				t.Error("the bridge goes without a look at its ports in the same transaction")
+			}
+		})
+	}
+}
+
+var portP = []ovsdb.Row{{"_uuid": id("p")}}
+
+func testPort(c *Config, mode string) *port {
+	a := conf.Attachment{Sandbox: "s", IfName: "net1", Network: "default/fast", Owner: testOwner, Pod: &conf.Pod{Namespace: "default", Name: "pod"}}
+	return &port{a, &state{Port: "p", Bridge: "br", Mode: mode, Socket: "/run/x/sock"}, c, []byte(`{"port":"p"}`)}
+}
+
+func number(n int) *int { return &n }
+
+func TestPortRowsVLAN(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Config
+		want   string // tag, trunks, vlan_mode
+	}{
+		{"neither", Config{}, "<nil> <nil> <nil>"},
+		{"access", Config{VLAN: number(7)}, "7 <nil> access"},
+		{"VLAN 0", Config{VLAN: number(0)}, "0 <nil> access"},
+		{"trunk", Config{Trunk: Trunks{10, 20}}, "<nil> {[10 20]} trunk"},
+		{"trunk of all", Config{Trunk: Trunks{}}, "<nil> {[]} trunk"},
+		{"both", Config{VLAN: number(7), Trunk: Trunks{10}}, "7 {[10]} native-untagged"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			row := portRows(testPort(&c.config, modeClient), "0")[1].Row
+			if got := fmt.Sprintf("%v %v %v", row["tag"], row["trunks"], row["vlan_mode"]); got != c.want {
+				t.Errorf("tag, trunks, vlan_mode: %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestPortRowsInterface(t *testing.T) {
+	client := portRows(testPort(&Config{MTU: 9000, MAC: "02:00:00:00:00:01"}, modeClient), "3")
+	iface, ids := client[0].Row, strMap(client[0].Row, "external_ids")
+	if iface["type"] != "dpdkvhostuserclient" || strMap(iface, "options")["vhost-server-path"] != "/run/x/sock" {
+		t.Errorf("client: type %v options %v", iface["type"], iface["options"])
+	}
+	if iface["mtu_request"] != 9000 || ids["attached-mac"] != "02:00:00:00:00:01" {
+		t.Errorf("mtu_request %v, attached-mac %q", iface["mtu_request"], ids["attached-mac"])
+	}
+	want := map[string]string{markOwner: testOwner, markSandbox: "s", markIfName: "net1", markPod: "default/pod", markNetwork: "default/fast"}
+	for i, row := range []ovsdb.Row{iface, client[1].Row} {
+		have := strMap(row, "external_ids")
+		for k, v := range want {
+			if have[k] != v {
+				t.Errorf("row %d: mark %s is %q, want %q", i, k, have[k], v)
+			}
+		}
+	}
+	if ids[markState] != `{"port":"p"}` {
+		t.Errorf("the state on the interface is %q", ids[markState])
+	}
+	if client[0].UUIDName != "iface3" || client[1].UUIDName != "port3" || client[1].Row["interfaces"] != named("iface3") {
+		t.Error("port and interface do not refer to each other")
+	}
+	server := portRows(testPort(&Config{}, modeServer), "")[0].Row
+	if _, has := server["options"]; server["type"] != "dpdkvhostuser" || has {
+		t.Errorf("server: type %v options %v, want no path: the vswitch chooses it", server["type"], server["options"])
+	}
+	if _, has := server["mtu_request"]; has {
+		t.Error("an mtu nobody asked for")
+	}
+	if _, has := strMap(server, "external_ids")["attached-mac"]; has {
+		t.Error("a mac nobody asked for")
+	}
+}
+
+// The operations that need one another stand in one transaction.
+func TestInsertion(t *testing.T) {
+	a, b := testPort(&Config{}, modeClient), testPort(&Config{CreateBridge: true}, modeServer)
+	b.state = &state{Port: "q", Bridge: "other", Mode: modeServer}
+	ops, sockets, err := insertion([]*port{a, b}, map[string]bool{"br": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := inWords(ops), "Bridge br insert [{port0}]; Open_vSwitch {00000000-0000-0000-0000-000000000000} insert [{bridge7}]"; got != want {
+		t.Errorf("does %q, want %q", got, want)
+	}
+	if len(sockets) != 1 || sockets[4] != a || ops[4].Op != ovsdb.OperationWait {
+		t.Errorf("the client's socket is guarded by %v", sockets)
+	}
+	names := map[string]bool{}
+	for _, op := range ops {
+		if op.UUIDName != "" && names[op.UUIDName] {
+			t.Errorf("two rows are called %s", op.UUIDName)
+		}
+		names[op.UUIDName] = true
+	}
+	made := slices.IndexFunc(ops, func(op ovsdb.Operation) bool { return op.Op == ovsdb.OperationInsert && op.Table == "Bridge" })
+	if row := ops[made].Row; row["name"] != "other" || row["datapath_type"] != "netdev" || strMap(row, "external_ids")[markOwner] != testOwner {
+		t.Errorf("the bridge that is made: %v", row)
+	}
+	_, _, err = insertion([]*port{a}, nil)
+	wantError(t, err, "no bridge br")
+}
+
+func TestPortName(t *testing.T) {
+	a := conf.Attachment{Owner: testOwner, Sandbox: "0123456789abcdef", IfName: "net1"}
+	name := portName(a)
+	if len(name) > 15 || !strings.HasPrefix(name, "vhu") || conf.CheckIfName(name) != nil {
+		t.Errorf("%q is no name of an interface", name)
+	}
+	if name != "vhu5664a83cf48f" {
+		t.Errorf("%q: the names of ports in use have changed", name)
+	}
+	seen := map[string]conf.Attachment{name: a}
+	for _, other := range []conf.Attachment{
+		{Owner: "/var/lib/other", Sandbox: a.Sandbox, IfName: "net1"},
+		{Owner: testOwner, Sandbox: "0123456789abcdeg", IfName: "net1"},
+		{Owner: testOwner, Sandbox: a.Sandbox, IfName: "net2"},
+		{Owner: testOwner, Sandbox: a.Sandbox + "n", IfName: "et1"},
+		{Owner: testOwner + "0", Sandbox: a.Sandbox[1:], IfName: "net1"},
+	} {
+		if twin, ok := seen[portName(other)]; ok {
+			t.Errorf("%v and %v have the same name", twin, other)
+		}
+		seen[portName(other)] = other
+	}
+	a.Netns, a.Network, a.Pod = "/elsewhere", "other", &conf.Pod{Name: "x"}
+	if portName(a) != name {
+		t.Error("the name depends on more than owner, sandbox and interface")
+	}
+}
