@@ -2,7 +2,6 @@ package conf
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -15,7 +14,7 @@ import (
 const (
 	DefaultConfDir   = "/etc/cni/multus/net.d" // Multus' confDir
 	DefaultDataDir   = "/var/lib/plexus"
-	DefaultNamespace = "kube-system" // Multus' multusNamespace
+	DefaultNamespace = "kube-system" // Multus' multusNamespace, and its one system namespace
 )
 
 // Conf is the plexus network configuration. The keys of a Multus
@@ -124,7 +123,7 @@ func (c *Conf) check() error {
 	if c.CNIVersion != "" && !knownVersion(c.CNIVersion) {
 		bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
-	switch c.LogLevel {
+	switch c.LogLevel = LogLevel(strings.ToLower(string(c.LogLevel))); c.LogLevel {
 	case "", LogDebug, LogVerbose, LogError, LogPanic:
 	default:
 		bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
@@ -134,12 +133,17 @@ func (c *Conf) check() error {
 	default:
 		bad("result", "%q, allowed are merged, default-network", c.Result)
 	}
-	for key, dir := range map[string]string{
-		"confDir": c.ConfDir, "cniDir": c.CNIDir, "binDir": c.BinDir, "dataDir": c.DataDir, "manifests": c.Manifests,
-		"kubeconfig": c.Kubeconfig, "logFile": c.LogFile, "readinessindicatorfile": c.ReadinessIndicatorFile, "agent.socket": c.Agent.Socket,
+	for _, p := range [][2]string{
+		{"confDir", c.ConfDir}, {"cniDir", c.CNIDir}, {"binDir", c.BinDir}, {"dataDir", c.DataDir}, {"manifests", c.Manifests},
+		{"kubeconfig", c.Kubeconfig}, {"logFile", c.LogFile}, {"readinessindicatorfile", c.ReadinessIndicatorFile}, {"agent.socket", c.Agent.Socket},
 	} {
-		if dir != "" && !path.IsAbs(dir) {
-			bad(key, "%q, want an absolute path", dir)
+		if p[1] != "" && !path.IsAbs(p[1]) {
+			bad(p[0], "%q, want an absolute path", p[1])
+		}
+	}
+	for i, name := range c.DefaultNetworks {
+		if name == "" {
+			bad(fmt.Sprintf("defaultNetworks[%d]", i), "it is empty")
 		}
 	}
 	for i, raw := range c.Delegates {
@@ -158,7 +162,7 @@ func (c *Conf) check() error {
 			bad("logOptions."+m.key, "%d, want 0 or more", m.n)
 		}
 	}
-	return errors.Join(errs...)
+	return joinSome(errs)
 }
 
 func (c *Conf) setDefaults() {
@@ -171,6 +175,9 @@ func (c *Conf) setDefaults() {
 	set(&c.DataDir, c.CNIDir)
 	set(&c.DataDir, DefaultDataDir)
 	set(&c.MultusNamespace, DefaultNamespace)
+	if c.SystemNamespaces == nil {
+		c.SystemNamespaces = []string{DefaultNamespace}
+	}
 	set((*string)(&c.Result), string(ResultMerged))
 	set((*string)(&c.LogLevel), string(LogError))
 }

@@ -51,7 +51,23 @@ func Decode(object string, data []byte, into any, s Strictness) (warnings []stri
 	k := keyCheck{object: object, strictness: s}
 	k.walk("", raw, reflect.TypeOf(into).Elem())
 	slices.Sort(k.warnings)
-	return k.warnings, errors.Join(k.errs...)
+	if more := len(k.warnings) - maxTold; more > 0 {
+		k.warnings = append(k.warnings[:maxTold], fmt.Sprintf("%s: %d more keys that are not known", object, more))
+	}
+	slices.SortFunc(k.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return k.warnings, joinSome(k.errs)
+}
+
+// maxTold bounds how many errors, and how many warnings, a document gets: what
+// an annotation says goes into logs and back to the runtime.
+const maxTold = 20
+
+// joinSome joins errors, the first ones.
+func joinSome(errs []error) error {
+	if more := len(errs) - maxTold; more > 0 {
+		errs = append(slices.Clone(errs[:maxTold]), fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(errs...)
 }
 
 // explainJSON turns the errors of encoding/json into ones that name the key.
@@ -60,9 +76,9 @@ func explainJSON(err error, data []byte) error {
 	var syntaxErr *json.SyntaxError
 	switch {
 	case errors.As(err, &typeErr) && typeErr.Field != "":
-		return fmt.Errorf("key %q: want %s, got %s", typeErr.Field, jsonKind(typeErr.Type), typeErr.Value)
+		return fmt.Errorf("key %.80q: want %s, got %.80s", typeErr.Field, jsonKind(typeErr.Type), typeErr.Value)
 	case errors.As(err, &typeErr):
-		return fmt.Errorf("want %s, got %s", jsonKind(typeErr.Type), typeErr.Value)
+		return fmt.Errorf("want %s, got %.80s", jsonKind(typeErr.Type), typeErr.Value)
 	case errors.As(err, &syntaxErr):
 		line := 1 + bytes.Count(data[:min(int(syntaxErr.Offset), len(data))], []byte("\n"))
 		return fmt.Errorf("invalid JSON at line %d: %w", line, err)
@@ -136,13 +152,13 @@ func (k *keyCheck) unknown(path, key string, known map[string]field) {
 	near, distance := nearest(key, known)
 	switch {
 	case k.strictness == RefuseUnknown && near != "":
-		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q, did you mean %q?", k.object, join(path, key), join(path, near)))
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q, did you mean %.80q?", k.object, join(path, key), join(path, near)))
 	case k.strictness == RefuseUnknown:
-		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q", k.object, join(path, key)))
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q", k.object, join(path, key)))
 	case distance == 1 && len(key) > 2:
-		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %q is one slip away from %q", k.object, join(path, key), join(path, near)))
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q", k.object, join(path, key), join(path, near)))
 	default:
-		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %q is not known to plexus and has no effect", k.object, join(path, key)))
+		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %.80q is not known to plexus and has no effect", k.object, join(path, key)))
 	}
 }
 

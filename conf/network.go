@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/containernetworking/cni/pkg/version"
 )
 
 // Definition is a network as found: the config of a NAD, or a file.
@@ -26,6 +29,19 @@ type List struct {
 	DisableCheck bool              `json:"disableCheck,omitempty"`
 	DisableGC    bool              `json:"disableGC,omitempty"`
 	Plugins      []json.RawMessage `json:"plugins"`
+}
+
+// flag is true or false, or a text that says so, as libcni takes it.
+type flag bool
+
+// UnmarshalJSON reads both forms.
+func (f *flag) UnmarshalJSON(data []byte) error {
+	on, err := strconv.ParseBool(strings.Trim(string(data), `"`))
+	if err != nil {
+		return fmt.Errorf("%.40s: want true or false", data)
+	}
+	*f = flag(on)
+	return nil
 }
 
 // plugin is what plexus reads of a plugin configuration that is not its own.
@@ -62,7 +78,7 @@ func (d *Definition) ParseList(cniVersion string) (*List, error) {
 		return nil, fmt.Errorf("%s: key %q: %.80q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", d.Origin, "name", l.Name, maxName)
 	}
 	if l.CNIVersion != "" && !knownVersion(l.CNIVersion) {
-		return nil, fmt.Errorf("%s: key %q: unknown version %.20q", d.Origin, "cniVersion", l.CNIVersion)
+		return nil, fmt.Errorf("%s: key %q: unknown version %.20q, known are %s", d.Origin, "cniVersion", l.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
 	return l, nil
 }
@@ -78,6 +94,9 @@ func (d *Definition) parseList() (*List, error) {
 	if keys == nil {
 		return nil, errors.New("want a network configuration, an object")
 	}
+	if err := oneMeaning(keys); err != nil {
+		return nil, err
+	}
 	l := &List{}
 	if _, ok := keys["plugins"]; !ok {
 		var p plugin
@@ -85,8 +104,18 @@ func (d *Definition) parseList() (*List, error) {
 			return nil, explainJSON(err, d.Config)
 		}
 		l.CNIVersion, l.Name, l.Plugins = p.CNIVersion, p.Name, []json.RawMessage{d.Config}
-	} else if err := json.Unmarshal(d.Config, l); err != nil {
-		return nil, explainJSON(err, d.Config)
+	} else {
+		var list struct {
+			CNIVersion   string            `json:"cniVersion"`
+			Name         string            `json:"name"`
+			DisableCheck flag              `json:"disableCheck"`
+			DisableGC    flag              `json:"disableGC"`
+			Plugins      []json.RawMessage `json:"plugins"`
+		}
+		if err := json.Unmarshal(d.Config, &list); err != nil {
+			return nil, explainJSON(err, d.Config)
+		}
+		l = &List{list.CNIVersion, list.Name, bool(list.DisableCheck), bool(list.DisableGC), list.Plugins}
 	}
 	if len(l.Plugins) == 0 {
 		return nil, fmt.Errorf("key %q: the list is empty", "plugins")
@@ -96,11 +125,32 @@ func (d *Definition) parseList() (*List, error) {
 		if err := json.Unmarshal(raw, &p); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, explainJSON(err, raw))
 		}
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &keys); err != nil {
+			return nil, fmt.Errorf("plugins[%d]: %w", i, explainJSON(err, raw))
+		}
+		if err := oneMeaning(keys); err != nil {
+			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
+		}
 		if err := checkType(p.Type); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
 		}
 	}
 	return l, nil
+}
+
+// oneMeaning refuses an object with two keys that differ in case alone: JSON
+// readers in Go take either for the other, and not all the same one.
+func oneMeaning(keys map[string]json.RawMessage) error {
+	seen := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		lower := strings.ToLower(key)
+		if other, ok := seen[lower]; ok {
+			return fmt.Errorf("keys %.80q and %.80q differ in case alone: keep one", other, key)
+		}
+		seen[lower] = key
+	}
+	return nil
 }
 
 // checkType refuses what cannot be the name of a plugin's executable.

@@ -96,3 +96,27 @@ func TestParseListRefusesAFallbackThatIsNoNetworkName(t *testing.T) {
 	_, err := d.ParseList("")
 	checkError(t, err, "file /x", `"name"`, `"my network"`)
 }
+
+func TestPluginOfType(t *testing.T) {
+	for _, test := range []struct{ name, config, want string }{
+		{"a single configuration is that plugin", `{"name": "n", "type": "x", "a": 1}`, `{"name": "n", "type": "x", "a": 1}`},
+		{"a member of a list has the list's name and version", `{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "y"}, {"type": "x", "name": "own", "a": 1}]}`,
+			`{"cniVersion": "1.0.0", "name": "n", "type": "x", "a": 1}`},
+		{"the first of two", `{"name": "n", "plugins": [{"type": "x", "a": 1}, {"type": "x", "a": 2}]}`, `{"name": "n", "type": "x", "a": 1}`},
+		{"a list without a name leaves the member's", `{"plugins": [{"type": "x", "name": "own"}]}`, `{"type": "x", "name": "own"}`},
+		{"a single configuration of another type", `{"type": "y"}`, ""},
+		{"a list without it", `{"plugins": [{"type": "y"}, null, {"type": 1}]}`, ""},
+		{"an empty list", `{"plugins": []}`, ""},
+		{"a text that is no configuration", `x`, ""},
+		{"nothing", ``, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := nad(test.config).PluginOfType("x")
+			if test.want == "" {
+				checkEqual(t, string(got), "")
+				return
+			}
+			checkJSON(t, got, test.want)
+		})
+	}
+}

@@ -67,24 +67,24 @@ type Wanted struct {
 // Want lists the networks to look up for a pod, the cluster network first
 // when it is not inline. pod is nil when the request names none.
 func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
-	cluster, err := wantCluster(c, pod)
+	wanted, warnings, err = wantCluster(c, pod)
 	if err != nil {
 		return nil, nil, err
 	}
-	wanted = append(wanted, cluster...)
 	if pod == nil || !slices.Contains(c.SystemNamespaces, pod.Namespace) {
 		for _, name := range c.DefaultNetworks {
 			wanted = append(wanted, Wanted{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
 		}
 	}
 	if pod == nil {
-		return wanted, nil, nil
+		return wanted, warnings, nil
 	}
 	object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
-	selections, warnings, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
+	selections, more, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
 	if err != nil {
 		return nil, nil, err
 	}
+	warnings = append(warnings, more...)
 	for i, s := range selections {
 		if err := c.mayUse(pod, s.Namespace); err != nil {
 			return nil, nil, fmt.Errorf("%s: network %d: %w", object, i+1, err)
@@ -94,28 +94,28 @@ func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 	return wanted, warnings, nil
 }
 
-func wantCluster(c *Conf, pod *Pod) ([]Wanted, error) {
+func wantCluster(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 	if pod != nil && pod.Annotations[DefaultNetworkAnnotation] != "" {
 		object := fmt.Sprintf("pod %s: annotation %s", pod, DefaultNetworkAnnotation)
-		s, _, err := ParseSelections(object, pod.Annotations[DefaultNetworkAnnotation], c.MultusNamespace)
+		s, warnings, err := ParseSelections(object, pod.Annotations[DefaultNetworkAnnotation], c.MultusNamespace)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(s) != 1 {
-			return nil, fmt.Errorf("%s: %d networks, want one", object, len(s))
+			return nil, nil, fmt.Errorf("%s: %d networks, want one", object, len(s))
 		}
 		if s[0].Namespace != c.MultusNamespace {
-			return nil, fmt.Errorf("%s: namespace %q, a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
+			return nil, nil, fmt.Errorf("%s: namespace %q, a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
 		}
-		return []Wanted{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, nil
+		return []Wanted{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, warnings, nil
 	}
 	if c.ClusterNetwork != "" {
-		return []Wanted{{Namespace: c.MultusNamespace, Name: c.ClusterNetwork, AnyForm: true, cluster: true}}, nil
+		return []Wanted{{Namespace: c.MultusNamespace, Name: c.ClusterNetwork, AnyForm: true, cluster: true}}, nil, nil
 	}
 	if len(c.Delegates) == 0 {
-		return nil, fmt.Errorf("plexus configuration %q: it names no cluster network: set %q or %q", c.Name, "clusterNetwork", "delegates")
+		return nil, nil, fmt.Errorf("plexus configuration %q: it names no cluster network: set %q or %q", c.Name, "clusterNetwork", "delegates")
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
 // mayUse is namespaceIsolation.
@@ -149,7 +149,7 @@ func Resolve(c *Conf, wanted []Wanted, definitions []*Definition, ifName string,
 	switch {
 	case replaced && c.ClusterNetwork != "":
 		inline = nil // Multus: delegates are ignored beside clusterNetwork
-	case replaced:
+	case replaced && len(inline) > 0:
 		inline = inline[1:] // the pod's default network takes the first one's place
 	}
 	p := &Plan{}

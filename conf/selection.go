@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 )
 
@@ -95,7 +96,7 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 			errs = append(errs, fmt.Errorf("%s: network %d: %w", object, i+1, err))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := joinSome(errs); err != nil {
 		return nil, nil, err
 	}
 	return selections, warnings, nil
@@ -129,12 +130,12 @@ func parseShortForm(object, text string) ([]Selection, error) {
 	for item := range strings.SplitSeq(text, ",") {
 		item = strings.TrimSpace(item)
 		var s Selection
-		rest, ifName, named := strings.Cut(item, "@")
+		rest, ifName, named := cutSpace(item, "@")
 		if named && ifName == "" {
 			return nil, fmt.Errorf("%s: %.80q: no interface name after '@'", object, item)
 		}
 		s.Interface = ifName
-		namespace, name, ok := strings.Cut(rest, "/")
+		namespace, name, ok := cutSpace(rest, "/")
 		if !ok {
 			namespace, name = "", rest
 		} else if namespace == "" {
@@ -144,6 +145,23 @@ func parseShortForm(object, text string) ([]Selection, error) {
 		selections = append(selections, s)
 	}
 	return selections, nil
+}
+
+// cutSpace is strings.Cut without the white space around the parts.
+func cutSpace(s, sep string) (before, after string, found bool) {
+	before, after, found = strings.Cut(s, sep)
+	return strings.TrimSpace(before), strings.TrimSpace(after), found
+}
+
+// deviceID is what a device plugin or a pod calls a device: a PCI address, an
+// auxiliary device, a UUID. Plugins look it up in folders.
+var deviceID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,127}$`)
+
+// isAddress reports whether text is an address without a zone, which may be
+// any text.
+func isAddress(text string) bool {
+	a, err := netip.ParseAddr(text)
+	return err == nil && a.Zone() == ""
 }
 
 func (s *Selection) check() error {
@@ -160,7 +178,7 @@ func (s *Selection) check() error {
 		}
 	}
 	for _, ip := range s.IPs {
-		if _, err := netip.ParseAddr(ip); err != nil {
+		if !isAddress(ip) {
 			if _, err := netip.ParsePrefix(ip); err != nil {
 				bad("ips", "%.60q is neither an address nor a prefix like 10.0.0.7/24", ip)
 			}
@@ -188,21 +206,22 @@ func (s *Selection) check() error {
 		default:
 			bad("portMappings.protocol", "%.20q, allowed are tcp, udp, sctp", p.Protocol)
 		}
-		if p.HostIP != "" {
-			if _, err := netip.ParseAddr(p.HostIP); err != nil {
-				bad("portMappings.hostIP", "%.60q is no address", p.HostIP)
-			}
+		if p.HostIP != "" && !isAddress(p.HostIP) {
+			bad("portMappings.hostIP", "%.60q is no address", p.HostIP)
 		}
+	}
+	if s.DeviceID != "" && !deviceID.MatchString(s.DeviceID) {
+		bad("deviceID", "%.60q, want a device's name like 0000:03:02.1", s.DeviceID)
 	}
 	if b := s.Bandwidth; b != nil && (b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0) {
 		bad("bandwidth", "rates and bursts must be 0 or more")
 	}
 	for _, gw := range s.DefaultRoute {
-		if _, err := netip.ParseAddr(gw); err != nil {
+		if !isAddress(gw) {
 			bad("default-route", "%.60q is no address", gw)
 		}
 	}
-	return errors.Join(errs...)
+	return joinSome(errs)
 }
 
 // CheckIfName refuses what the kernel refuses as an interface name

@@ -98,7 +98,7 @@ func TestChooseFolder(t *testing.T) {
 		{"the sandbox's own", Vhost{SocketDir: dir}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Mode: 0o750}},
 		{"with a group", Vhost{SocketDir: dir, Group: group}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Mode: 0o770}},
 		{"with permissions", Vhost{SocketDir: dir, Group: group, Permissions: "0711"}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Mode: 0o711}},
-		{"the pod's volume", Vhost{SocketDir: dir}, podWith(dir + "/volume/"), folder{Dir: dir + "/volume", GID: -1, Mode: 0o750}},
+		{"the pod's volume", Vhost{SocketDir: dir}, podWith(dir + "/volume/"), folder{Dir: dir + "/volume", Made: true, GID: -1, Mode: 0o750}},
 		{"another volume alone", Vhost{SocketDir: dir}, &conf.Pod{Volumes: []conf.Volume{{Name: "data", HostPath: "/x"}}}, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Mode: 0o750}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -250,6 +250,33 @@ func TestVolume(t *testing.T) {
 	write(t, dir+"/sock", "the pod's file")
 	if err := f.clear(nil, "sock", ""); err != nil || !exists(dir+"/sock") {
 		t.Errorf("a file at the socket's name is the pod's: %v", err)
+	}
+}
+
+// A volume whose folder was missing is made, and removed unless the pod has put
+// something there.
+func TestMissingVolume(t *testing.T) {
+	for _, left := range []bool{false, true} {
+		dir := tempDir(t) + "/volume"
+		f, err := chooseFolder(&Config{}, conf.Attachment{Sandbox: sandbox, Pod: podWith(dir)}, "sock", "vhu1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.make(); err != nil {
+			t.Fatal(err)
+		}
+		socketAt(t, dir+"/sock")
+		if left {
+			write(t, dir+"/data", "x")
+		}
+		for range 2 {
+			if err := f.clear(nil, "sock", ""); err != nil {
+				t.Fatal(err)
+			}
+			if exists(dir) != left || exists(dir+"/sock") {
+				t.Errorf("the pod left something: %v, the folder is left: %v", left, exists(dir))
+			}
+		}
 	}
 }
 

@@ -1,9 +1,20 @@
 package ovsdpdk
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
 )
 
 func newUserspace(t testing.TB) *Delegate {
@@ -19,4 +30,207 @@ func userspaceJSON(t testing.TB, sharedDir string, vhost map[string]any) json.Ra
 			"vhost": vhost, "bridge": map[string]any{"bridgeName": testBridge}},
 		"container": map[string]any{"engine": "ovs-dpdk", "iftype": "vhostuser", "netType": "interface"},
 	})
+}
+
+const usual = `"engine": "ovs-dpdk", "iftype": "vhostuser"`
+
+func parseHost(keys string) (*Config, []string, error) {
+	return parseUserspace("default/fast", []byte(`{"type": "userspace", "host": {`+usual+keys+`}}`))
+}
+
+func TestParseUserspaceDefaults(t *testing.T) {
+	c, warnings, err := parseHost("")
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := Vhost{Mode: "server", SocketDir: "/usr/local/var/run/openvswitch"}
+	if c.Bridge != "br0" || !c.CreateBridge || c.Vhost != want || c.VLAN != nil || c.OVSDB != defaultOVSDB || c.userspace == nil {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestParseUserspaceEveryKey(t *testing.T) {
+	c, warnings, err := parseUserspace("n", []byte(`{"cniVersion": "0.4.0", "name": "fast", "type": "userspace",
+		"kubeconfig": "/k", "sharedDir": "/run/v/", "logFile": "/l", "logLevel": "debug", "ipam": {},
+		"runtimeConfig": {"mac": "02:00:00:00:00:01"},
+		"host": {"engine": "ovs-dpdk", "iftype": "vhostuser", "netType": "bridge", "memif": {"role": "master", "mode": "ip", "socketfile": "m"},
+			"vhost": {"mode": "client", "group": "g", "socketfile": "s"}, "bridge": {"bridgeName": "br1", "bridgeId": 4, "vlanId": 7}},
+		"container": {"engine": "vpp", "iftype": "vhostuser", "netType": "interface", "vhost": {"mode": "server"}}}`))
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := Vhost{Mode: "client", SocketDir: "/run/v/", SocketFile: "s", Group: "g"}
+	if c.Bridge != "br1" || *c.VLAN != 7 || c.Vhost != want || c.mac() != "02:00:00:00:00:01" || c.userspace.Kubeconfig != "/k" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestParseUserspaceRefuses(t *testing.T) {
+	for _, c := range []struct {
+		config string
+		says   []string
+	}{
+		{`{"host": {"iftype": "vhostuser"}}`, []string{`"host.engine"`, "ovs-dpdk"}},
+		{`{"host": {"engine": "vpp", "iftype": "memif"}}`, []string{`"host.engine"`, "vpp is not built into", "ovs-dpdk"}},
+		{`{"host": {"engine": "ovs", "iftype": "vhostuser"}}`, []string{`"host.engine"`, `"ovs"`, "ovs-dpdk"}},
+		{`{"host": {"engine": "ovs-dpdk", "iftype": "memif"}}`, []string{`"host.iftype"`, "vhostuser"}},
+		{`{"host": {` + usual + `, "netType": "interface"}}`, []string{`"host.netType"`, "bridge"}},
+		{`{"host": {` + usual + `}, "container": {"engine": "snabb"}}`, []string{`"container.engine"`, "ovs-dpdk, vpp"}},
+		{`{"host": {` + usual + `, "vhost": {"mode": "master"}}}`, []string{"vhost.mode", "client, server"}},
+		{`{"host": {` + usual + `, "vhost": {"socketfile": "../x"}}}`, []string{"without a folder"}},
+		{`{"host": {` + usual + `, "vhost": {"sokketfile": "x"}}}`, []string{`"host.vhost.sokketfile"`, `socketfile"`}},
+		{`{"host": {` + usual + `, "bridge": {"bridgeName": "../br"}}}`, []string{"bridge", `'/'`}},
+		{`{"host": {` + usual + `, "bridge": {"bridgeName": "sixteen-letters-"}}}`, []string{"bridge", "16 bytes"}},
+		{`{"host": {` + usual + `, "bridge": {"vlanId": 4096}}}`, []string{"vlan", "0 to 4095"}},
+		{`{"host": {` + usual + `, "bridge": {"vlanId": "7"}}}`, []string{"vlanId", "number"}},
+		{`{"sharedDir": "run/v", "host": {` + usual + `}}`, []string{"absolute"}},
+		{`{"sharedDir": "/run/../v", "host": {` + usual + `}}`, []string{"absolute"}},
+		{`{"shareDir": "/run/v", "host": {` + usual + `}}`, []string{`"shareDir"`, `"sharedDir"`}},
+		{`{"runtimeConfig": {"mac": "01:00:00:00:00:01"}, "host": {` + usual + `}}`, []string{"runtimeConfig.mac", "multicast"}},
+		{`[]`, []string{"an object"}},
+	} {
+		_, _, err := parseUserspace("default/fast", []byte(c.config))
+		if err == nil {
+			t.Errorf("%s is accepted", c.config)
+			continue
+		}
+		wantError(t, err, append(c.says, "network default/fast: userspace")...)
+	}
+}
+
+// golden is what userspace-cni writes for the same (its pkg/types,
+// ConfigurationData): the container's half, completed from the host's.
+const golden = `{
+	"containerId": "0123456789abcdef",
+	"ifName": "net1",
+	"name": "fast",
+	"config": {
+		"engine": "ovs-dpdk",
+		"iftype": "vhostuser",
+		"netType": "interface",
+		"memif": {},
+		"vhost": {
+			"mode": "server",
+			"socketfile": "0123456789ab-net1"
+		},
+		"bridge": {}
+	},
+	"ipResult": {
+		"cniVersion": "1.1.0",
+		"interfaces": [
+			{
+				"name": "net1",
+				"sandbox": "/run/netns/0123456789abcdef"
+			}
+		],
+		"ips": [
+			{
+				"address": "192.168.7.2/24"
+			}
+		],
+		"routes": [
+			{
+				"dst": "10.0.0.0/8",
+				"gw": "192.168.7.1"
+			}
+		]
+	}
+}`
+
+func indented(t testing.TB, data []byte) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := json.Indent(&out, data, "", "\t"); err != nil {
+		t.Fatalf("%v: %s", err, data)
+	}
+	return out.String()
+}
+
+// userspaceTrial is an attachment with addresses.
+func userspaceTrial(t *testing.T) *trial {
+	c := ways[2].begin(t)
+	c.a.IPAM = &types100.Result{
+		IPs:    []*types100.IPConfig{{Address: net.IPNet{IP: net.IPv4(192, 168, 7, 2), Mask: net.CIDRMask(24, 32)}, Gateway: net.IPv4(192, 168, 7, 1)}},
+		Routes: []*types.Route{{Dst: net.IPNet{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)}, GW: net.IPv4(192, 168, 7, 1)}},
+	}
+	return c
+}
+
+// The container reads its half from a file beside the socket.
+func TestConfigurationFile(t *testing.T) {
+	c := userspaceTrial(t)
+	before := c.world()
+	raw := mustAttach(t, c.d, c.a)
+	data, err := os.ReadFile(filepath.Join(c.dir, "0123456789ab", "configData-0123456789ab-net1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := indented(t, data); got != golden {
+		t.Errorf("got %s\nwant %s", got, golden)
+	}
+	mustDel(t, c.d, c.a, raw)
+	sameWorld(t, before, c.world())
+}
+
+// What the container's half leaves open is taken from the host's, the mode
+// turned round; what it says stays.
+func TestContainerHalf(t *testing.T) {
+	for _, c := range []struct{ container, mode, want string }{
+		{"", modeServer, `iftype vhostuser netType interface mode client`},
+		{"", modeClient, `iftype vhostuser netType interface mode server`},
+		{`"netType": "bridge", "vhost": {"mode": "client"}`, modeClient, `iftype vhostuser netType bridge mode client`},
+		{`"iftype": "memif", "memif": {"role": "slave"}`, modeClient, `iftype memif netType interface mode `},
+	} {
+		parsed, _, err := parseUserspace("n", []byte(`{"host": {`+usual+`}, "container": {`+c.container+`}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := parsed.userspace.configuration(conf.Attachment{}, &state{Mode: c.mode, File: "s"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got configurationData
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		if text := fmt.Sprintf("iftype %s netType %s mode %s", got.Config.IfType, got.Config.NetType, got.Config.Vhost.Mode); text != c.want {
+			t.Errorf("%s: %s, want %s", c.container, text, c.want)
+		}
+	}
+}
+
+// With a kubeconfig the container reads the same from annotations.
+func TestDescribe(t *testing.T) {
+	c := userspaceTrial(t)
+	raw := mustPrepare(t, c.d, c.a)
+	s, err := decodeState(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := c.d.Describe(c.a, raw)
+	if err != nil || said.Annotations != nil {
+		t.Errorf("without a kubeconfig: annotations %v, %v", said.Annotations, err)
+	}
+	if info := said.DeviceInfo; info.Type != "vhost-user" || info.VhostUser.Mode != "server" || info.VhostUser.Path != s.Socket {
+		t.Errorf("device-info %+v %+v, want the pod's side of %s", info, info.VhostUser, s.Socket)
+	}
+	c.a.Conf = bytes.Replace(c.a.Conf, []byte(`{`), []byte(`{"kubeconfig": "/etc/kubeconfig",`), 1)
+	for mount, want := range map[string]string{"": "/var/lib/cni/usrspcni", "/run/app": "/run/app"} {
+		c.a.Pod.SharedDirMount = mount
+		said, err := c.d.Describe(c.a, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := said.Annotations["userspace/configuration-data"]
+		if inner := strings.TrimSuffix(strings.TrimPrefix(list, "["), "]"); len(list) != len(inner)+2 || indented(t, []byte(inner)) != golden {
+			t.Errorf("configuration-data %s, want a list of one, like the file", list)
+		}
+		if got := said.Annotations["userspace/mapped-dir"]; got != want {
+			t.Errorf("mapped-dir %q, want %q", got, want)
+		}
+	}
+	plain, err := newDelegate(t).Describe(c.attachment(sandbox, nil), raw)
+	if err != nil || plain.Annotations != nil {
+		t.Errorf("type ovsdpdk says %v, %v", plain.Annotations, err)
+	}
 }
