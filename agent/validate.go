@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -39,7 +40,7 @@ func Validate(file string, data []byte) (documents int, findings []Finding) {
 	}
 	all, err := kube.ParseManifests(file, data)
 	for _, e := range unjoin(err) {
-		v.findings = append(v.findings, Finding{Where: file, Problem: e.Error()})
+		v.findings = append(v.findings, Finding{Where: file, Problem: strings.TrimPrefix(e.Error(), file+": ")})
 	}
 	for _, d := range all {
 		v.where = d.String()

@@ -241,3 +241,31 @@ func TestTheExampleConfigurationsParse(t *testing.T) {
 		t.Error("no example configuration was found")
 	}
 }
+
+func TestSystemNamespacesAreKubeSystemUnlessGiven(t *testing.T) { // as in Multus' pkg/types/conf.go
+	checkEqual(t, parse(t, settings("")).SystemNamespaces, []string{"kube-system"})
+	checkEqual(t, parse(t, settings(`"systemNamespaces": ["admin"]`)).SystemNamespaces, []string{"admin"})
+}
+
+func TestLogLevelInOtherCaseIsTheSameLevel(t *testing.T) { // as in Multus' pkg/logging
+	checkEqual(t, parse(t, settings(`"logLevel": "DEBUG"`)).LogLevel, conf.LogDebug)
+}
+
+func TestANetworkOfTheConfigurationHasAName(t *testing.T) {
+	_, err := conf.Parse([]byte(settings(`"defaultNetworks": ["side", ""]`)))
+	checkError(t, err, `"defaultNetworks[1]"`)
+}
+
+func TestTheSameFaultsGiveTheSameError(t *testing.T) {
+	text := []byte(settings(`"confDir": "a", "binDir": "b", "dataDir": "c", "logFile": "d", "zzzzzz1": 1, "zzzzzz2": 1, "zzzzzz3": 1`))
+	paths := []byte(settings(`"confDir": "a", "binDir": "b", "dataDir": "c", "logFile": "d", "manifests": "e"`))
+	for _, text := range [][]byte{text, paths} {
+		_, first := conf.Parse(text)
+		for range 20 {
+			_, err := conf.Parse(text)
+			if err.Error() != first.Error() {
+				t.Fatalf("one time\n%v\nanother time\n%v", first, err)
+			}
+		}
+	}
+}

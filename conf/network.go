@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/version"
@@ -29,19 +28,6 @@ type List struct {
 	DisableCheck bool              `json:"disableCheck,omitempty"`
 	DisableGC    bool              `json:"disableGC,omitempty"`
 	Plugins      []json.RawMessage `json:"plugins"`
-}
-
-// flag is true or false, or a text that says so, as libcni takes it.
-type flag bool
-
-// UnmarshalJSON reads both forms.
-func (f *flag) UnmarshalJSON(data []byte) error {
-	on, err := strconv.ParseBool(strings.Trim(string(data), `"`))
-	if err != nil {
-		return fmt.Errorf("%.40s: want true or false", data)
-	}
-	*f = flag(on)
-	return nil
 }
 
 // plugin is what plexus reads of a plugin configuration that is not its own.
@@ -106,16 +92,21 @@ func (d *Definition) parseList() (*List, error) {
 		l.CNIVersion, l.Name, l.Plugins = p.CNIVersion, p.Name, []json.RawMessage{d.Config}
 	} else {
 		var list struct {
-			CNIVersion   string            `json:"cniVersion"`
-			Name         string            `json:"name"`
-			DisableCheck flag              `json:"disableCheck"`
-			DisableGC    flag              `json:"disableGC"`
-			Plugins      []json.RawMessage `json:"plugins"`
+			CNIVersion string            `json:"cniVersion"`
+			Name       string            `json:"name"`
+			Plugins    []json.RawMessage `json:"plugins"`
 		}
 		if err := json.Unmarshal(d.Config, &list); err != nil {
 			return nil, explainJSON(err, d.Config)
 		}
-		l = &List{list.CNIVersion, list.Name, bool(list.DisableCheck), bool(list.DisableGC), list.Plugins}
+		l.CNIVersion, l.Name, l.Plugins = list.CNIVersion, list.Name, list.Plugins
+		var err error
+		if l.DisableCheck, err = flag(keys, "disableCheck"); err != nil {
+			return nil, err
+		}
+		if l.DisableGC, err = flag(keys, "disableGC"); err != nil {
+			return nil, err
+		}
 	}
 	if len(l.Plugins) == 0 {
 		return nil, fmt.Errorf("key %q: the list is empty", "plugins")
@@ -137,6 +128,17 @@ func (d *Definition) parseList() (*List, error) {
 		}
 	}
 	return l, nil
+}
+
+// flag reads true or false, or a text that says so, as libcni takes it.
+func flag(keys map[string]json.RawMessage, key string) (bool, error) {
+	switch string(keys[key]) {
+	case "", "null", "false", `"false"`:
+		return false, nil
+	case "true", `"true"`:
+		return true, nil
+	}
+	return false, fmt.Errorf("key %q: %.40s, want true or false", key, keys[key])
 }
 
 // oneMeaning refuses an object with two keys that differ in case alone: JSON

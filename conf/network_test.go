@@ -120,3 +120,44 @@ func TestPluginOfType(t *testing.T) {
 		})
 	}
 }
+
+func TestATypeCannotHideBehindTheSameKeyInOtherCase(t *testing.T) {
+	for _, hidden := range []string{"plexus", "../../bin/sh"} {
+		for _, config := range []string{
+			fmt.Sprintf(`{"type": %q, "Type": "macvlan"}`, hidden),
+			fmt.Sprintf(`{"plugins": [{"type": %q, "TYPE": "macvlan"}]}`, hidden),
+		} {
+			t.Run(config, func(t *testing.T) {
+				p, _, err := request{conf: settings(""), pod: podWith("a"), networks: map[string]string{"shop/a": config}}.plan()
+				if err == nil && p.Networks[1].List.Types()[0] != "macvlan" {
+					t.Errorf("type %q was checked, type %q is executed", "macvlan", p.Networks[1].List.Types()[0])
+				}
+			})
+		}
+	}
+}
+
+func TestAnUnknownVersionOfANetworkListsTheKnownOnes(t *testing.T) {
+	_, err := nad(`{"cniVersion": "7.0.0", "type": "a"}`).ParseList("")
+	checkError(t, err, `"cniVersion"`, "7.0.0", "1.1.0")
+}
+
+func TestTheFlagsOfAListMayBeTexts(t *testing.T) { // as in libcni's NetworkConfFromBytes
+	l, err := nad(`{"disableCheck": "true", "plugins": [{"type": "a"}]}`).ParseList("")
+	checkError(t, err)
+	checkEqual(t, l.DisableCheck, true)
+}
+
+func TestAWrongFlagOfAListNamesItsKey(t *testing.T) {
+	for _, value := range []string{`"perhaps"`, "1", `"1"`, "[]"} { // libcni takes true, false, "true", "false"
+		t.Run(value, func(t *testing.T) {
+			_, err := nad(`{"disableGC": ` + value + `, "plugins": [{"type": "a"}]}`).ParseList("")
+			checkError(t, err, nadName, `"disableGC"`, "true or false")
+		})
+	}
+}
+
+func TestAWrongValueInAListNamesItsKeyAsItIsWritten(t *testing.T) {
+	_, err := nad(`{"name": 1, "plugins": [{"type": "a"}]}`).ParseList("")
+	checkError(t, err, nadName, `"name"`)
+}

@@ -76,6 +76,9 @@ func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 			wanted = append(wanted, Wanted{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
 		}
 	}
+	if c.AuxiliaryCNIChainName != "" {
+		warnings = append(warnings, fmt.Sprintf("plexus configuration %q: key %q: the chain is not run by this version", c.Name, "auxiliaryCNIChainName"))
+	}
 	if pod == nil {
 		return wanted, warnings, nil
 	}

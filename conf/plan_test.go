@@ -485,3 +485,21 @@ func TestStandalone(t *testing.T) {
 		})
 	}
 }
+
+func TestADefaultNetworkWithoutAnyClusterNetworkIsNoPanic(t *testing.T) {
+	r := request{conf: `{"name": "node", "type": "plexus"}`, pod: podOf(conf.DefaultNetworkAnnotation, "a"), networks: nads("kube-system/a")}
+	p, _, err := r.plan()
+	if err != nil {
+		checkError(t, err, "clusterNetwork", "delegates")
+		return
+	}
+	checkEqual(t, attachments(p), "eth0=kube-system/a*")
+}
+
+func TestAWarningOfTheDefaultNetworkAnnotationIsNotLost(t *testing.T) {
+	_, warnings, err := request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, `[{"name": "a", "vendorHint": 1}]`), networks: nads("kube-system/a")}.plan()
+	checkError(t, err)
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "vendorHint") {
+		t.Errorf("warnings %q, want one about vendorHint", warnings)
+	}
+}

@@ -11,7 +11,7 @@ type Pod struct {
 	Namespace   string
 	Name        string
 	UID         string
-	Annotations map[string]string
+	Annotations map[string]string `json:"-"` // read once, for the plan
 	Volumes     []Volume
 	// SharedDirMount is where a container mounts the volume shared-dir.
 	SharedDirMount string

@@ -119,6 +119,9 @@ func parseJSONForm(object, text string) ([]Selection, []string, error) {
 		}
 		warnings = append(warnings, w...)
 	}
+	if more := len(warnings) - maxTold; more > 0 {
+		warnings = append(warnings[:maxTold], fmt.Sprintf("%s: %d more warnings", object, more))
+	}
 	return selections, warnings, nil
 }
 

@@ -254,3 +254,88 @@ func TestCheckObjectName(t *testing.T) {
 		})
 	}
 }
+
+// What a pod's annotation says goes to the log and back to the runtime.
+func TestABadAnnotationDoesNotFloodTheLog(t *testing.T) {
+	const bound = 64 << 10
+	many := func(element string) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(element+",", 64), ",") + "]"
+	}
+	list := func(element string) string {
+		return strings.TrimSuffix(strings.Repeat(element+",", 200<<10/(len(element)+1)), ",")
+	}
+	keys := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"unknown%d": 1`, i))
+		}
+		return strings.Join(all, ",")
+	}
+	for _, test := range []struct{ name, text string }{
+		{"many bad addresses", `[{"name": "a", "ips": [` + list(`"x"`) + `]}]`},
+		{"many bad gateways", `[{"name": "a", "default-route": [` + list(`""`) + `]}]`},
+		{"many bad port mappings", `[{"name": "a", "portMappings": [` + list(`{}`) + `]}]`},
+		{"many unknown keys", `[{"name": "a", ` + keys(10000) + `}]`},
+		{"many slips", `[{"name": "a", "portMappings": [` + list(`{"hostPor":1}`) + `]}]`},
+		{"bad addresses in every network", many(`{"name": "a", "ips": [` + strings.TrimSuffix(strings.Repeat(`"`+strings.Repeat("x", 80)+`",`, 40), ",") + `]}`)},
+		{"a key of 200 KiB", `[{"name": "a", "` + strings.Repeat("k", 200<<10) + `": 1}]`},
+		{"a number of 200 KiB", `[{"name": "a", "mac": ` + strings.Repeat("1", 200<<10) + `}]`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, warnings, err := selections(test.text)
+			n := len(strings.Join(warnings, "\n"))
+			if err != nil {
+				n += len(err.Error())
+			}
+			if n > bound {
+				t.Errorf("%d bytes of errors and warnings from %d bytes of annotation, want at most %d", n, len(test.text), bound)
+			}
+		})
+	}
+}
+
+func TestAnAddressWithAZoneIsRefused(t *testing.T) { // a zone may be any text
+	for key, value := range map[string]string{
+		"ips":           `["fe80::1%;reboot"]`,
+		"default-route": `["fe80::1%../../x"]`,
+		"portMappings":  `[{"containerPort": 80, "hostIP": "fe80::1%a b"}]`,
+	} {
+		t.Run(key, func(t *testing.T) {
+			_, _, err := selections(fmt.Sprintf(`[{"name": "a", %q: %s}]`, key, value))
+			checkError(t, err, key)
+		})
+	}
+}
+
+func TestADeviceIDIsNoPath(t *testing.T) { // plugins look it up below /sys
+	for _, id := range []string{"../../../tmp/x", "/dev/vda", "..", "a b", "a\x00", "a\n", strings.Repeat("d", 1000)} {
+		t.Run(fmt.Sprintf("refuses %.20q", id), func(t *testing.T) {
+			_, _, err := selections(fmt.Sprintf(`[{"name": "a", "deviceID": %s}]`, asJSON(t, id)))
+			checkError(t, err, `"deviceID"`)
+		})
+	}
+	for _, id := range []string{"0000:03:02.1", "mlx5_core.sf.4", "2f5d3a1e-0c1b-4a52-9f7e-1d2c3b4a5f60", "vdpa0"} {
+		t.Run("accepts "+id, func(t *testing.T) {
+			_, _, err := selections(fmt.Sprintf(`[{"name": "a", "deviceID": %q}]`, id))
+			checkError(t, err)
+		})
+	}
+}
+
+func TestWhiteSpaceAroundThePartsOfTheShortFormIsNothing(t *testing.T) { // as in Multus' parsePodNetworkObjectName
+	got, _, err := selections("lab / fast @ data0")
+	checkError(t, err)
+	checkEqual(t, got, []conf.Selection{{Namespace: "lab", Name: "fast", Interface: "data0"}})
+}
+
+func TestUnknownKeysInEveryNetworkDoNotFloodTheLog(t *testing.T) {
+	var keys strings.Builder
+	for _, c := range "abcdefghijklmnopqrstuvwxyz" {
+		keys.WriteString(`, "` + strings.Repeat(string(c), 60) + `": 1`)
+	}
+	_, warnings, err := selections("[" + strings.TrimSuffix(strings.Repeat(`{"name": "a"`+keys.String()+`},`, 64), ",") + "]")
+	checkError(t, err)
+	if n := len(strings.Join(warnings, "\n")); n > 64<<10 {
+		t.Errorf("%d bytes of warnings, want at most %d", n, 64<<10)
+	}
+}

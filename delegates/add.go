@@ -45,6 +45,7 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	}
 	rec.Transactions = append(rec.Transactions, tx)
 	if err := e.Journal.Write(ctx, rec, true); err != nil {
+		tx.Attachments = nil // none was begun
 		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
 	}
 	result, err := e.attach(ctx, r, rec, tx)

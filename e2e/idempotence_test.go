@@ -178,8 +178,11 @@ func TestDelWithAnotherPodsNetns(t *testing.T) {
 			id := sandboxID(40 + n)
 			p := newPod(t, "former")
 			s.mustAdd(id, p, "former")
-			present := newPod(t, "present")
 			number := inode(t, p.Path())
+			var present *node.Pod
+			if n == 0 {
+				present = newPod(t, "present")
+			}
 			must(t, p.Close())
 			if n == 1 {
 				present = sameInode(t, number)
@@ -204,16 +207,24 @@ func TestDelWithAnotherPodsNetns(t *testing.T) {
 }
 
 // sameInode makes a namespace with the number of one that has gone: the kernel
-// gives the lowest free number. Those that it makes on the way are gone when
-// the test ends.
+// gives the lowest free number.
 func sameInode(t testing.TB, number uint64) *node.Pod {
 	t.Helper()
 	ctx := deadline(t)
+	var below []*node.Pod // they take the lower numbers
+	defer func() {
+		for _, p := range below {
+			must(t, p.Close())
+		}
+	}()
 	for n := 0; ; n++ {
 		p := newPod(t, fmt.Sprintf("filler%d", n))
-		if have := inode(t, p.Path()); have == number {
+		switch have := inode(t, p.Path()); {
+		case have == number:
 			return p
-		} else if have > number { // it is not free yet, or somebody else's
+		case have < number:
+			below = append(below, p)
+		default: // it is not free yet
 			must(t, p.Close())
 		}
 		must(t, ctx.Err())
@@ -320,4 +331,32 @@ func TestAddRefused(t *testing.T) {
 			sameWorld(t, inside, links(t, p))
 		})
 	}
+}
+
+// Files beside the pod's own that cannot be read hide neither a network of
+// confDir that the configuration asks for by name, nor which network is missing.
+func TestBrokenNeighbours(t *testing.T) {
+	s := newSite(t, nil)
+	confDir := filepath.Join(s.dir, "net.d")
+	must(t, os.Mkdir(confDir, 0o755))
+	writeFile(t, filepath.Join(confDir, "00-broken.conf"), "{")
+	cluster := clusterBridge(filepath.Join(s.dir, "ipam"))
+	writeFile(t, filepath.Join(confDir, "10-cluster.conf"), string(jsonOf(t, cluster)))
+	s.manifest("broken.yaml", "kind: [Pod\n")
+	s.pod("plain", "")
+	p := newPod(t, "plain")
+
+	named := s.withConf(map[string]any{"clusterNetwork": "cluster"})
+	result, err := named.add(sandboxID(70), p, "plain")
+	if err != nil {
+		t.Errorf("ADD: %v", err)
+	} else if len(result.IPs) != 1 {
+		t.Errorf("result %v, want the address of network cluster", result)
+	}
+	named.mustDel(sandboxID(70), p, "plain")
+
+	missing := s.withConf(map[string]any{"clusterNetwork": "nonesuch"})
+	_, err = missing.add(sandboxID(71), p, "plain")
+	says(t, err, `network "nonesuch"`, "neither a NetworkAttachmentDefinition", confDir, "broken.yaml")
+	missing.mustDel(sandboxID(71), p, "plain")
 }

@@ -17,19 +17,25 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Manifests is a folder of manifests and a folder of network files.
+// Manifests is a folder of manifests and a folder of network files. It reads
+// the folder of manifests once: make one for each request.
 type Manifests struct {
 	Dir     string // "" when the configuration names none
 	ConfDir string
 	// Kubeconfig is set when the configuration names one. This source cannot
 	// follow it, and says so rather than wire a pod without its networks.
 	Kubeconfig string
+
+	once      sync.Once
+	documents []*Document
+	err       error
 }
 
 const (
@@ -220,7 +226,12 @@ func parseNetwork(o *object) (*conf.Definition, error) {
 // read returns the documents of the folder. A file that cannot be read or
 // parsed hides none of the others; its error is returned beside them.
 func (m *Manifests) read() ([]*Document, error) {
-	entries, err := os.ReadDir(m.Dir)
+	m.once.Do(func() { m.documents, m.err = readFolder(m.Dir) })
+	return m.documents, m.err
+}
+
+func readFolder(dir string) ([]*Document, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("manifests: %w", err)
 	}
@@ -230,7 +241,7 @@ func (m *Manifests) read() ([]*Document, error) {
 		if !isManifest(e.Name()) {
 			continue
 		}
-		file := filepath.Join(m.Dir, e.Name())
+		file := filepath.Join(dir, e.Name())
 		data, err := readRegular(file)
 		if err == nil {
 			var found []*Document
@@ -316,9 +327,10 @@ func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition,
 	if file == nil {
 		return nil, fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, m.ConfDir, w.Name)
 	}
-	d.Config = file.Config
-	d.Origin += " (" + file.Origin + ")"
-	return d, nil
+	found := *d
+	found.Config = file.Config
+	found.Origin += " (" + file.Origin + ")"
+	return &found, nil
 }
 
 func (m *Manifests) where() string {

@@ -29,6 +29,7 @@ func TestParseManifestsFindsPodsAndNetworks(t *testing.T) {
 		{"no line break at the end", strings.TrimSpace(podWeb), "pod shop/web"},
 		{"JSON", `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}}`, "pod default/web"},
 		{"JSON on several lines", "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"Pod\",\n  \"metadata\": {\"name\": \"web\"}\n}\n", "pod default/web"},
+		{"JSON that is indented with tabs", "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Pod\",\n\t\"metadata\": {\n\t\t\"name\": \"web\"\n\t}\n}\n", "pod default/web"},
 		{"a List", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n- {apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {name: b}}\n", "pod default/a, network default/b"},
 		{"an empty List", "{apiVersion: v1, kind: List, items: []}", none},
 		{"a List within a List is left out", "{kind: List, items: [{kind: List, items: [{apiVersion: v1, kind: Pod, metadata: {name: a}}]}]}", none},

@@ -1,0 +1,182 @@
+package ovsdpdk
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+func keepNone(string, string) bool { return false }
+
+// A bridge that somebody else made is not removed although createBridge is set.
+func TestForeignBridgeStays(t *testing.T) {
+	r := newRig(t)
+	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
+	before := r.world()
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+}
+
+// A port that somebody else has put into our bridge keeps the bridge; the next
+// one of ours takes it away once that port is gone.
+func TestForeignPortKeepsOurBridge(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	r.vsctl("add-port", testBridge, "uplink")
+	mustDel(t, d, a, raw)
+	if ports := r.vsctl("list-ports", testBridge); ports != "uplink" {
+		t.Errorf("ports %q, want the foreign one", ports)
+	}
+	raw = mustAttach(t, d, a)
+	r.vsctl("del-port", "uplink")
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+}
+
+// A port removed by hand does not keep DEL from removing our empty bridge.
+func TestRowRemovedByHand(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	r.vsctl("del-port", portName(a))
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+	raw = mustAttach(t, d, a)
+	r.vsctl("del-br", testBridge)
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+}
+
+// A port moved to another bridge by hand is found there.
+func TestPortMovedByHand(t *testing.T) {
+	r := newRig(t)
+	r.vsctl("add-br", "br-other", "--", "set", "Bridge", "br-other", "datapath_type=netdev")
+	before := r.world()
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	port := r.vsctl("get", "Port", portName(a), "_uuid")
+	r.vsctl("remove", "Bridge", testBridge, "ports", port, "--", "add", "Bridge", "br-other", "ports", port)
+	wantError(t, d.Check(bounded(t), a, raw), portName(a), "no longer in bridge "+testBridge)
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+}
+
+// Without state DEL goes by the marks, and takes that one attachment alone.
+func TestDelByMarks(t *testing.T) {
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			c := w.begin(t)
+			empty := c.world()
+			mustAttach(t, c.d, c.a)
+			one := c.world()
+			b := c.a
+			b.IfName = "net2"
+			mustAttach(t, c.d, b)
+			mustDel(t, w.delegate(t), b, nil)
+			sameWorld(t, one, c.world())
+			b.Owner = "/var/lib/other"
+			b.IfName = "net1"
+			mustDel(t, w.delegate(t), b, nil)
+			sameWorld(t, one, c.world())
+			mustDel(t, w.delegate(t), c.a, nil)
+			sameWorld(t, empty, c.world())
+		})
+	}
+	d := newDelegate(t)
+	mustDel(t, d, conf.Attachment{Conf: json.RawMessage(`{"bridge": ""}`)}, nil) // never was
+	wantError(t, d.Del(bounded(t), conf.Attachment{}, json.RawMessage(`{}`)), "recorded state")
+	wantError(t, d.Del(bounded(t), conf.Attachment{}, json.RawMessage(`{`)), "recorded state")
+}
+
+
+// Sweep removes what is ours and not to be kept, and nothing else.
+func TestSweep(t *testing.T) {
+	r := newRig(t)
+	empty := r.world()
+	d := newDelegate(t)
+	configs := []json.RawMessage{r.config(nil), r.config(map[string]any{"bridge": "br-same-ovsdb"}), json.RawMessage(`{`)}
+	theirs := r.attachment("their-sandbox", nil)
+	theirs.Owner = "/var/lib/other"
+	rawTheirs := mustAttach(t, d, theirs)
+	r.vsctl("add-port", testBridge, "nobodys", "--", "set", "Interface", "nobodys", "external_ids:plexus-sandbox=gone")
+	foreign := r.world()
+	kept, gone := r.attachment("kept-sandbox", nil), r.attachment("gone-sandbox", nil)
+	other := kept
+	other.IfName = "net2"
+	rawKept := mustAttach(t, d, kept)
+	withKept := r.world()
+	mustAttach(t, d, gone)
+	mustAttach(t, d, other)
+
+	asked := map[string]bool{}
+	err := newDelegate(t).Sweep(bounded(t), testOwner, configs, func(sandbox, ifName string) bool {
+		asked[sandbox+"/"+ifName] = true
+		return sandbox == kept.Sandbox && ifName == "net1"
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	sameWorld(t, withKept, r.world())
+	if len(asked) != 3 || asked["their-sandbox/net1"] {
+		t.Errorf("asked about %v, want our three", asked)
+	}
+	if err := d.Check(bounded(t), kept, rawKept); err != nil {
+		t.Error(err)
+	}
+	if err := newDelegate(t).Sweep(bounded(t), testOwner, configs, keepNone); err != nil {
+		t.Error(err)
+	}
+	sameWorld(t, foreign, r.world())
+	r.vsctl("del-port", "nobodys")
+	mustDel(t, d, theirs, rawTheirs)
+	sameWorld(t, empty, r.world())
+}
+
+// An OVSDB that is not there has nothing to sweep; one that does not answer is
+// reported, and the others are swept all the same.
+func TestSweepPlaces(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d := newDelegate(t)
+	mustAttach(t, d, r.attachment(sandbox, nil))
+	absent := r.config(map[string]any{"ovsdb": "unix:/run/nowhere/db.sock"})
+	dead := "unix:" + tempDir(t) + "/db.sock"
+	socketAt(t, strings.TrimPrefix(dead, "unix:"))
+	configs := []json.RawMessage{absent, r.config(map[string]any{"ovsdb": dead}), r.config(nil)}
+	wantError(t, d.Sweep(bounded(t), testOwner, configs, keepNone), dead)
+	sameWorld(t, before, r.world())
+	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{absent}, keepNone); err != nil {
+		t.Error(err)
+	}
+}
+
+// A row whose state cannot be read is reported by name, and does not keep the
+// others from being swept.
+func TestSweepUnreadableState(t *testing.T) {
+	r := newRig(t)
+	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
+	d := newDelegate(t)
+	for i, text := range []string{
+		"", "garbage", "{}", "[]", "null", `{"port":"x"}`, `{"port":7}`, `{"port":"another","ovsdb":"x","bridge":"b"}`,
+		`{"port":"P","ovsdb":"x","file":"../../etc/passwd"}`, `{"port":"P","ovsdb":"x","file":"f","config":"../x"}`,
+	} {
+		name := "bad" + string(rune('a'+i))
+		state := toJSON(t, strings.ReplaceAll(text, `"P"`, `"`+name+`"`))
+		r.vsctl("add-port", testBridge, name, "--", "set", "Interface", name, "external_ids:plexus-owner="+testOwner,
+			"external_ids:plexus-sandbox=gone", "external_ids:plexus-ifname=net1", "external_ids:plexus-state="+string(state))
+	}
+	before := r.world()
+	mustAttach(t, d, r.attachment(sandbox, nil))
+	err := d.Sweep(bounded(t), testOwner, []json.RawMessage{r.config(nil)}, keepNone)
+	for i := range 10 {
+		wantError(t, err, "interface bad"+string(rune('a'+i)))
+	}
+	sameWorld(t, before, r.world())
+}
