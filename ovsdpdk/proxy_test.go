@@ -23,6 +23,7 @@ const (
 	neverAnswer   fault = "never answer"
 	cutBefore     fault = "cut before forwarding"
 	cutAfter      fault = "cut after forwarding"
+	hold          fault = "hold until letGo"
 )
 
 // injected stands in every error that the proxy answers.
@@ -42,6 +43,7 @@ type proxy struct {
 	at       int
 	fault    fault
 	hit      chan struct{} // closed when the fault has come
+	held     chan struct{} // closed by letGo
 	conns    []net.Conn
 	opens    map[string]any // what the vswitch writes into an interface that is waited for, nil for nothing
 }
@@ -82,8 +84,15 @@ func newProxy(t testing.TB, server, path string) *proxy {
 func (p *proxy) arm(n int, f fault) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.requests, p.at, p.fault, p.hit = nil, n, f, make(chan struct{})
+	p.requests, p.at, p.fault, p.hit, p.held = nil, n, f, make(chan struct{}), make(chan struct{})
 	return p.hit
+}
+
+// letGo passes on what is held.
+func (p *proxy) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.held)
 }
 
 // seen are the transacts since arm, each as its operations.
@@ -178,6 +187,11 @@ func (p *proxy) serve(client net.Conn) {
 			}
 		}
 		switch f {
+		case hold:
+			p.mu.Lock()
+			held := p.held
+			p.mu.Unlock()
+			<-held
 		case neverAnswer:
 			continue
 		case cutBefore:

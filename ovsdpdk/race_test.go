@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -27,17 +28,30 @@ func together(n int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// crowd attaches 8 sandboxes at once, each by a Delegate of its own, and takes
-// them down at once.
-func crowd(t *testing.T, r *rig, keys map[string]any) {
+// inTurn runs f for each of a crowd, one after the other; atOnce together.
+func inTurn(f func(i int) error) error {
+	var errs []error
+	for i := range crowdSize {
+		errs = append(errs, f(i))
+	}
+	return errors.Join(errs...)
+}
+
+func atOnce(f func(i int) error) error { return together(crowdSize, f) }
+
+const crowdSize = 8
+
+// crowd attaches 8 sandboxes at once, each by a Delegate of its own, and lets
+// them leave.
+func crowd(t *testing.T, r *rig, leave func(func(i int) error) error) {
 	t.Helper()
-	const n = 8
+	const n = crowdSize
 	before := r.world()
 	var attachments [n]conf.Attachment
 	var delegates [n]*Delegate
 	var states [n]json.RawMessage
 	for i := range n {
-		attachments[i] = r.attachment(fmt.Sprintf("%02d0123456789", i), keys)
+		attachments[i] = r.attachment(fmt.Sprintf("%02d0123456789", i), nil)
 		delegates[i] = newDelegate(t)
 	}
 	err := together(n, func(i int) (err error) {
@@ -58,7 +72,7 @@ func crowd(t *testing.T, r *rig, keys map[string]any) {
 			t.Error(err)
 		}
 	}
-	if err := together(n, func(i int) error { return delegates[i].Del(bounded(t), attachments[i], states[i]) }); err != nil {
+	if err := leave(func(i int) error { return delegates[i].Del(bounded(t), attachments[i], states[i]) }); err != nil {
 		t.Error(err)
 	}
 	sameWorld(t, before, r.world())
@@ -68,7 +82,7 @@ func crowd(t *testing.T, r *rig, keys map[string]any) {
 func TestManyMakeOneBridge(t *testing.T) {
 	r := newRig(t)
 	for range 3 {
-		crowd(t, r, nil)
+		crowd(t, r, inTurn)
 	}
 }
 
@@ -76,15 +90,18 @@ func TestManyMakeOneBridge(t *testing.T) {
 func TestManyInAForeignBridge(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
-	crowd(t, r, nil)
+	crowd(t, r, atOnce)
 }
 
 // Of two attachments that want one socket, one gets it, and the other one is
 // told who has it.
 func TestOneSocketForTwo(t *testing.T) {
 	r := newRig(t)
-	before := r.world()
 	volume := r.dir + "/volume"
+	if err := os.Mkdir(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := r.world()
 	keys := map[string]any{"vhost": map[string]any{"socketFile": "sock"}}
 	all := []conf.Attachment{shared(r.attachment("first-of-two", keys), volume), shared(r.attachment("second-of-two", keys), volume)}
 	delegates := []*Delegate{newDelegate(t), newDelegate(t)}

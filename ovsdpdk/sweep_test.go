@@ -95,7 +95,6 @@ func TestDelByMarks(t *testing.T) {
 	wantError(t, d.Del(bounded(t), conf.Attachment{}, json.RawMessage(`{`)), "recorded state")
 }
 
-
 // Sweep removes what is ours and not to be kept, and nothing else.
 func TestSweep(t *testing.T) {
 	r := newRig(t)

@@ -1,0 +1,196 @@
+package delegates
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+func record() *Record {
+	return &Record{Sandbox: "abc", Transactions: []*Transaction{{
+		Network: "node", IfName: "eth0", Phase: PhaseAttached, Started: time.Unix(1700000000, 0).UTC(), Netns: "/run/netns/a", NetnsID: "4:17",
+		Pod: &conf.Pod{Namespace: "default", Name: "a", UID: "u-1", Volumes: []conf.Volume{{Name: "shared-dir", HostPath: "/v"}}}, Path: []string{"/opt/cni/bin"},
+		Attachments: []*Entry{{
+			Network: conf.Network{Name: "default/fast", IfName: "net1", List: conf.List{CNIVersion: "1.1.0", Name: "fast", Plugins: []json.RawMessage{json.RawMessage(`{"type":"ovsdpdk"}`)}}},
+			State:   map[string]json.RawMessage{"ovsdpdk": json.RawMessage(`{"port":"vhu1"}`)},
+		}},
+	}}}
+}
+
+func written(t *testing.T) (*Journal, string) {
+	t.Helper()
+	j := OpenJournal(t.TempDir())
+	if err := j.Write(context.Background(), record(), true); err != nil {
+		t.Fatal(err)
+	}
+	return j, filepath.Join(j.dir, "sandboxes", "abc.json")
+}
+
+func TestARecordIsReadAsItWasWritten(t *testing.T) {
+	j, _ := written(t)
+	got, err := j.Read("abc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(record(), got); diff != "" {
+		t.Error(diff)
+	}
+	if list, err := j.Sandboxes(); err != nil || !slices.Equal(list, []string{"abc"}) {
+		t.Errorf("sandboxes %v, %v", list, err)
+	}
+	if err := j.Remove(context.Background(), "abc"); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := j.Read("abc"); rec != nil || err != nil {
+		t.Errorf("after Remove: %v, %v", rec, err)
+	}
+	if err := j.Remove(context.Background(), "abc"); err != nil {
+		t.Errorf("the second Remove: %v", err)
+	}
+}
+
+// Whatever part of a file is missing or changed, it is called damaged; it is
+// never taken for a record, and never for the absence of one.
+func TestEveryDamageIsSeen(t *testing.T) {
+	j, file := written(t)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := func(what string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rec, err := j.Read("abc")
+		var d *DamagedError
+		if rec != nil || !errors.As(err, &d) || d.File != file || d.Why == "" {
+			t.Errorf("%s: record %v, error %v", what, rec, err)
+		}
+	}
+	for n := range len(whole) - 1 { // the last byte is a line feed
+		damaged("truncated", whole[:n])
+	}
+	for n := range len(whole) - 1 {
+		flipped := bytes.Clone(whole)
+		flipped[n] ^= 1
+		if rec, why := decodeRecord("abc", flipped); why == "" && cmp.Diff(record(), rec) != "" {
+			t.Errorf("byte %d flipped: a different record is read", n)
+		}
+	}
+	damaged("foreign JSON", []byte(`[{"type": "flannel"}]`))
+	damaged("foreign text", []byte("hello\n"))
+	damaged("a later version", bytes.Replace(whole, []byte(`"plexusJournal":1`), []byte(`"plexusJournal":2`), 1))
+	other := record()
+	other.Sandbox = "xyz"
+	if err := j.Write(context.Background(), other, false); err != nil {
+		t.Fatal(err)
+	}
+	copied, err := os.ReadFile(filepath.Join(j.dir, "sandboxes", "xyz.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged("another sandbox's", copied)
+}
+
+func TestADamagedFileIsKeptAside(t *testing.T) {
+	j, file := written(t)
+	for range 2 {
+		if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.SetAside(context.Background(), "abc"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := j.Damaged()
+	if err != nil || len(kept) != 2 {
+		t.Errorf("kept %v, %v, want both", kept, err)
+	}
+}
+
+// The lock is exclusive, is handed on, and leaves no file.
+func TestLockIsExclusive(t *testing.T) {
+	j := OpenJournal(t.TempDir())
+	inside, most := 0, 0
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for range 20 {
+				unlock, err := j.Lock(t.Context(), "abc")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				inside++
+				most = max(most, inside)
+				mu.Unlock()
+				mu.Lock()
+				inside--
+				mu.Unlock()
+				unlock()
+			}
+		})
+	}
+	all.Wait()
+	if most != 1 {
+		t.Errorf("%d held the lock at once", most)
+	}
+	if left, err := os.ReadDir(filepath.Join(j.dir, "locks")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestALockThatIsHeldIsReported(t *testing.T) {
+	j := OpenJournal(t.TempDir())
+	unlock, err := j.Lock(t.Context(), "abc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := j.Lock(ctx, "abc"); err == nil || !strings.Contains(err.Error(), "abc") {
+		t.Errorf("error %v, want one that names the sandbox", err)
+	}
+	free, err := j.Lock(t.Context(), "other")
+	if err != nil {
+		t.Fatalf("another sandbox: %v", err)
+	}
+	free()
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	j := OpenJournal(f.TempDir())
+	if err := j.Write(context.Background(), record(), false); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := os.ReadFile(j.file("abc"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:40])
+	f.Add([]byte(`{"plexusJournal":1,"sha256":"74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"}` + "\nnull"))
+	f.Add([]byte("{}\n{}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rec, why := decodeRecord("abc", data)
+		if (rec == nil) == (why == "") {
+			t.Errorf("record %v, reason %q", rec, why)
+		}
+	})
+}

@@ -1,0 +1,148 @@
+package ovsdpdk
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// Two sandboxes whose IDs begin alike do not share a folder that goes with one
+// of them.
+func TestSandboxesThatBeginAlike(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d := newDelegate(t)
+	a, b := r.attachment("cnitool-7738aaaaaaaa", nil), r.attachment("cnitool-7738bbbbbbbb", nil)
+	rawA, rawB := mustAttach(t, d, a), mustAttach(t, d, b)
+	mustDel(t, d, a, rawA)
+	if err := d.Check(bounded(t), b, rawB); err != nil {
+		t.Error(err)
+	}
+	mustDel(t, d, b, rawB)
+	sameWorld(t, before, r.world())
+}
+
+// Two pods that share a volume whose folder was missing: it goes with the last.
+func TestMissingVolumeOfTwoPods(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d := newDelegate(t)
+	a, b := shared(r.attachment("first-of-two", nil), r.dir+"/volume"), shared(r.attachment("second-of-two", nil), r.dir+"/volume")
+	rawA, rawB := mustPrepare(t, d, a), mustPrepare(t, d, b)
+	wantErrorNone(t, addAndSettle(t, d, a, rawA))
+	wantErrorNone(t, addAndSettle(t, d, b, rawB))
+	mustDel(t, d, a, rawA)
+	if err := d.Check(bounded(t), b, rawB); err != nil {
+		t.Error(err)
+	}
+	mustDel(t, d, b, rawB)
+	sameWorld(t, before, r.world())
+}
+
+// One socket for two is refused in server mode as well, and where the path is
+// so long that it is reached by a short link.
+func TestOneSocketForTwoInEveryMode(t *testing.T) {
+	for _, c := range []struct{ name, mode, volume string }{
+		{"server", "server", "volume"},
+		{"short link", "client", strings.Repeat("x", maxSocketPath)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			volume := filepath.Join(r.dir, c.volume)
+			if err := os.Mkdir(volume, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			before := r.world()
+			d := newDelegate(t)
+			keys := map[string]any{"vhost": map[string]any{"socketFile": "sock", "mode": c.mode}}
+			a, b := shared(r.attachment("first-of-two", keys), volume), shared(r.attachment("second-of-two", keys), volume)
+			rawB := mustPrepare(t, d, b) // before a has it
+			rawA := mustAttach(t, d, a)
+			_, err := d.Prepare(bounded(t), b)
+			wantError(t, err, "sock", portName(a), "default/first-of-two", "socketFile")
+			wantError(t, addAndSettle(t, d, b, rawB), "sock", portName(a), "default/first-of-two", "socketFile")
+			mustDel(t, d, b, rawB)
+			if err := d.Check(bounded(t), a, rawA); err != nil {
+				t.Errorf("the loser's DEL has hurt the winner: %v", err)
+			}
+			mustDel(t, d, a, rawA)
+			sameWorld(t, before, r.world())
+		})
+	}
+}
+
+// A bridge of ours that has lost its local port is not removed with the port of
+// somebody else in it.
+func TestRemovalWithoutLocalPort(t *testing.T) {
+	ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")})
+	if got, want := inWords(ops), "Bridge {br} delete [{p}]"; got != want {
+		t.Errorf("does %q, want %q", got, want)
+	}
+	r := newRig(t)
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	r.vsctl("add-port", testBridge, "uplink")
+	local := r.vsctl("get", "Port", testBridge, "_uuid")
+	r.vsctl("remove", "Bridge", testBridge, "ports", local)
+	mustDel(t, d, a, raw)
+	if out := r.vsctl("--columns=name", "find", "Port", "name=uplink"); !strings.Contains(out, "uplink") {
+		t.Error("somebody else's port went with the bridge")
+	}
+}
+
+// The error names the key that the user has written.
+func TestUserspaceNamesItsOwnKeys(t *testing.T) {
+	for config, key := range map[string]string{
+		`{"sharedDir": "x", "host": {` + usual + `}}`:                             `"sharedDir"`,
+		`{"host": {` + usual + `, "vhost": {"mode": "x"}}}`:                       `"host.vhost.mode"`,
+		`{"host": {` + usual + `, "vhost": {"socketfile": "a/b"}}}`:               `"host.vhost.socketfile"`,
+		`{"host": {` + usual + `, "bridge": {"bridgeName": "a/b"}}}`:              `"host.bridge.bridgeName"`,
+		`{"host": {` + usual + `, "bridge": {"vlanId": -1}}}`:                     `"host.bridge.vlanId"`,
+		`{"runtimeConfig": {"mac": "x"}, "host": {` + usual + `}}`:                `"runtimeConfig.mac"`,
+		`{"host": {` + usual + `, "bridge": {"bridgeName": "sixteen-letters-"}}}`: `"host.bridge.bridgeName"`,
+	} {
+		_, _, err := parseUserspace("n", []byte(config))
+		wantError(t, err, "key "+key)
+	}
+}
+
+// Containers written for userspace-cni read CNI's result of version 0.4.0 and
+// go by the version of an address.
+func TestConfigurationHasVersionOfAddress(t *testing.T) {
+	c := userspaceTrial(t)
+	mustAttach(t, c.d, c.a)
+	data, err := os.ReadFile(filepath.Join(c.dir, sandbox[:12], configurationFile(c.a)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(data, []byte(`"version":"4"`)) {
+		t.Errorf("no version of the address in %s", data)
+	}
+}
+
+// null is no trunk, as it is no VLAN; and it is no VLAN in a list.
+func TestTrunkNull(t *testing.T) {
+	c, _, err := parseKeys(`, "trunk": null, "vlan": null`)
+	if err != nil || c.Trunk != nil || c.VLAN != nil {
+		t.Errorf("trunk %#v vlan %v, %v", c.Trunk, c.VLAN, err)
+	}
+	_, _, err = parseKeys(`, "trunk": [null]`)
+	wantError(t, err, `"trunk"`, "want a VLAN")
+}
+
+// A list of ranges takes no more room than there are VLANs.
+func TestTrunkRoom(t *testing.T) {
+	text := "[" + strings.Repeat(`{"minID": 0, "maxID": 4095},`, 99) + "1]"
+	var got Trunks
+	if err := json.Unmarshal([]byte(text), &got); err != nil || len(got) != 4096 {
+		t.Fatalf("%d VLANs, %v", len(got), err)
+	}
+	if cap(got) > 2*4096 {
+		t.Errorf("room for %d VLANs was taken", cap(got))
+	}
+}
