@@ -155,7 +155,7 @@ func (k *keyCheck) unknown(path, key string, known map[string]field) {
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q, did you mean %.80q?", k.object, join(path, key), join(path, near)))
 	case k.strictness == RefuseUnknown:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q", k.object, join(path, key)))
-	case distance == 1 && len(key) > 2:
+	case distance == 1 && len(near) > 2:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q", k.object, join(path, key), join(path, near)))
 	default:
 		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %.80q is not known to plexus and has no effect", k.object, join(path, key)))

@@ -26,6 +26,7 @@ var hostile = []string{
 	`[{"name": "a", "portMappings": [{"hostPort": 1e3, "containerPort": 9223372036854775808}], "bandwidth": {"ingressRate": -0}}]`,
 	`[{"name": "a", "cni-args": {"": null, "x": {"y": []}}, "deviceID": "0000:03:02.1"}]`,
 	`{"type": "../../bin/sh"}`, `{"type": "plexus"}`, `{"plugins": [{"type": "a"}, null]}`, `{"plugins": null}`, `{"Plugins": [{"type": "a"}]}`,
+	`{"type": "../../bin/sh", "Type": "a"}`, `{"plugins": [{"type": "plexus", "TYPE": "a"}], "Plugins": []}`, `{"type": "a", "disableCheck": "true", "pluginſ": []}`,
 	`{"type": "a", "args": null}`, `{"type": "a", "args": {"cni": null}}`, `{"type": "a", "args": []}`, `{"type": "a", "capabilities": null}`,
 	`{"name": "node", "type": "plexus", "delegates": [{"type": "a", "masterplugin": true}, {"type": "b", "masterplugin": true}]}`,
 	`{"name": "node", "type": "plexus", "delegates": [null], "agent": null, "logOptions": {}}`,
@@ -147,7 +148,7 @@ func FuzzParseList(f *testing.F) {
 
 func FuzzResolve(f *testing.F) {
 	add := func(networks, config string) {
-		for kind := range byte(4) {
+		for kind := range byte(5) {
 			f.Add(kind, networks, "", config, "IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.0.0.7")
 			f.Add(kind, "fast", networks, config, "")
 		}
@@ -167,6 +168,7 @@ func FuzzResolve(f *testing.F) {
 		`{"name": "node", "type": "plexus", "clusterNetwork": "calico", "runtimeConfig": {"mac": "x"}}`,
 		`{"name": "node", "type": "plexus", "delegates": [{"type": "a"}, {"type": "b", "masterplugin": true}], "namespaceIsolation": true, "globalNamespaces": "lab"}`,
 		settings(`"clusterNetwork": "/etc/cni/x.conf", "defaultNetworks": ["side"], "systemNamespaces": ["shop"]`),
+		`{"name": "node", "type": "plexus"}`,
 	}
 	f.Fuzz(func(t *testing.T, kind byte, networks, defaultNetwork, config, args string) {
 		c := parse(t, configurations[int(kind)%len(configurations)])

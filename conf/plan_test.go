@@ -303,10 +303,13 @@ func TestWantSaysWhereToLook(t *testing.T) {
 }
 
 func TestAPodsAnnotationNeverReachesAFile(t *testing.T) {
-	r := request{conf: settings(""), pod: podOf(conf.NetworksAnnotation, "secret", conf.DefaultNetworkAnnotation, "secret"), networks: map[string]string{"secret": anyNAD}}
-	_, _, err := r.plan()
-	if !errors.Is(err, errNotFound) {
-		t.Errorf("got %v: a name from an annotation was looked up as a file", err)
+	for _, key := range []string{conf.NetworksAnnotation, conf.DefaultNetworkAnnotation} {
+		t.Run(key, func(t *testing.T) {
+			r := request{conf: settings(""), pod: podOf(key, "secret"), networks: map[string]string{"secret": anyNAD}}
+			if _, _, err := r.plan(); !errors.Is(err, errNotFound) {
+				t.Errorf("got %v: a name from an annotation was looked up as a file", err)
+			}
+		})
 	}
 }
 

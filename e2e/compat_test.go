@@ -426,7 +426,7 @@ func TestMixedLists(t *testing.T) {
 			log := filepath.Join(s.dir, "recorded")
 			cluster := clusterBridge(filepath.Join(s.dir, "ipam"))
 			other := clusterBridge(filepath.Join(s.dir, "ipam"))
-			other["name"], other["bridge"], other["isDefaultGateway"] = "other", "cni1", false
+			other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni1", false, true
 			other["ipam"].(map[string]any)["subnet"] = "10.245.0.0/16"
 			list := func(name string, plugins ...map[string]any) map[string]any {
 				for _, p := range plugins {
@@ -438,7 +438,7 @@ func TestMixedLists(t *testing.T) {
 			s = s.withConf(map[string]any{"delegates": []any{
 				list("cluster", cluster, map[string]any{"type": "tuning", "mtu": 1400}, vhost(v, s, nil), map[string]any{"type": recorder, "log": log}),
 			}})
-			s.nad("mixed", list("mixed", vhost(v, s, nil), other, map[string]any{"type": recorder, "log": log}))
+			s.nad("mixed", list("mixed", other, vhost(v, s, nil), map[string]any{"type": recorder, "log": log}))
 			s.pod("mixed", "mixed")
 			warm := newPod(t, "warm")
 			s.mustAdd(sandboxID(140), warm, "mixed")
@@ -461,11 +461,11 @@ func TestMixedLists(t *testing.T) {
 				}
 				names = append(names, name)
 			}
-			want := fmt.Sprintf("[cni0 veth eth0 eth0 %[1]s-eth0 net1 %[1]s-net1 cni1 veth net1]", id[:12])
+			want := fmt.Sprintf("[cni0 veth eth0 eth0 %[1]s-eth0 cni1 veth net1 net1 %[1]s-net1]", id[:12])
 			if got := fmt.Sprint(names); got != want {
 				t.Errorf("interfaces %s, want %s", got, want)
 			}
-			if len(r.IPs) != 2 || *r.IPs[0].Interface != 2 || *r.IPs[1].Interface != 7 {
+			if len(r.IPs) != 2 || *r.IPs[0].Interface != 2 || *r.IPs[1].Interface != 6 {
 				t.Errorf("ips %v: want one on the veth of each network", r.IPs)
 			}
 			inside := links(t, p)

@@ -58,13 +58,7 @@ type object struct {
 }
 
 type podSpec struct {
-	Volumes []struct {
-		Name     string `json:"name"`
-		HostPath *struct {
-			Path string `json:"path"`
-		} `json:"hostPath"`
-		EmptyDir *struct{} `json:"emptyDir"`
-	} `json:"volumes"`
+	Volumes    []map[string]json.RawMessage `json:"volumes"`
 	Containers []struct {
 		VolumeMounts []struct {
 			Name      string `json:"name"`
@@ -183,12 +177,13 @@ func parsePod(o *object) (*conf.Pod, error) {
 			return nil, fmt.Errorf("Pod %s: key %q: %w", pod, "spec", err)
 		}
 	}
-	for _, v := range spec.Volumes {
-		switch {
-		case v.HostPath != nil:
-			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name, HostPath: v.HostPath.Path})
-		case v.EmptyDir != nil:
-			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name})
+	for i, v := range spec.Volumes {
+		volume, ok, err := parseVolume(v)
+		if err != nil {
+			return nil, fmt.Errorf("Pod %s: key %q: %w", pod, fmt.Sprintf("spec.volumes[%d]", i), err)
+		}
+		if ok {
+			pod.Volumes = append(pod.Volumes, volume)
 		}
 	}
 	for _, c := range spec.Containers {
@@ -199,6 +194,27 @@ func parsePod(o *object) (*conf.Pod, error) {
 		}
 	}
 	return pod, nil
+}
+
+// parseVolume reads a volume that the host can reach: a hostPath, or an
+// emptyDir, which a volume without a source is.
+func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err error) {
+	if err := json.Unmarshal(keys["name"], &v.Name); err != nil {
+		return v, false, fmt.Errorf("key %q: want a string", "name")
+	}
+	var hostPath *struct {
+		Path string `json:"path"`
+	}
+	if raw, named := keys["hostPath"]; named {
+		if err := json.Unmarshal(raw, &hostPath); err != nil {
+			return v, false, fmt.Errorf("key %q: %w", "hostPath", err)
+		}
+	}
+	_, empty := keys["emptyDir"]
+	if hostPath != nil {
+		v.HostPath = hostPath.Path
+	}
+	return v, hostPath != nil || empty || len(keys) == 1, nil
 }
 
 func parseNetwork(o *object) (*conf.Definition, error) {
@@ -285,16 +301,23 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 		return nil, nil
 	}
 	documents, err := m.read()
+	why := "is in no manifest of " + m.Dir
 	for _, d := range documents {
-		if p := d.Pod; p != nil && p.Namespace == namespace && p.Name == name && (p.UID == "" || uid == "" || p.UID == uid) {
-			found := *p
-			if found.UID == "" {
-				found.UID = uid
-			}
-			return &found, nil
+		p := d.Pod
+		if p == nil || p.Namespace != namespace || p.Name != name {
+			continue
 		}
+		if p.UID != "" && uid != "" && p.UID != uid {
+			why = fmt.Sprintf("has UID %s in %s, the request is about UID %.80s", p.UID, d, uid)
+			continue
+		}
+		found := *p
+		if found.UID == "" {
+			found.UID = uid
+		}
+		return &found, nil
 	}
-	return nil, errors.Join(fmt.Errorf("pod %s/%s is in no manifest of %s", namespace, name, m.Dir), err)
+	return nil, errors.Join(fmt.Errorf("pod %s/%s %s", namespace, name, why), err)
 }
 
 // Network finds a network: a NAD, or for the networks of the configuration
@@ -303,29 +326,23 @@ func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition,
 	if w.AnyForm && filepath.IsAbs(w.Name) {
 		return networkAt(w.Name)
 	}
-	d, err := m.definition(w.Namespace, w.Name)
-	if err != nil {
-		return nil, err
-	}
+	d, broken := m.definition(w.Namespace, w.Name)
 	if d == nil && w.AnyForm {
-		d, err = m.networkFile(w.Name)
-		if err != nil || d != nil {
-			return d, err
+		d, err := m.networkFile(w.Name)
+		if d != nil {
+			return d, nil
 		}
-		return nil, fmt.Errorf("network %q is neither a NetworkAttachmentDefinition in namespace %s nor a network of %s, nor an absolute path", w.Name, w.Namespace, m.ConfDir)
+		return nil, errors.Join(fmt.Errorf("network %q is neither a NetworkAttachmentDefinition in namespace %s nor a network of %s, nor an absolute path", w.Name, w.Namespace, m.ConfDir), broken, err)
 	}
 	if d == nil {
-		return nil, fmt.Errorf("NetworkAttachmentDefinition %s/%s does not exist%s", w.Namespace, w.Name, m.where())
+		return nil, errors.Join(fmt.Errorf("NetworkAttachmentDefinition %s/%s does not exist%s", w.Namespace, w.Name, m.where()), broken)
 	}
 	if len(bytes.TrimSpace(d.Config)) > 0 {
 		return d, nil
 	}
 	file, err := m.networkFile(w.Name) // NPWG specification 1.3, section 3.2.2
-	if err != nil {
-		return nil, err
-	}
 	if file == nil {
-		return nil, fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, m.ConfDir, w.Name)
+		return nil, errors.Join(fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, m.ConfDir, w.Name), err)
 	}
 	found := *d
 	found.Config = file.Config
@@ -340,6 +357,8 @@ func (m *Manifests) where() string {
 	return " in the manifests of " + m.Dir
 }
 
+// definition returns nil when there is none, and what hides among the files
+// that could not be read.
 func (m *Manifests) definition(namespace, name string) (*conf.Definition, error) {
 	if m.Dir == "" {
 		return nil, nil

@@ -250,3 +250,19 @@ func TestTheExamplesAreGoodManifests(t *testing.T) {
 		t.Error("the examples have neither pods nor networks")
 	}
 }
+
+func TestAVolumeWithoutASourceIsAnEmptyDir(t *testing.T) { // as the API server fills it in
+	for _, volume := range []string{"{name: scratch}", "{name: scratch, emptyDir: null}"} {
+		t.Run(volume, func(t *testing.T) {
+			documents, err := kube.ParseManifests("x", []byte("{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {volumes: ["+volume+"]}}"))
+			checkError(t, err)
+			checkEqual(t, documents[0].Pod.Volumes, []conf.Volume{{Name: "scratch"}})
+		})
+	}
+}
+
+func TestAPodOfAnotherUIDIsSaidToBeOne(t *testing.T) {
+	m := &kube.Manifests{Dir: folder(t, "a.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: web, uid: u1}}")}
+	_, err := m.Pod(context.Background(), "default", "web", "u2")
+	checkError(t, err, "default/web", "u1", "u2")
+}

@@ -74,6 +74,14 @@ func TestANADWithoutConfigIsTheNetworkOfThatNameInConfDir(t *testing.T) {
 			checkEqual(t, d, &conf.Definition{Origin: "NetworkAttachmentDefinition shop/bare (file " + file + ")", Name: "shop/bare", Fallback: "bare", Config: config})
 		})
 	}
+	t.Run("asked for twice it is the same", func(t *testing.T) {
+		m := &kube.Manifests{Dir: folder(t, "nad.yaml", nadBare), ConfDir: folder(t, "y.conf", wanted)}
+		first, err := network(m, wantedNAD("shop", "bare"))
+		checkError(t, err)
+		second, err := network(m, wantedNAD("shop", "bare"))
+		checkError(t, err)
+		checkEqual(t, second, first)
+	})
 	t.Run("none there: both places are named", func(t *testing.T) {
 		m := &kube.Manifests{Dir: folder(t, "nad.yaml", nadBare), ConfDir: folder(t, "x.conf", `{"name": "x", "type": "x"}`)}
 		_, err := network(m, wantedNAD("shop", "bare"))
@@ -142,4 +150,33 @@ func TestANetworkOfTheConfiguration(t *testing.T) {
 		checkError(t, err)
 		checkEqual(t, d.Origin, "file "+filepath.Join(m.ConfDir, "b.conf"))
 	})
+}
+
+func TestABrokenManifestHidesNoNetworkOfConfDir(t *testing.T) {
+	m := &kube.Manifests{Dir: folder(t, "a.yaml", broken), ConfDir: folder(t, "calico.conf", `{"name": "calico", "type": "calico"}`)}
+	d, err := network(m, wantedAnyForm("calico"))
+	checkError(t, err)
+	checkEqual(t, d.Origin, "file "+filepath.Join(m.ConfDir, "calico.conf"))
+	t.Run("yet it is named when the network is nowhere", func(t *testing.T) {
+		_, err := network(m, wantedAnyForm("nobody"))
+		checkError(t, err, `"nobody"`, m.ConfDir, filepath.Join(m.Dir, "a.yaml"))
+	})
+}
+
+func TestABrokenNetworkFileIsNamedBesideWhatWasLookedFor(t *testing.T) {
+	m := &kube.Manifests{Dir: folder(t, "nad.yaml", nadBare), ConfDir: folder(t, "a.conf", "{")}
+	t.Run("a NAD without config", func(t *testing.T) {
+		_, err := network(m, wantedNAD("shop", "bare"))
+		checkError(t, err, "NetworkAttachmentDefinition shop/bare", filepath.Join(m.ConfDir, "a.conf"))
+	})
+	t.Run("a network of the configuration", func(t *testing.T) {
+		_, err := network(m, wantedAnyForm("calico"))
+		checkError(t, err, `"calico"`, filepath.Join(m.ConfDir, "a.conf"))
+	})
+}
+
+func TestANADThatIsMissingIsNamedBesideABrokenManifest(t *testing.T) {
+	m := &kube.Manifests{Dir: folder(t, "a.yaml", broken)}
+	_, err := network(m, wantedNAD("shop", "fast"))
+	checkError(t, err, "NetworkAttachmentDefinition shop/fast", filepath.Join(m.Dir, "a.yaml"))
 }

@@ -2,6 +2,8 @@ package kube
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -40,8 +42,15 @@ func (m *Manifests) StatusPlace(pod *conf.Pod) string {
 	if pod.Namespace != "default" {
 		name = pod.Namespace + "_" + name // no name of Kubernetes has '_'
 	}
+	if len(name) > maxFileName {
+		sum := sha256.Sum256([]byte(name))
+		name = name[:maxFileName-64] + "-" + hex.EncodeToString(sum[:12]) + statusEnd
+	}
 	return filepath.Join(m.Dir, name)
 }
+
+// maxFileName is NAME_MAX of Linux' file systems, in bytes.
+const maxFileName = 255
 
 // Publish writes the status file in one atomic step.
 func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error {

@@ -120,3 +120,12 @@ func TestRetract(t *testing.T) {
 		checkEqual(t, contents(t, m.Dir), []string{})
 	})
 }
+
+func TestThePodWithTheLongestNameHasAStatus(t *testing.T) { // a file name has at most 255 bytes
+	m := &kube.Manifests{Dir: folder(t)}
+	pod := &conf.Pod{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("p", 253)}
+	publish(t, m, pod, "c1", "x")
+	other := &conf.Pod{Namespace: pod.Namespace, Name: pod.Name[:252] + "q"}
+	publish(t, m, other, "c2", "x")
+	checkEqual(t, len(contents(t, m.Dir)), 2)
+}

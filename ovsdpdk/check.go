@@ -13,8 +13,9 @@ import (
 )
 
 // survey reads whether the vswitch will do: DPDK is initialised, the bridge is
-// there and is a netdev bridge, and (with s) nothing of the same name is.
-func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
+// there and is a netdev bridge, and (with s) nothing of the same name or with
+// the same socket is. What shares the folder already knows its past.
+func (d *Delegate) survey(ctx context.Context, c *Config, owner string, s *state) error {
 	ops := []ovsdb.Operation{
 		selectRows("Open_vSwitch", anyRow(), "dpdk_initialized"),
 		selectRows("Bridge", equal("name", c.Bridge), "datapath_type"),
@@ -22,7 +23,9 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	if s != nil {
 		ops = append(ops,
 			selectRows("Interface", equal("name", s.Port), "name", "error"),
-			selectRows("Interface", includes("options", socketOption(s.Socket)), "name", "external_ids"))
+			selectRows("Interface", includes("options", socketOption(s.Socket)), "name", "external_ids"),
+			selectRows("Interface", includes("external_ids", socketMark(s)), "name", "external_ids"),
+			selectRows("Interface", includes("external_ids", ownerMark(owner)), "external_ids"))
 	}
 	found, err := d.db.transact(ctx, c.OVSDB, ops...)
 	if err != nil {
@@ -33,9 +36,9 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	}
 	switch rows := found[1].Rows; {
 	case len(rows) == 0 && !c.CreateBridge:
-		return fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", "bridge", c.OVSDB, c.Bridge)
+		return fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", c.key("bridge"), c.OVSDB, c.Bridge)
 	case len(rows) > 0 && text(rows[0], "datapath_type") != datapath:
-		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", "bridge", c.Bridge, text(rows[0], "datapath_type"))
+		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", c.key("bridge"), c.Bridge, text(rows[0], "datapath_type"))
 	}
 	if s == nil {
 		return nil
@@ -43,9 +46,10 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	if rows := found[2].Rows; len(rows) > 0 {
 		return fmt.Errorf("OVS has an interface %s already, and it is not known as this attachment's%s: remove it with ovs-vsctl del-port %s", s.Port, inError(rows[0]), s.Port)
 	}
-	if rows := found[3].Rows; len(rows) > 0 {
-		return socketTaken(s, rows[0])
+	if rows := append(found[3].Rows, found[4].Rows...); len(rows) > 0 {
+		return socketTaken(c, s, rows[0])
 	}
+	s.inherit(states(found[5].Rows))
 	return nil
 }
 
@@ -56,12 +60,12 @@ func inError(row ovsdb.Row) string {
 	return ""
 }
 
-func socketTaken(s *state, row ovsdb.Row) error {
+func socketTaken(c *Config, s *state, row ovsdb.Row) error {
 	whose := ""
 	if pod := strMap(row, "external_ids")[markPod]; pod != "" {
 		whose = " of pod " + pod
 	}
-	return fmt.Errorf("socket %s is used by interface %s%s: choose another \"socketFile\", or none", s.Socket, text(row, "name"), whose)
+	return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.place(s.File), text(row, "name"), whose, c.key("vhost.socketFile"))
 }
 
 // compare holds the rows against what insert made.

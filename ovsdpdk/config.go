@@ -20,7 +20,6 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -53,7 +52,16 @@ type Config struct {
 	LogLevel string `json:"logLevel"` // likewise
 
 	asked     asked
-	userspace *userspaceConfig // when that is how it was written
+	userspace *userspaceConfig  // when that is how it was written
+	names     map[string]string // what it calls the keys, where that differs
+}
+
+// key is a key as the user has written it.
+func (c *Config) key(name string) string {
+	if other, ok := c.names[name]; ok {
+		return other
+	}
+	return name
 }
 
 // asked is what the runtime and the pod put into any configuration; the rest
@@ -88,31 +96,46 @@ func (t *Trunks) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &items); err != nil {
 		return errors.New(`key "trunk": want a list of VLANs`)
 	}
-	ids := []int{}
+	if items == nil { // null
+		*t = nil
+		return nil
+	}
+	var wanted [maxVLAN + 1]bool
 	for _, item := range items {
-		var id int
-		if json.Unmarshal(item, &id) == nil {
-			ids = append(ids, id)
-			continue
+		first, last, ok := vlanRange(item)
+		if !ok {
+			return fmt.Errorf("key \"trunk\": %.60s: want a VLAN, {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN} within 0 to %d", item, maxVLAN)
 		}
-		var r struct{ ID, MinID, MaxID *int }
-		if err := json.Unmarshal(item, &r); err != nil {
-			return fmt.Errorf("key \"trunk\": %.60s: want a VLAN, {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN}", item)
-		}
-		switch {
-		case r.ID != nil && r.MinID == nil && r.MaxID == nil:
-			ids = append(ids, *r.ID)
-		case r.ID == nil && r.MinID != nil && r.MaxID != nil && 0 <= *r.MinID && *r.MinID <= *r.MaxID && *r.MaxID <= maxVLAN:
-			for id := *r.MinID; id <= *r.MaxID; id++ {
-				ids = append(ids, id)
-			}
-		default:
-			return fmt.Errorf("key \"trunk\": %.60s: want {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN} within 0 to %d", item, maxVLAN)
+		for id := first; id <= last; id++ {
+			wanted[id] = true
 		}
 	}
-	slices.Sort(ids)
-	*t = slices.Compact(ids)
+	ids := Trunks{}
+	for id, on := range wanted {
+		if on {
+			ids = append(ids, id)
+		}
+	}
+	*t = ids
 	return nil
+}
+
+func vlanRange(item json.RawMessage) (first, last int, ok bool) {
+	var id *int
+	var r struct{ ID, MinID, MaxID *int }
+	switch {
+	case json.Unmarshal(item, &id) == nil && id != nil:
+		first, last = *id, *id
+	case json.Unmarshal(item, &r) != nil:
+		return 0, 0, false
+	case r.ID != nil && r.MinID == nil && r.MaxID == nil:
+		first, last = *r.ID, *r.ID
+	case r.ID == nil && r.MinID != nil && r.MaxID != nil:
+		first, last = *r.MinID, *r.MaxID
+	default:
+		return 0, 0, false
+	}
+	return first, last, 0 <= first && first <= last && last <= maxVLAN
 }
 
 const (
@@ -153,7 +176,7 @@ func parse(network string, data []byte) (*Config, []string, error) {
 func (c *Config) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+		errs = append(errs, fmt.Errorf("key %q: %s", c.key(key), fmt.Sprintf(format, args...)))
 	}
 	if c.OVSDB == "" {
 		c.OVSDB = defaultOVSDB
@@ -186,11 +209,6 @@ func (c *Config) check() error {
 	}
 	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > maxVLAN) {
 		bad("vlan", "%d, want 0 to %d", *c.VLAN, maxVLAN)
-	}
-	for _, id := range c.Trunk {
-		if id < 0 || id > maxVLAN {
-			bad("trunk", "%d, want 0 to %d", id, maxVLAN)
-		}
 	}
 	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		bad("mtu", "%d, want %d to %d", c.MTU, minMTU, maxMTU)

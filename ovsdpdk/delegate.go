@@ -55,10 +55,23 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 	for _, w := range warnings {
 		d.log.Warn(w)
 	}
+	s, err := decide(c, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.survey(ctx, c, a.Owner, s); err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+// decide chooses names and paths. It looks at the folder's place, nothing else.
+func decide(c *Config, a conf.Attachment) (*state, error) {
 	s := &state{OVSDB: c.OVSDB, Bridge: c.Bridge, Port: portName(a), Mode: c.Vhost.Mode, File: c.Vhost.SocketFile}
 	if s.File == "" {
 		s.File = short(a.Sandbox) + "-" + a.IfName
 	}
+	var err error
 	if s.folder, err = chooseFolder(c, a, s.File, s.Port); err != nil {
 		return nil, err
 	}
@@ -66,10 +79,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 	if c.userspace != nil {
 		s.Config = configurationFile(a)
 	}
-	if err := d.survey(ctx, c, s); err != nil {
-		return nil, err
-	}
-	return json.Marshal(s)
+	return s, nil
 }
 
 // Add makes the folder ready for the socket. The port comes with Settle.
@@ -78,7 +88,7 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	s, err := decodeState(raw)
+	s, err := decodeState(raw, a.Sandbox)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +148,7 @@ func (d *Delegate) Settle(ctx context.Context, all []conf.Prepared) error {
 		if err != nil {
 			return err
 		}
-		s, err := decodeState(p.State)
+		s, err := decodeState(p.State, p.Sandbox)
 		if err != nil {
 			return err
 		}
@@ -196,7 +206,7 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 	if err != nil {
 		return err
 	}
-	s, err := decodeState(raw)
+	s, err := decodeState(raw, a.Sandbox)
 	if err != nil {
 		return err
 	}
@@ -206,20 +216,27 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 // Del removes the port, the bridge if plexus made it and this was its last
 // port, and the files. Without state it goes by the marks on the rows.
 func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
-	if raw == nil {
-		c, _, err := d.parse(a.Network, a.Conf)
+	m := marks{a.Owner, a.Sandbox, a.IfName}
+	if raw != nil {
+		s, err := decodeState(raw, a.Sandbox)
 		if err != nil {
-			return nil // Add refuses it, so it never was
+			return err
 		}
-		return d.sweepAt(ctx, c.OVSDB, a.Owner, func(sandbox, ifName string) bool {
-			return sandbox != a.Sandbox || ifName != a.IfName
-		})
+		return d.remove(ctx, m, s)
 	}
-	s, err := decodeState(raw)
+	c, _, err := d.parse(a.Network, a.Conf)
+	if err != nil {
+		return nil // Add refuses it, so it never was
+	}
+	err = d.sweepAt(ctx, c.OVSDB, a.Owner, func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName })
 	if err != nil {
 		return err
 	}
-	return d.remove(ctx, marks{a.Owner, a.Sandbox, a.IfName}, s)
+	s, err := decide(c, a) // there may be a folder, and no rows yet
+	if err != nil {
+		return nil // likewise
+	}
+	return d.remove(ctx, m, s)
 }
 
 func (d *Delegate) remove(ctx context.Context, m marks, s *state) error {
@@ -248,7 +265,7 @@ func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	return d.survey(ctx, c, nil)
+	return d.survey(ctx, c, "", nil)
 }
 
 // Describe gives the device-info of the attachment and, for userspace-cni's
@@ -259,7 +276,7 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	if err != nil {
 		return conf.Description{}, err
 	}
-	s, err := decodeState(raw)
+	s, err := decodeState(raw, a.Sandbox)
 	if err != nil {
 		return conf.Description{}, err
 	}
@@ -282,13 +299,16 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	return said, nil
 }
 
-func decodeState(raw json.RawMessage) (*state, error) {
+// decodeState reads a recorded state and refuses one that could not be that of
+// the sandbox: it may come from the rows, and says what is removed.
+func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
 	s := &state{}
 	if err := json.Unmarshal(raw, s); err != nil {
 		return nil, fmt.Errorf("recorded state: %w", err)
 	}
-	if s.Port == "" || s.OVSDB == "" || checkFileName(s.File) != nil || checkFileName(s.Config) != nil {
-		return nil, fmt.Errorf("recorded state is incomplete: %.200s", raw)
+	config := s.Config == "" || strings.HasPrefix(s.Config, configurationPrefix) && checkFileName(s.Config) == nil
+	if s.Port == "" || s.OVSDB == "" || s.File == "" || checkFileName(s.File) != nil || !config || !s.folder.valid(sandbox, s.Port) {
+		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
 	}
 	return s, nil
 }

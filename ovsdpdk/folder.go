@@ -22,10 +22,10 @@ type folder struct {
 	Own  bool   `json:"own,omitempty"`  // this sandbox's own, below socketDir: made and removed by plexus
 	Made bool   `json:"made,omitempty"` // a volume's folder that was not there: made by plexus, removed when empty
 	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
-	// GID is the group that the folder gets, -1 for none; Mode the permissions
+	// GID is the group that the folder gets, -1 for none; Perm the permissions
 	// of an own folder.
 	GID  int         `json:"gid"`
-	Mode fs.FileMode `json:"mode"`
+	Perm fs.FileMode `json:"perm"`
 	// Was is the group of a folder that is not our own, to be restored.
 	Was *int `json:"was,omitempty"`
 }
@@ -33,7 +33,7 @@ type folder struct {
 // chooseFolder picks the pod's volume shared-dir, else a folder of the sandbox
 // below socketDir, and a short link when the socket's path would not fit.
 func chooseFolder(c *Config, a conf.Attachment, file, unique string) (folder, error) {
-	f := folder{GID: -1, Mode: 0o750}
+	f := folder{GID: -1, Perm: 0o750}
 	if dir := a.Pod.HostDir(conf.SharedDir); dir != "" {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
 			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, dir)
@@ -45,27 +45,52 @@ func chooseFolder(c *Config, a conf.Attachment, file, unique string) (folder, er
 	if c.Vhost.Group != "" {
 		g, err := user.LookupGroup(c.Vhost.Group)
 		if err != nil {
-			return f, fmt.Errorf("key %q: %w", "vhost.group", err)
+			return f, fmt.Errorf("key %q: %w", c.key("vhost.group"), err)
 		}
 		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
-			return f, fmt.Errorf("key %q: %w", "vhost.group", err)
+			return f, fmt.Errorf("key %q: %w", c.key("vhost.group"), err)
 		}
-		f.Mode = 0o770
+		f.Perm = 0o770
 	}
 	if p := c.Vhost.Permissions; p != "" {
 		mode, err := strconv.ParseUint(p, 8, 32)
 		if err != nil {
 			return f, fmt.Errorf("key %q: %w", "vhost.permissions", err)
 		}
-		f.Mode = fs.FileMode(mode)
+		f.Perm = fs.FileMode(mode)
 	}
 	if len(filepath.Join(f.Dir, file)) > maxSocketPath {
 		f.Link = filepath.Join(shortLinkDir, unique)
 		if path := filepath.Join(f.Link, file); len(path) > maxSocketPath {
-			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten \"socketFile\"", path, len(path), maxSocketPath)
+			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), maxSocketPath, c.key("vhost.socketFile"))
 		}
 	}
 	return f, f.look()
+}
+
+// place is where the socket really is, whatever short link leads there.
+func (f *folder) place(file string) string { return filepath.Join(f.Dir, file) }
+
+// valid refuses a recorded folder that plexus would not have chosen for the
+// sandbox: files in it are removed, an own one with all that it holds.
+func (f *folder) valid(sandbox, unique string) bool {
+	return filepath.IsAbs(f.Dir) && filepath.Clean(f.Dir) == f.Dir && f.Dir != "/" &&
+		(!f.Own || filepath.Base(f.Dir) == short(sandbox)) &&
+		(f.Link == "" || f.Link == filepath.Join(shortLinkDir, unique))
+}
+
+// inherit takes over what the attachments that share the folder know of its
+// past: the last of them restores it.
+func (f *folder) inherit(others []*state) {
+	for _, other := range others {
+		if other.Dir != f.Dir {
+			continue
+		}
+		f.Made = f.Made || other.Made
+		if other.Was != nil {
+			f.Was = other.Was
+		}
+	}
 }
 
 // look reads what is at the folder's place now.
@@ -102,7 +127,7 @@ func onlyOurs(dir string) error {
 		return fmt.Errorf("socket folder: %w", err)
 	}
 	for _, e := range entries {
-		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), "configData-") {
+		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), configurationPrefix) {
 			return fmt.Errorf("socket folder %s exists and holds other things, %q for one: name another socketDir", dir, e.Name())
 		}
 	}
@@ -122,14 +147,14 @@ func (f *folder) make() error {
 	if err := os.MkdirAll(filepath.Dir(f.Dir), 0o755); err != nil {
 		return fmt.Errorf("socket folder: %w", err)
 	}
-	err := os.Mkdir(f.Dir, f.Mode)
+	err := os.Mkdir(f.Dir, f.Perm)
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("socket folder: %w", err)
 	}
 	err = f.within(func(dir *os.Root) error {
 		if made || f.Own {
-			if err := dir.Chmod(".", f.Mode); err != nil {
+			if err := dir.Chmod(".", f.Perm); err != nil {
 				return err
 			}
 		}
@@ -232,43 +257,52 @@ func (f *folder) check(mode, file string) error {
 	return err
 }
 
-// clear removes the socket and the configuration file. The folder goes too
-// when it is the sandbox's own and others, ports of the sandbox that remain,
-// have no socket in it. A volume gets its group back.
-func (f *folder) clear(others []string, file, config string) error {
+// clear removes the socket and the configuration file. What belongs to others,
+// attachments that remain, stays: their socket, the group and the folder that
+// they share. With the last one a volume gets its group back, and a folder that
+// plexus made goes.
+func (f *folder) clear(others []*state, file, config string) error {
 	if f.Link != "" {
 		if err := os.Remove(f.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("short link: %w", err)
 		}
 	}
+	shared, taken := false, false
+	for _, other := range others {
+		shared = shared || other.Dir == f.Dir
+		taken = taken || other.place(other.File) == f.place(file)
+	}
 	err := f.within(func(dir *os.Root) error {
-		if f.Was != nil {
+		if f.Was != nil && !shared {
 			if err := dir.Chown(".", -1, *f.Was); err != nil {
 				return err
 			}
 		}
-		if err := removeSocket(dir, file); err != nil || config == "" {
-			return err
+		if config != "" {
+			if err := dir.RemoveAll(config); err != nil {
+				return err
+			}
 		}
-		return removeFile(dir, config)
+		if taken {
+			return nil
+		}
+		return removeSocket(dir, file)
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
 	}
-	for _, path := range others {
-		if strings.HasPrefix(path, f.Dir+"/") {
-			return nil
+	switch {
+	case shared:
+	case f.Own:
+		err = os.RemoveAll(f.Dir)
+	case f.Made:
+		if err = os.Remove(f.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+			err = nil // what the pod has put there is the pod's
 		}
+	default:
+		err = nil
 	}
-	if f.Made {
-		if err := os.Remove(f.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
-			return fmt.Errorf("socket folder: %w", err)
-		}
-	}
-	if !f.Own {
-		return nil
-	}
-	if err := os.RemoveAll(f.Dir); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("socket folder: %w", err)
 	}
 	return nil

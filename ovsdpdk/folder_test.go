@@ -95,11 +95,11 @@ func TestChooseFolder(t *testing.T) {
 		pod   *conf.Pod
 		want  folder
 	}{
-		{"the sandbox's own", Vhost{SocketDir: dir}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Mode: 0o750}},
-		{"with a group", Vhost{SocketDir: dir, Group: group}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Mode: 0o770}},
-		{"with permissions", Vhost{SocketDir: dir, Group: group, Permissions: "0711"}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Mode: 0o711}},
-		{"the pod's volume", Vhost{SocketDir: dir}, podWith(dir + "/volume/"), folder{Dir: dir + "/volume", Made: true, GID: -1, Mode: 0o750}},
-		{"another volume alone", Vhost{SocketDir: dir}, &conf.Pod{Volumes: []conf.Volume{{Name: "data", HostPath: "/x"}}}, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Mode: 0o750}},
+		{"the sandbox's own", Vhost{SocketDir: dir}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Perm: 0o750}},
+		{"with a group", Vhost{SocketDir: dir, Group: group}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Perm: 0o770}},
+		{"with permissions", Vhost{SocketDir: dir, Group: group, Permissions: "0711"}, nil, folder{Dir: dir + "/0123456789ab", Own: true, GID: gid, Perm: 0o711}},
+		{"the pod's volume", Vhost{SocketDir: dir}, podWith(dir + "/volume/"), folder{Dir: dir + "/volume", Made: true, GID: -1, Perm: 0o750}},
+		{"another volume alone", Vhost{SocketDir: dir}, &conf.Pod{Volumes: []conf.Volume{{Name: "data", HostPath: "/x"}}}, folder{Dir: dir + "/0123456789ab", Own: true, GID: -1, Perm: 0o750}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := chooseFolder(&Config{Vhost: c.vhost}, conf.Attachment{Sandbox: sandbox, Pod: c.pod}, "sock", "vhu1")
@@ -189,7 +189,7 @@ func TestShortLink(t *testing.T) {
 func TestOwnFolder(t *testing.T) {
 	group, gid := anyGroup(t)
 	base := tempDir(t)
-	f := folder{Dir: base + "/vhost/sandbox", Own: true, GID: gid, Mode: 0o770}
+	f := folder{Dir: base + "/vhost/sandbox", Own: true, GID: gid, Perm: 0o770}
 	if err := f.make(); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestMissingVolume(t *testing.T) {
 }
 
 func TestFolderCheck(t *testing.T) {
-	f := folder{Dir: tempDir(t) + "/own", Own: true, GID: -1, Mode: 0o750}
+	f := folder{Dir: tempDir(t) + "/own", Own: true, GID: -1, Perm: 0o750}
 	wantError(t, f.check(modeClient, "sock"), f.Dir, "gone")
 	if err := f.make(); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,15 @@ const (
 // databases are the connections to OVSDB servers, by address.
 type databases struct {
 	mu    sync.Mutex
-	known map[string]client.Client
+	known map[string]*database
+}
+
+// database is the connection to one server. Requests share it; whoever finds it
+// gone makes it anew, and keeps only requests to the same server waiting.
+type database struct {
+	address string
+	mu      sync.Mutex
+	client  client.Client
 }
 
 // root has the one column that libovsdb needs to accept a model. Rows are read
@@ -34,36 +42,52 @@ type root struct {
 	UUID string `ovsdb:"_uuid"`
 }
 
-func (d *databases) get(ctx context.Context, address string) (client.Client, error) {
+func (d *databases) at(address string) *database {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c := d.known[address]; c != nil {
-		if c.Connected() {
-			return c, nil
+	if d.known[address] == nil {
+		if d.known == nil {
+			d.known = map[string]*database{}
 		}
-		c.Close()
-		delete(d.known, address)
+		d.known[address] = &database{address: address}
+	}
+	return d.known[address]
+}
+
+func (d *database) connect(ctx context.Context) (client.Client, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.client != nil && d.client.Connected() {
+		return d.client, nil
 	}
 	dbModel, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{"Open_vSwitch": &root{}})
 	if err != nil {
 		return nil, err
 	}
 	quiet := logr.Discard()
-	c, err := client.NewOVSDBClient(dbModel, client.WithEndpoint(address), client.WithLogger(&quiet))
+	c, err := client.NewOVSDBClient(dbModel, client.WithEndpoint(d.address), client.WithLogger(&quiet))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := c.Connect(ctx); err != nil {
-		c.Close()
-		return nil, &unreachable{address, err}
+		go c.Close()
+		return nil, &unreachable{d.address, err}
 	}
-	if d.known == nil {
-		d.known = map[string]client.Client{}
-	}
-	d.known[address] = c
+	d.client = c
 	return c, nil
+}
+
+// forget makes the next request connect anew. Requests under way on the
+// connection end by themselves; Close waits for them, so nobody waits for it.
+func (d *database) forget(c client.Client) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.client == c {
+		d.client = nil
+		go c.Close()
+	}
 }
 
 // unreachable is an OVSDB server that does not answer.
@@ -87,22 +111,20 @@ func (d *databases) transact(ctx context.Context, address string, ops ...ovsdb.O
 }
 
 func (d *databases) transactWithin(ctx context.Context, limit time.Duration, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
-	c, err := d.get(ctx, address)
-	if err != nil {
-		return nil, err
-	}
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	results, err := c.Transact(bounded, ops...)
-	if err != nil {
-		d.drop(address, c)
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer within %s", limit)
-		}
-		return nil, &unreachable{address, err}
+	results, err := d.at(address).transact(bounded, ops)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("OVSDB at %s: %w", address, ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, &unreachable{address, fmt.Errorf("no answer within %s", limit)}
+	default:
+		return nil, err
 	}
 	if _, err := ovsdb.CheckOperationResults(results, ops); err != nil {
-		return results, explain(ops, results, err)
+		return results, explain(address, ops, results, err)
 	}
 	if len(results) < len(ops) {
 		return results, fmt.Errorf("OVSDB at %s answered %d of %d operations", address, len(results), len(ops))
@@ -110,13 +132,27 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	return results, nil
 }
 
-// drop closes a connection that failed, so that the next use makes a new one.
-func (d *databases) drop(address string, c client.Client) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c.Close()
-	if d.known[address] == c {
-		delete(d.known, address)
+func (d *database) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+	for again := false; ; again = true {
+		c, err := d.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		results, err := c.Transact(ctx, ops...)
+		switch {
+		case err == nil:
+			return results, nil
+		case errors.Is(err, context.Canceled):
+			return nil, err // the connection is as good as before
+		case errors.Is(err, client.ErrNotConnected) && !again:
+			d.forget(c) // it went unnoticed; nothing was sent
+			continue
+		}
+		d.forget(c)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			err = &unreachable{d.address, err}
+		}
+		return nil, err
 	}
 }
 
@@ -140,7 +176,7 @@ func (e *operationError) Error() string {
 	return text
 }
 
-func explain(ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) error {
+func explain(address string, ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) error {
 	for i, r := range results {
 		if r.Error == "" {
 			continue
@@ -151,7 +187,7 @@ func explain(ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) 
 		}
 		return e
 	}
-	return err
+	return fmt.Errorf("OVSDB at %s: %w", address, err)
 }
 
 // refusedWith returns the operation that failed with an answer, nil when the

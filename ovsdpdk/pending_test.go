@@ -13,6 +13,8 @@ import (
 	"github.com/plexus-cni/plexus/e2e/node"
 )
 
+// The tests of the files pending_*.go say what has to be and is not yet.
+
 // Without state DEL finds the folder of an attachment that has no rows: none
 // yet, or none any more.
 func TestEveryTransactFailsOrphans(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	markIfName  = "plexus-ifname"
 	markPod     = "plexus-pod"     // namespace/name, for people
 	markNetwork = "plexus-network" // for people
+	markSocket  = "plexus-socket"  // where the socket really is; nobody else may have it
 	markState   = "plexus-state"   // state, for when the journal is lost
 )
 
@@ -48,6 +49,7 @@ const tries = 20
 // transaction that fails when a bridge is not as needed or another interface
 // has a socket.
 func (d *Delegate) insert(ctx context.Context, address string, ports []*port) error {
+	var refused error // a name was taken
 	for range tries {
 		found, err := d.db.transact(ctx, address, selectRows("Bridge", anyRow(), "name"))
 		if err != nil {
@@ -68,8 +70,9 @@ func (d *Delegate) insert(ctx context.Context, address string, ports []*port) er
 			continue // it went, or changed, between the two transactions
 		case missed != nil:
 			return d.whoHasSocket(ctx, sockets[missed.at])
-		case refusedWith(err, answerConstraint) != nil && len(there) < len(bridgesOf(ports)):
-			continue // somebody made a bridge meanwhile
+		case refusedWith(err, answerConstraint) != nil && refused == nil:
+			refused = err // somebody has made a bridge meanwhile, perhaps
+			continue
 		case err != nil:
 			return fmt.Errorf("insert ports: %w", err)
 		}
@@ -101,9 +104,12 @@ func insertion(ports []*port, there map[string]bool) (ops []ovsdb.Operation, soc
 		ops = append(ops, portRows(p, fmt.Sprint(i))...)
 	}
 	for i, p := range ports {
-		if p.Mode == modeClient { // nobody else may have the socket
+		own := ovsdb.Row{"name": p.Port}
+		sockets[len(ops)] = ports[i]
+		ops = append(ops, must("Interface", includes("external_ids", socketMark(p.state)), own))
+		if p.Mode == modeClient { // one that is not of plexus has no mark
 			sockets[len(ops)] = ports[i]
-			ops = append(ops, must("Interface", includes("options", socketOption(p.Socket)), ovsdb.Row{"name": p.Port}))
+			ops = append(ops, must("Interface", includes("options", socketOption(p.Socket)), own))
 		}
 	}
 	for _, bridge := range bridgesOf(ports) {
@@ -138,17 +144,28 @@ func (d *Delegate) whoHasSocket(ctx context.Context, p *port) error {
 	if p == nil {
 		return errors.New("insert ports: a socket is used by another interface")
 	}
-	found, err := d.db.transact(ctx, p.OVSDB, selectRows("Interface", includes("options", socketOption(p.Socket)), "name", "external_ids"))
+	found, err := d.db.transact(ctx, p.OVSDB,
+		selectRows("Interface", includes("options", socketOption(p.Socket)), "name", "external_ids"),
+		selectRows("Interface", includes("external_ids", socketMark(p.state)), "name", "external_ids"))
 	if err != nil {
 		return err
 	}
-	if len(found[0].Rows) == 0 {
-		return fmt.Errorf("%s (network %s): socket %s is asked for twice, or was used by another interface just now", p.IfName, p.Network, p.Socket)
+	rows := append(found[0].Rows, found[1].Rows...)
+	if len(rows) == 0 {
+		return fmt.Errorf("%s (network %s): socket %s is asked for twice, or was used by another interface just now", p.IfName, p.Network, p.place(p.File))
 	}
-	return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, socketTaken(p.state, found[0].Rows[0]))
+	return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, socketTaken(p.config, p.state, rows[0]))
 }
 
 func named(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
+
+// socketMark is the mark of the socket's real place, ownerMark that of the
+// plexus whose rows they are.
+func socketMark(s *state) ovsdb.OvsMap {
+	return stringMap(map[string]string{markSocket: s.place(s.File)})
+}
+
+func ownerMark(owner string) ovsdb.OvsMap { return stringMap(map[string]string{markOwner: owner}) }
 
 func socketOption(path string) ovsdb.OvsMap {
 	return stringMap(map[string]string{"vhost-server-path": path})
@@ -165,7 +182,7 @@ func portRows(p *port, suffix string) []ovsdb.Operation {
 			all[markPod] = p.Pod.String()
 		}
 	}
-	own[markState] = string(p.raw)
+	own[markSocket], own[markState] = p.place(p.File), string(p.raw)
 	if mac := c.mac(); mac != "" {
 		own["attached-mac"] = mac // OVS Integration Guide
 	}
@@ -193,7 +210,7 @@ func portRows(p *port, suffix string) []ovsdb.Operation {
 
 // bridgeRows are the operations that make a bridge of ours around ports.
 func bridgeRows(bridge, suffix, owner string, members []ovsdb.UUID) []ovsdb.Operation {
-	mark := stringMap(map[string]string{markOwner: owner})
+	mark := ownerMark(owner)
 	iface, local, id := named("localiface"+suffix), named("localport"+suffix), named("bridge"+suffix)
 	return []ovsdb.Operation{
 		{Op: ovsdb.OperationInsert, Table: "Interface", UUIDName: iface.GoUUID, Row: ovsdb.Row{"name": bridge, "type": "internal", "external_ids": mark}},

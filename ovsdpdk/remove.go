@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,51 +15,67 @@ import (
 )
 
 // delete removes the port, and with it its bridge when that is ours and has no
-// other. It returns the socket paths of the sandbox's ports that remain.
-func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []string, err error) {
+// other. It returns our other attachments at this OVSDB.
+func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*state, err error) {
 	for range tries {
 		found, err := d.db.transact(ctx, s.OVSDB,
 			selectRows("Interface", equal("name", s.Port), "external_ids"),
 			selectRows("Port", equal("name", s.Port), "_uuid"),
 			selectRows("Bridge", anyRow(), "_uuid", "name", "ports", "external_ids"),
-			selectRows("Interface", includes("external_ids", stringMap(map[string]string{markOwner: m.owner, markSandbox: m.sandbox})), "name", "external_ids"))
+			selectRows("Port", includes("external_ids", ownerMark(m.owner)), "_uuid", "name"),
+			selectRows("Interface", includes("external_ids", ownerMark(m.owner)), "name", "external_ids"))
 		if err != nil {
 			return nil, err
 		}
-		others = nil
-		for _, row := range found[3].Rows {
-			var other state
-			if text(row, "name") != s.Port && json.Unmarshal([]byte(strMap(row, "external_ids")[markState]), &other) == nil {
-				others = append(others, filepath.Join(other.Dir, other.File))
-			}
-		}
+		others = slices.DeleteFunc(states(found[4].Rows), func(other *state) bool { return other.Port == s.Port })
 		ours := len(found[0].Rows) > 0 && m.on(found[0].Rows[0])
 		if len(found[0].Rows) > 0 && !ours {
 			d.log.Warn("an interface of that name is not ours; it is left alone", "interface", s.Port, "sandbox", m.sandbox)
 		}
-		ops := removal(s, m.owner, ours, found[1].Rows, found[2].Rows)
+		ops := removal(s, m.owner, ours, found[1].Rows, found[2].Rows, localPorts(found[2].Rows, found[3].Rows))
 		if len(ops) == 0 {
 			return others, nil
 		}
 		results, err := d.db.transact(ctx, s.OVSDB, ops...)
-		if refusedWith(err, answerTimedOut) != nil {
-			continue // the bridge changed between the two transactions
-		}
-		if err != nil {
+		if err != nil && refusedWith(err, answerTimedOut) == nil {
 			return nil, fmt.Errorf("delete port %s: %w", s.Port, err)
 		}
-		if last := results[len(ops)-1]; ops[len(ops)-1].Op == ovsdb.OperationSelect && len(last.Rows) > 0 {
-			d.awaitConfig(ctx, s.OVSDB, last.Rows[0])
+		if last := len(ops) - 1; err == nil && ops[last].Op == ovsdb.OperationSelect && len(results[last].Rows) > 0 {
+			d.awaitConfig(ctx, s.OVSDB, results[last].Rows[0])
 		}
-		return others, nil
+		// Once more: the bridge may have changed between the two transactions,
+		// or its other port may have left at the same time as this one.
 	}
 	return nil, fmt.Errorf("delete port %s: its bridge changed %d times meanwhile", s.Port, tries)
 }
 
+// states are those recorded in rows of interfaces, readable ones.
+func states(rows []ovsdb.Row) []*state {
+	var all []*state
+	for _, row := range rows {
+		ids := strMap(row, "external_ids")
+		if s, err := decodeState(json.RawMessage(ids[markState]), ids[markSandbox]); err == nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// localPorts are the ports that plexus made for bridges themselves.
+func localPorts(bridges, ports []ovsdb.Row) []ovsdb.UUID {
+	var all []ovsdb.UUID
+	for _, p := range ports {
+		if slices.ContainsFunc(bridges, func(b ovsdb.Row) bool { return text(b, "name") == text(p, "name") }) {
+			all = append(all, uuids(p, "_uuid")...)
+		}
+	}
+	return all
+}
+
 // removal decides which operations take the port away, if it is ours, and the
-// bridge, if that is ours and would be left with its local port alone. OVSDB
-// collects the rows that nothing refers to any more.
-func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row) []ovsdb.Operation {
+// bridge, if that is ours and would be left with its local port alone, or with
+// none. OVSDB collects the rows that nothing refers to any more.
+func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row, locals []ovsdb.UUID) []ovsdb.Operation {
 	var port []ovsdb.UUID
 	if ours && len(ports) > 0 {
 		port = uuids(ports[0], "_uuid")
@@ -69,13 +84,12 @@ func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row) []ov
 	for _, b := range bridges {
 		id, members := uuids(b, "_uuid"), uuids(b, "ports")
 		holds := len(port) == 1 && slices.Contains(members, port[0])
-		left := len(members)
-		if holds {
-			left--
-		}
+		used := slices.ContainsFunc(members, func(m ovsdb.UUID) bool {
+			return !slices.Contains(locals, m) && !(holds && m == port[0])
+		})
 		switch {
 		case len(id) != 1:
-		case left <= 1 && strMap(b, "external_ids")[markOwner] == owner && (holds || text(b, "name") == s.Bridge):
+		case !used && strMap(b, "external_ids")[markOwner] == owner && (holds || text(b, "name") == s.Bridge):
 			ops = append(ops,
 				must("Bridge", equal("_uuid", id[0]), ovsdb.Row{"ports": uuidSet(members...)}),
 				ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: anyRow(),
@@ -135,7 +149,7 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMe
 
 func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func(sandbox, ifName string) bool) error {
 	found, err := d.db.transact(ctx, address,
-		selectRows("Interface", includes("external_ids", stringMap(map[string]string{markOwner: owner})), "name", "external_ids"))
+		selectRows("Interface", includes("external_ids", ownerMark(owner)), "name", "external_ids"))
 	if err != nil {
 		return err
 	}
@@ -146,7 +160,7 @@ func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func
 		if m.sandbox == "" || keep(m.sandbox, m.ifName) {
 			continue
 		}
-		s, err := decodeState(json.RawMessage(ids[markState]))
+		s, err := decodeState(json.RawMessage(ids[markState]), m.sandbox)
 		if err == nil && s.Port != text(row, "name") {
 			err = fmt.Errorf("its state is about %s", s.Port)
 		}

@@ -49,7 +49,7 @@ func inWords(ops []ovsdb.Operation) string {
 // A port goes if it is ours. Its bridge goes too if that is ours and nothing
 // but its local port would be left in it.
 func TestRemoval(t *testing.T) {
-	const bridgeGone = "Open_vSwitch {00000000-0000-0000-0000-000000000000} delete [{br}]"
+	const bridgeGone = "Open_vSwitch {" + noUUID + "} delete [{br}]"
 	const portGone = "Bridge {br} delete [{p}]"
 	for _, c := range []struct {
 		name    string
@@ -76,7 +76,7 @@ func TestRemoval(t *testing.T) {
 		{"a row without an id", true, portP, []ovsdb.Row{{"name": "br"}}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, c.ours, c.ports, c.bridges)
+			ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, c.ours, c.ports, c.bridges, []ovsdb.UUID{id("local"), id("local2")})
 			if got := inWords(ops); got != c.want {
 				t.Errorf("does %q, want %q", got, c.want)
 			}
@@ -86,6 +86,9 @@ func TestRemoval(t *testing.T) {
 		})
 	}
 }
+
+// noUUID is in the condition that every row meets.
+const noUUID = "00000000-0000-0000-0000-000000000000"
 
 var portP = []ovsdb.Row{{"_uuid": id("p")}}
 
@@ -162,11 +165,15 @@ func TestInsertion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := inWords(ops), "Bridge br insert [{port0}]; Open_vSwitch {00000000-0000-0000-0000-000000000000} insert [{bridge7}]"; got != want {
-		t.Errorf("does %q, want %q", got, want)
+	guarded := false
+	for at, p := range sockets {
+		guarded = guarded || p == a
+		if ops[at].Op != ovsdb.OperationWait || ops[at].Table != "Interface" || ops[at].Rows[0]["name"] != p.Port {
+			t.Errorf("operation %d does not guard the socket of %s: %+v", at, p.Port, ops[at])
+		}
 	}
-	if len(sockets) != 1 || sockets[4] != a || ops[4].Op != ovsdb.OperationWait {
-		t.Errorf("the client's socket is guarded by %v", sockets)
+	if !guarded {
+		t.Error("nothing guards the client's socket")
 	}
 	names := map[string]bool{}
 	for _, op := range ops {
@@ -176,6 +183,10 @@ func TestInsertion(t *testing.T) {
 		names[op.UUIDName] = true
 	}
 	made := slices.IndexFunc(ops, func(op ovsdb.Operation) bool { return op.Op == ovsdb.OperationInsert && op.Table == "Bridge" })
+	want := fmt.Sprintf("Bridge br insert [{port0}]; Open_vSwitch {%s} insert [{%s}]", noUUID, ops[made].UUIDName)
+	if got := inWords(ops); got != want {
+		t.Errorf("does %q, want %q", got, want)
+	}
 	if row := ops[made].Row; row["name"] != "other" || row["datapath_type"] != "netdev" || strMap(row, "external_ids")[markOwner] != testOwner {
 		t.Errorf("the bridge that is made: %v", row)
 	}

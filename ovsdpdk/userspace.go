@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -100,6 +101,10 @@ func parseUserspace(network string, data []byte) (*Config, []string, error) {
 		Vhost:        Vhost{Mode: h.Vhost.Mode, SocketDir: u.SharedDir, SocketFile: h.Vhost.SocketFile, Group: h.Vhost.Group},
 		userspace:    u,
 	}
+	c.names = map[string]string{
+		"bridge": "host.bridge.bridgeName", "vlan": "host.bridge.vlanId", "vhost.mode": "host.vhost.mode",
+		"vhost.socketDir": "sharedDir", "vhost.socketFile": "host.vhost.socketfile", "vhost.group": "host.vhost.group",
+	}
 	if err := json.Unmarshal(data, &c.asked); err != nil {
 		return nil, nil, fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
 	}
@@ -124,11 +129,11 @@ func parseUserspace(network string, data []byte) (*Config, []string, error) {
 // configurationData is what the container reads, from an annotation or from
 // the file beside the socket.
 type configurationData struct {
-	ContainerID string           `json:"containerId"`
-	IfName      string           `json:"ifName"`
-	Name        string           `json:"name"`
-	Config      userspaceSide    `json:"config"`
-	IPResult    *types100.Result `json:"ipResult"`
+	ContainerID string        `json:"containerId"`
+	IfName      string        `json:"ifName"`
+	Name        string        `json:"name"`
+	Config      userspaceSide `json:"config"`
+	IPResult    types.Result  `json:"ipResult"` // of CNI 0.4.0, which readers of 1.0.0 read as well
 }
 
 // configuration fills the container's half from the host's where it is silent.
@@ -156,17 +161,23 @@ func (u *userspaceConfig) configuration(a conf.Attachment, s *state, ipam *types
 		}
 		result.Routes, result.DNS = ipam.Routes, ipam.DNS
 	}
-	return json.Marshal(configurationData{a.Sandbox, a.IfName, u.Name, side, result})
+	old, err := result.GetAsVersion("0.4.0")
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(configurationData{a.Sandbox, a.IfName, u.Name, side, old})
 }
 
 // configurationFile is the name of the file beside the socket.
 func configurationFile(a conf.Attachment) string {
-	return fmt.Sprintf("configData-%s-%s.json", short(a.Sandbox), a.IfName)
+	return fmt.Sprintf("%s%s-%s.json", configurationPrefix, short(a.Sandbox), a.IfName)
 }
+
+const configurationPrefix = "configData-"
 
 // writeConfiguration hands the container its configuration beside the socket.
 func writeConfiguration(dir *os.Root, name string, data []byte) error {
-	if err := removeFile(dir, name); err != nil {
+	if err := dir.RemoveAll(name); err != nil {
 		return err
 	}
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

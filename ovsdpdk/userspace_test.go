@@ -1,14 +1,10 @@
 package ovsdpdk
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -98,54 +94,6 @@ func TestParseUserspaceRefuses(t *testing.T) {
 	}
 }
 
-// golden is what userspace-cni writes for the same (its pkg/types,
-// ConfigurationData): the container's half, completed from the host's.
-const golden = `{
-	"containerId": "0123456789abcdef",
-	"ifName": "net1",
-	"name": "fast",
-	"config": {
-		"engine": "ovs-dpdk",
-		"iftype": "vhostuser",
-		"netType": "interface",
-		"memif": {},
-		"vhost": {
-			"mode": "server",
-			"socketfile": "0123456789ab-net1"
-		},
-		"bridge": {}
-	},
-	"ipResult": {
-		"cniVersion": "1.1.0",
-		"interfaces": [
-			{
-				"name": "net1",
-				"sandbox": "/run/netns/0123456789abcdef"
-			}
-		],
-		"ips": [
-			{
-				"address": "192.168.7.2/24"
-			}
-		],
-		"routes": [
-			{
-				"dst": "10.0.0.0/8",
-				"gw": "192.168.7.1"
-			}
-		]
-	}
-}`
-
-func indented(t testing.TB, data []byte) string {
-	t.Helper()
-	var out bytes.Buffer
-	if err := json.Indent(&out, data, "", "\t"); err != nil {
-		t.Fatalf("%v: %s", err, data)
-	}
-	return out.String()
-}
-
 // userspaceTrial is an attachment with addresses.
 func userspaceTrial(t *testing.T) *trial {
 	c := ways[2].begin(t)
@@ -154,22 +102,6 @@ func userspaceTrial(t *testing.T) *trial {
 		Routes: []*types.Route{{Dst: net.IPNet{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)}, GW: net.IPv4(192, 168, 7, 1)}},
 	}
 	return c
-}
-
-// The container reads its half from a file beside the socket.
-func TestConfigurationFile(t *testing.T) {
-	c := userspaceTrial(t)
-	before := c.world()
-	raw := mustAttach(t, c.d, c.a)
-	data, err := os.ReadFile(filepath.Join(c.dir, "0123456789ab", "configData-0123456789ab-net1.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := indented(t, data); got != golden {
-		t.Errorf("got %s\nwant %s", got, golden)
-	}
-	mustDel(t, c.d, c.a, raw)
-	sameWorld(t, before, c.world())
 }
 
 // What the container's half leaves open is taken from the host's, the mode
@@ -189,48 +121,12 @@ func TestContainerHalf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got configurationData
+		var got struct{ Config userspaceSide }
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}
 		if text := fmt.Sprintf("iftype %s netType %s mode %s", got.Config.IfType, got.Config.NetType, got.Config.Vhost.Mode); text != c.want {
 			t.Errorf("%s: %s, want %s", c.container, text, c.want)
 		}
-	}
-}
-
-// With a kubeconfig the container reads the same from annotations.
-func TestDescribe(t *testing.T) {
-	c := userspaceTrial(t)
-	raw := mustPrepare(t, c.d, c.a)
-	s, err := decodeState(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	said, err := c.d.Describe(c.a, raw)
-	if err != nil || said.Annotations != nil {
-		t.Errorf("without a kubeconfig: annotations %v, %v", said.Annotations, err)
-	}
-	if info := said.DeviceInfo; info.Type != "vhost-user" || info.VhostUser.Mode != "server" || info.VhostUser.Path != s.Socket {
-		t.Errorf("device-info %+v %+v, want the pod's side of %s", info, info.VhostUser, s.Socket)
-	}
-	c.a.Conf = bytes.Replace(c.a.Conf, []byte(`{`), []byte(`{"kubeconfig": "/etc/kubeconfig",`), 1)
-	for mount, want := range map[string]string{"": "/var/lib/cni/usrspcni", "/run/app": "/run/app"} {
-		c.a.Pod.SharedDirMount = mount
-		said, err := c.d.Describe(c.a, raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list := said.Annotations["userspace/configuration-data"]
-		if inner := strings.TrimSuffix(strings.TrimPrefix(list, "["), "]"); len(list) != len(inner)+2 || indented(t, []byte(inner)) != golden {
-			t.Errorf("configuration-data %s, want a list of one, like the file", list)
-		}
-		if got := said.Annotations["userspace/mapped-dir"]; got != want {
-			t.Errorf("mapped-dir %q, want %q", got, want)
-		}
-	}
-	plain, err := newDelegate(t).Describe(c.attachment(sandbox, nil), raw)
-	if err != nil || plain.Annotations != nil {
-		t.Errorf("type ovsdpdk says %v, %v", plain.Annotations, err)
 	}
 }
