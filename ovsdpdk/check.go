@@ -15,7 +15,7 @@ import (
 // survey reads whether the vswitch will do: DPDK is initialised, the bridge is
 // there and is a netdev bridge, and (with s) nothing of the same name or with
 // the same socket is. What shares the folder already knows its past.
-func (d *Delegate) survey(ctx context.Context, c *Config, owner string, s *state) error {
+func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	ops := []ovsdb.Operation{
 		selectRows("Open_vSwitch", anyRow(), "dpdk_initialized"),
 		selectRows("Bridge", equal("name", c.Bridge), "datapath_type"),
@@ -25,7 +25,7 @@ func (d *Delegate) survey(ctx context.Context, c *Config, owner string, s *state
 			selectRows("Interface", equal("name", s.Port), "name", "error"),
 			selectRows("Interface", includes("options", socketOption(s.Socket)), "name", "external_ids"),
 			selectRows("Interface", includes("external_ids", socketMark(s)), "name", "external_ids"),
-			selectRows("Interface", includes("external_ids", ownerMark(owner)), "external_ids"))
+			selectRows("Interface", includes("external_ids", anyPlexus()), "external_ids"))
 	}
 	found, err := d.db.transact(ctx, c.OVSDB, ops...)
 	if err != nil {

@@ -59,7 +59,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 	if err != nil {
 		return nil, err
 	}
-	if err := d.survey(ctx, c, a.Owner, s); err != nil {
+	if err := d.survey(ctx, c, s); err != nil {
 		return nil, err
 	}
 	return json.Marshal(s)
@@ -265,7 +265,7 @@ func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	return d.survey(ctx, c, "", nil)
+	return d.survey(ctx, c, nil)
 }
 
 // Describe gives the device-info of the attachment and, for userspace-cni's

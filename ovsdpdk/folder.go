@@ -267,10 +267,13 @@ func (f *folder) clear(others []*state, file, config string) error {
 			return fmt.Errorf("short link: %w", err)
 		}
 	}
-	shared, taken := false, false
+	shared, socketTaken, configTaken := false, false, false
 	for _, other := range others {
-		shared = shared || other.Dir == f.Dir
-		taken = taken || other.place(other.File) == f.place(file)
+		if other.Dir == f.Dir {
+			shared = true
+			socketTaken = socketTaken || other.File == file
+			configTaken = configTaken || other.Config == config
+		}
 	}
 	err := f.within(func(dir *os.Root) error {
 		if f.Was != nil && !shared {
@@ -278,12 +281,12 @@ func (f *folder) clear(others []*state, file, config string) error {
 				return err
 			}
 		}
-		if config != "" {
+		if config != "" && !configTaken {
 			if err := dir.RemoveAll(config); err != nil {
 				return err
 			}
 		}
-		if taken {
+		if socketTaken {
 			return nil
 		}
 		return removeSocket(dir, file)

@@ -198,7 +198,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	socketAt(t, f.Dir+"/one")
 	socketAt(t, f.Dir+"/two")
-	if err := f.clear([]string{f.Dir + "/two"}, "one", ""); err != nil {
+	if err := f.clear([]*state{{folder: f, File: "two"}}, "one", ""); err != nil {
 		t.Fatal(err)
 	}
 	if exists(f.Dir+"/one") || !exists(f.Dir+"/two") {
@@ -206,7 +206,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	write(t, f.Dir+"/left/by/the/pod", "x")
 	for range 2 {
-		if err := f.clear([]string{f.Dir + "x/two", base + "/two"}, "two", ""); err != nil {
+		if err := f.clear([]*state{{folder: folder{Dir: f.Dir + "x"}, File: "two"}, {folder: folder{Dir: base}, File: "two"}}, "two", ""); err != nil {
 			t.Fatal(err)
 		}
 		if exists(f.Dir) || !exists(base+"/vhost") {

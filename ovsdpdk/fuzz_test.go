@@ -33,7 +33,7 @@ func FuzzConfig(f *testing.F) {
 		if json.Unmarshal(data, &trunks) == nil && !slices.IsSorted(trunks) {
 			t.Errorf("trunk %v is not in order", trunks)
 		}
-		if s, err := decodeState(data); err == nil {
+		if s, err := decodeState(data, sandbox); err == nil {
 			for _, name := range []string{s.File, s.Config} {
 				if strings.Contains(name, "/") || name == ".." || name == "." {
 					t.Errorf("file %q is accepted", name)

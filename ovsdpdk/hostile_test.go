@@ -73,7 +73,7 @@ func TestFolderReplaced(t *testing.T) {
 	socketAt(t, elsewhere+"/sock")
 	was := 0
 	for _, own := range []bool{true, false} {
-		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Mode: 0o777, Was: &was}
+		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Perm: 0o777, Was: &was}
 		symlink(t, elsewhere, f.Dir)
 		wantError(t, f.make(), f.Dir, "symbolic link")
 		wantError(t, f.check(modeClient, "sock"), f.Dir, "symbolic link")
@@ -91,7 +91,7 @@ func TestPlantedSocket(t *testing.T) {
 	_, gid := anyGroup(t)
 	for _, own := range []bool{true, false} {
 		path := newVictim(t)
-		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Mode: 0o770}
+		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Perm: 0o770}
 		if err := f.make(); err != nil {
 			t.Fatal(err)
 		}

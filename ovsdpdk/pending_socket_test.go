@@ -94,7 +94,7 @@ func TestOneSocketForTwoInEveryMode(t *testing.T) {
 			wantError(t, err, "sock", portName(a), "default/first-of-two", "socketFile")
 			wantError(t, addAndSettle(t, d, b, rawB), "sock", portName(a), "default/first-of-two", "socketFile")
 			if c.mode == "client" { // the winner's application makes it
-				s, err := decodeState(rawA)
+				s, err := decodeState(rawA, a.Sandbox)
 				if err != nil {
 					t.Fatal(err)
 				}

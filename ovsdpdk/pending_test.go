@@ -157,7 +157,7 @@ func TestOVSDBRestarts(t *testing.T) {
 	r.address = r.OVSDB()
 	d, config := newDelegate(t), r.config(nil)
 	wantErrorNone(t, d.Ready(bounded(t), config))
-	c := d.db.known[r.address]
+	c := d.db.at(r.address).client
 	if err := r.StopOVSDB(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 // Marks of ownership in external_ids (ovs-vswitchd.conf.db(5)).
 const (
 	markOwner   = "plexus-owner"   // data folder of the plexus that made it
+	markFormat  = "plexus-format"  // version of these marks, on every interface of any plexus
 	markSandbox = "plexus-sandbox" // container ID
 	markIfName  = "plexus-ifname"
 	markPod     = "plexus-pod"     // namespace/name, for people
@@ -159,6 +160,9 @@ func (d *Delegate) whoHasSocket(ctx context.Context, p *port) error {
 
 func named(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
 
+// anyPlexus is the mark of every attachment, whichever plexus made it.
+func anyPlexus() ovsdb.OvsMap { return stringMap(map[string]string{markFormat: "1"}) }
+
 // socketMark is the mark of the socket's real place, ownerMark that of the
 // plexus whose rows they are.
 func socketMark(s *state) ovsdb.OvsMap {
@@ -182,7 +186,7 @@ func portRows(p *port, suffix string) []ovsdb.Operation {
 			all[markPod] = p.Pod.String()
 		}
 	}
-	own[markSocket], own[markState] = p.place(p.File), string(p.raw)
+	own[markFormat], own[markSocket], own[markState] = "1", p.place(p.File), string(p.raw)
 	if mac := c.mac(); mac != "" {
 		own["attached-mac"] = mac // OVS Integration Guide
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // delete removes the port, and with it its bridge when that is ours and has no
-// other. It returns our other attachments at this OVSDB.
+// other. It returns the other attachments at this OVSDB,
+// whichever plexus made them: they may share the folder.
 func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*state, err error) {
 	for range tries {
 		found, err := d.db.transact(ctx, s.OVSDB,
@@ -23,7 +24,7 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*sta
 			selectRows("Port", equal("name", s.Port), "_uuid"),
 			selectRows("Bridge", anyRow(), "_uuid", "name", "ports", "external_ids"),
 			selectRows("Port", includes("external_ids", ownerMark(m.owner)), "_uuid", "name"),
-			selectRows("Interface", includes("external_ids", ownerMark(m.owner)), "name", "external_ids"))
+			selectRows("Interface", includes("external_ids", anyPlexus()), "name", "external_ids"))
 		if err != nil {
 			return nil, err
 		}
