@@ -121,7 +121,7 @@ func (c *chain) check(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := d.Check(ctx, a, c.entry.State[typ]); err != nil {
+			if err := errors.Join(d.Check(ctx, a, c.entry.State[typ]), c.ipam(a, c.entry.Args.String()).check(ctx)); err != nil {
 				return err
 			}
 		}

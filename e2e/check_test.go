@@ -25,6 +25,18 @@ type checked struct {
 
 const checkedPod = "checked"
 
+// otherBridge is a bridge that somebody else made. The ports of mode server are
+// in it: with the last port of type dpdkvhostuser of a bridge that is removed,
+// Open vSwitch 3.x may leave the bridge's link behind, which no process holds.
+func otherBridge(t testing.TB, v *ovs.Switch) {
+	t.Helper()
+	vsctl(t, v, "add-br br-other -- set bridge br-other datapath_type=netdev")
+	t.Cleanup(func() {
+		_, err := v.VSCtl(context.Background(), "del-br", "br-other")
+		must(t, err)
+	})
+}
+
 func newChecked(t *testing.T, v *ovs.Switch, version string) *checked {
 	t.Helper()
 	s := newVhostSite(t, v)
@@ -38,7 +50,7 @@ func newChecked(t *testing.T, v *ovs.Switch, version string) *checked {
 		"cniVersion": version, "vlan": 7, "trunk": []any{20, 30}, "mtu": 1500, "ipam": hostLocal("192.168.7.0/24"),
 	}))
 	s.nad("served", vhost(v, s, map[string]any{
-		"cniVersion": version, "bridge": "br-served", "ipam": hostLocal("192.168.5.0/24"),
+		"cniVersion": version, "bridge": "br-other", "ipam": hostLocal("192.168.5.0/24"),
 		"vhost": map[string]any{"mode": "server", "socketDir": filepath.Join(s.dir, "served")},
 	}))
 	s.pod(checkedPod, "fast, served")
@@ -258,11 +270,7 @@ var tamperings = []tampered{
 // of it holds for networks of CNI 0.3.1, which has no CHECK of its own.
 func TestCheck(t *testing.T) {
 	v := startOVS(t)
-	vsctl(t, v, "add-br br-other -- set bridge br-other datapath_type=netdev")
-	t.Cleanup(func() {
-		_, err := v.VSCtl(context.Background(), "del-br", "br-other")
-		must(t, err)
-	})
+	otherBridge(t, v)
 	for _, version := range []string{"1.1.0", "0.3.1"} {
 		home := newChecked(t, v, version)
 		home.p = newPod(t, checkedPod)
@@ -302,6 +310,7 @@ func TestCheck(t *testing.T) {
 // All differences are told at once.
 func TestCheckTellsAll(t *testing.T) {
 	v := startOVS(t)
+	otherBridge(t, v)
 	c := newChecked(t, v, "1.1.0")
 	c.p = newPod(t, checkedPod)
 	c.attach()
@@ -319,6 +328,7 @@ func TestCheckTellsAll(t *testing.T) {
 // was never attached, fails and says so.
 func TestCheckWithoutPod(t *testing.T) {
 	v := startOVS(t)
+	otherBridge(t, v)
 	c := newChecked(t, v, "1.1.0")
 	before := c.world(v)
 	c.p = newPod(t, checkedPod)
@@ -341,6 +351,7 @@ func TestCheckWithoutPod(t *testing.T) {
 // checked too: the address that host-local keeps for it.
 func TestCheckAsksExecutables(t *testing.T) {
 	v := startOVS(t)
+	otherBridge(t, v)
 	c := newChecked(t, v, "1.1.0")
 	c.p = newPod(t, checkedPod)
 	c.attach()

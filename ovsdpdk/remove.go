@@ -41,8 +41,10 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*sta
 		if err != nil && refusedWith(err, answerTimedOut) == nil {
 			return nil, fmt.Errorf("delete port %s: %w", s.Port, err)
 		}
-		if last := len(ops) - 1; err == nil && ops[last].Op == ovsdb.OperationSelect && len(results[last].Rows) > 0 {
-			d.awaitConfig(ctx, s.OVSDB, results[last].Rows[0])
+		for i, op := range ops {
+			if err == nil && op.Op == ovsdb.OperationSelect && len(results[i].Rows) > 0 {
+				d.awaitConfig(ctx, s.OVSDB, results[i].Rows[0])
+			}
 		}
 		// Once more: the bridge may have changed between the two transactions,
 		// or its other port may have left at the same time as this one.
