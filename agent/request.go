@@ -204,11 +204,28 @@ func asVersion(r *types100.Result, cniVersion string) (any, error) {
 	if cniVersion == "" {
 		cniVersion = "0.1.0" // CNI specification 0.2.0: the version of a configuration that names none
 	}
+	if knows, err := version.GreaterThanOrEqualTo(cniVersion, "1.1.0"); err == nil && !knows {
+		r = before110(r)
+	}
 	out, err := r.GetAsVersion(cniVersion)
 	if err != nil {
 		return nil, &delegates.Error{Code: types.ErrIncompatibleCNIVersion, Err: err}
 	}
 	return out, nil
+}
+
+// before110 is a result without what CNI 1.1.0 has added; the library leaves it
+// in one of 1.0.0.
+func before110(r *types100.Result) *types100.Result {
+	old := *r
+	old.Interfaces, old.Routes = nil, nil
+	for _, i := range r.Interfaces {
+		old.Interfaces = append(old.Interfaces, &types100.Interface{Name: i.Name, Mac: i.Mac, Sandbox: i.Sandbox})
+	}
+	for _, route := range r.Routes {
+		old.Routes = append(old.Routes, &types.Route{Dst: route.Dst, GW: route.GW})
+	}
+	return &old
 }
 
 func validAttachments(stdin []byte) ([]types.GCAttachment, error) {

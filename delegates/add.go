@@ -76,7 +76,8 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) 
 	return rec, e.detach(ctx, rec, tx, r.Netns)
 }
 
-// prepare asks every built-in what it will do. Nothing is changed.
+// prepare finds every plugin and asks the built-ins what they will do. Nothing
+// is changed.
 func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*Transaction, error) {
 	tx := &Transaction{
 		Network: r.Network, IfName: r.IfName, Phase: PhaseAdding, Started: time.Now().UTC(),
@@ -94,12 +95,18 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 		for i, typ := range n.List.Types() {
 			d, ok := e.Delegates[typ]
 			if !ok {
+				if _, err := c.FindInPath(typ, tx.Path); err != nil {
+					return nil, fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
+				}
 				continue
 			}
 			if _, twice := entry.State[typ]; twice {
 				return nil, coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
 			}
 			a, err := c.planned(i)
+			if err == nil {
+				err = c.ipam(a, n.Args.String()).find()
+			}
 			if err == nil {
 				entry.State[typ], err = d.Prepare(ctx, a)
 			}

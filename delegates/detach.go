@@ -103,9 +103,12 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
 		}})
 	}
-	if r.Conf != nil {
-		if pod, err := e.findPod(ctx, r); err == nil && pod != nil {
-			tx.Pod, tx.StatusPlace = pod, e.Source.StatusPlace(pod)
+	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
+		if tx.Pod, err = e.findPod(ctx, r); err != nil || tx.Pod == nil {
+			tx.Pod = &conf.Pod{Namespace: namespace, Name: name, UID: r.Args.Get("K8S_POD_UID")} // its manifest is gone
+		}
+		if r.Conf != nil {
+			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)
 		}
 	}
 	configs := e.knownConfigs(r)

@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 
@@ -31,16 +32,19 @@ type ipam struct {
 	a     conf.Attachment
 	args  string // CNI_ARGS
 	typ   string // "" without ipam
+
+	cniVersion string
 }
 
 func (c *chain) ipam(a conf.Attachment, args string) *ipam {
 	var config struct {
-		IPAM struct {
+		CNIVersion string `json:"cniVersion"`
+		IPAM       struct {
 			Type string `json:"type"`
 		} `json:"ipam"`
 	}
 	_ = json.Unmarshal(a.Conf, &config) // libcni has read it before
-	return &ipam{chain: c, a: a, args: args, typ: config.IPAM.Type}
+	return &ipam{chain: c, a: a, args: args, typ: config.IPAM.Type, cniVersion: config.CNIVersion}
 }
 
 func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
@@ -87,7 +91,22 @@ func (i *ipam) check(ctx context.Context) error {
 	case "static":
 		return nil // what it gave stands in the configuration
 	}
+	if knows, err := version.GreaterThanOrEqualTo(i.cniVersion, "0.4.0"); err == nil && !knows {
+		return nil // CHECK came with CNI 0.4.0
+	}
 	return i.execute(ctx, "CHECK")
+}
+
+// find sees whether the type can be run.
+func (i *ipam) find() error {
+	switch i.typ {
+	case "", "host-local", "static":
+		return nil
+	}
+	if _, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path); err != nil {
+		return coded(codeConfig, fmt.Errorf("ipam %s: it is neither host-local nor static nor in %s: install it there or correct \"ipam.type\"", i.typ, strings.Join(i.chain.tx.Path, ":")))
+	}
+	return nil
 }
 
 func (i *ipam) del(ctx context.Context) error {

@@ -125,9 +125,9 @@ func (e *Engine) statusOne(ctx context.Context, tx *Transaction, entry *Entry) e
 // knows, lets executables collect their own garbage, and removes what carries
 // our mark and is in no record.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
-	known := map[types.GCAttachment]bool{}
+	known, running := map[types.GCAttachment]bool{}, map[string]bool{}
 	for _, a := range valid {
-		known[a] = true
+		known[a], running[a.ContainerID] = true, true
 	}
 	sandboxes, err := e.Journal.Sandboxes()
 	if err != nil {
@@ -135,7 +135,7 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	}
 	configs := e.knownConfigs(r)
 	var errs []error
-	g := &garbage{Engine: e, r: r, known: known, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
+	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
 	for _, sandbox := range sandboxes {
 		if err := g.collect(ctx, sandbox); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", sandbox, err))
@@ -146,10 +146,13 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 			g.note(&n.List)
 		}
 	}
+	if err := g.askCache(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, l := range g.lists {
 		errs = append(errs, g.executables(ctx, l))
 	}
-	keep := func(sandbox, _ string) bool { return e.inJournal(sandbox) }
+	keep := func(sandbox, _ string) bool { return g.running[sandbox] || e.inJournal(sandbox) }
 	errs = append(errs, e.sweep(ctx, configs, keep))
 	return errors.Join(errs...)
 }
@@ -166,10 +169,11 @@ func (e *Engine) inJournal(sandbox string) bool {
 // garbage is one GC under way.
 type garbage struct {
 	*Engine
-	r     *Request
-	known map[types.GCAttachment]bool
-	lists map[string]*conf.List           // every network seen, by its text
-	valid map[string][]types.GCAttachment // by the network's name
+	r       *Request
+	known   map[types.GCAttachment]bool
+	running map[string]bool                 // sandboxes that the runtime knows
+	lists   map[string]*conf.List           // every network seen, by its text
+	valid   map[string][]types.GCAttachment // by the network's name
 }
 
 func (g *garbage) note(l *conf.List) {
@@ -203,6 +207,27 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// askCache adds what libcni's cache knows of running sandboxes: their record may
+// be damaged or lost.
+func (g *garbage) askCache() error {
+	cached, err := libcni.NewCNIConfigWithCacheDir(nil, g.Journal.DataDir(), nil).GetCachedAttachments("")
+	if err != nil {
+		return fmt.Errorf("read libcni's cache: %w", err)
+	}
+	for _, c := range cached {
+		a := types.GCAttachment{ContainerID: c.ContainerID, IfName: c.IfName}
+		if !g.running[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
+			continue
+		}
+		g.valid[c.Network] = append(g.valid[c.Network], a)
+		d := conf.Definition{Origin: "cached network " + c.Network, Config: c.Config}
+		if list, err := d.ParseList(""); err == nil {
+			g.note(list)
+		}
+	}
+	return nil
 }
 
 // executables hands GC to the executables of a network. libcni would first DEL

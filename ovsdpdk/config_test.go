@@ -174,3 +174,25 @@ func TestTrunks(t *testing.T) {
 		wantError(t, err, `"trunk"`, "0 to 4095")
 	}
 }
+
+// null is no trunk, as it is no VLAN; and it is no VLAN in a list.
+func TestTrunkNull(t *testing.T) {
+	c, _, err := parseKeys(`, "trunk": null, "vlan": null`)
+	if err != nil || c.Trunk != nil || c.VLAN != nil {
+		t.Errorf("trunk %#v vlan %v, %v", c.Trunk, c.VLAN, err)
+	}
+	_, _, err = parseKeys(`, "trunk": [null]`)
+	wantError(t, err, `"trunk"`, "want a VLAN")
+}
+
+// A list of ranges takes no more room than there are VLANs.
+func TestTrunkRoom(t *testing.T) {
+	text := "[" + strings.Repeat(`{"minID": 0, "maxID": 4095},`, 99) + "1]"
+	var got Trunks
+	if err := json.Unmarshal([]byte(text), &got); err != nil || len(got) != 4096 {
+		t.Fatalf("%d VLANs, %v", len(got), err)
+	}
+	if cap(got) > 4*4096 {
+		t.Errorf("room for %d VLANs was taken", cap(got))
+	}
+}

@@ -196,3 +196,60 @@ func TestPodOfFour(t *testing.T) {
 	}
 	sameWorld(t, before, r.world())
 }
+
+// Two ports that leave at once, each seeing the other: the bridge goes too.
+func TestTwoLeaveAtOnce(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	a, b := r.attachment("first-to-leave", nil), r.attachment("second-to-leave", nil)
+	d, other := newDelegate(t), newDelegate(t)
+	rawA, rawB := mustAttach(t, d, a), mustAttach(t, other, b)
+	hit := r.wire.arm(2, hold)
+	done := make(chan error)
+	go func() { done <- d.Del(bounded(t), a, rawA) }()
+	<-hit
+	mustDel(t, other, b, rawB)
+	r.wire.letGo()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	sameWorld(t, before, r.world())
+}
+
+func TestManyLeaveAtOnce(t *testing.T) {
+	r := newRig(t)
+	for range 3 {
+		crowd(t, r, atOnce)
+	}
+}
+
+// A bridge made by somebody between the look and the insertion is no failure,
+// whatever other bridges there are.
+func TestBridgeMadeMeanwhile(t *testing.T) {
+	r := newRig(t)
+	r.vsctl("add-br", "br-unrelated")
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustPrepare(t, d, a)
+	hit := r.wire.arm(2, hold)
+	done := make(chan error)
+	go func() { done <- addAndSettle(t, d, a, raw) }()
+	<-hit
+	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
+	r.wire.letGo()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	mustDel(t, d, a, raw)
+}
+
+// A name that is taken, as long as it is, is called that.
+func TestNameOfBridgeTaken(t *testing.T) {
+	r := newRig(t)
+	r.vsctl("add-br", "br-other", "--", "add-port", "br-other", testBridge)
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustPrepare(t, d, a)
+	wantError(t, addAndSettle(t, d, a, raw), testBridge, "constraint violation")
+	r.vsctl("del-br", "br-other")
+	wantErrorNone(t, addAndSettle(t, d, a, raw))
+	mustDel(t, d, a, raw)
+}

@@ -207,3 +207,10 @@ func wantError(t testing.TB, err error, words ...string) {
 		}
 	}
 }
+
+func wantErrorNone(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}

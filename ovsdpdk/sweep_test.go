@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
 	"github.com/plexus-cni/plexus/conf"
 )
 
@@ -178,4 +180,23 @@ func TestSweepUnreadableState(t *testing.T) {
 		wantError(t, err, "interface bad"+string(rune('a'+i)))
 	}
 	sameWorld(t, before, r.world())
+}
+
+// A bridge of ours that has lost its local port is not removed with the port of
+// somebody else in it.
+func TestRemovalWithoutLocalPort(t *testing.T) {
+	ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")}, nil)
+	if got, want := inWords(ops), "Bridge {br} delete [{p}]"; got != want {
+		t.Errorf("does %q, want %q", got, want)
+	}
+	r := newRig(t)
+	d, a := newDelegate(t), r.attachment(sandbox, nil)
+	raw := mustAttach(t, d, a)
+	r.vsctl("add-port", testBridge, "uplink")
+	local := r.vsctl("get", "Port", testBridge, "_uuid")
+	r.vsctl("remove", "Bridge", testBridge, "ports", local)
+	mustDel(t, d, a, raw)
+	if out := r.vsctl("--columns=name", "find", "Port", "name=uplink"); !strings.Contains(out, "uplink") {
+		t.Error("somebody else's port went with the bridge")
+	}
 }

@@ -96,7 +96,7 @@ func TestParseUserspaceRefuses(t *testing.T) {
 
 // userspaceTrial is an attachment with addresses.
 func userspaceTrial(t *testing.T) *trial {
-	c := ways[2].begin(t)
+	c := ways[3].begin(t)
 	c.a.IPAM = &types100.Result{
 		IPs:    []*types100.IPConfig{{Address: net.IPNet{IP: net.IPv4(192, 168, 7, 2), Mask: net.CIDRMask(24, 32)}, Gateway: net.IPv4(192, 168, 7, 1)}},
 		Routes: []*types.Route{{Dst: net.IPNet{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)}, GW: net.IPv4(192, 168, 7, 1)}},

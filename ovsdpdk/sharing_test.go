@@ -1,14 +1,13 @@
 package ovsdpdk
 
 import (
-	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+	"github.com/plexus-cni/plexus/conf"
 )
 
 // Two sandboxes whose IDs begin alike do not share a folder that goes with one
@@ -113,43 +112,34 @@ func TestOneSocketForTwoInEveryMode(t *testing.T) {
 	}
 }
 
-// A bridge of ours that has lost its local port is not removed with the port of
-// somebody else in it.
-func TestRemovalWithoutLocalPort(t *testing.T) {
-	ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")}, nil)
-	if got, want := inWords(ops), "Bridge {br} delete [{p}]"; got != want {
-		t.Errorf("does %q, want %q", got, want)
-	}
+// Two ports of one pod for a volume: its group goes back with the last.
+func TestGroupStaysForTheOther(t *testing.T) {
 	r := newRig(t)
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
-	r.vsctl("add-port", testBridge, "uplink")
-	local := r.vsctl("get", "Port", testBridge, "_uuid")
-	r.vsctl("remove", "Bridge", testBridge, "ports", local)
-	mustDel(t, d, a, raw)
-	if out := r.vsctl("--columns=name", "find", "Port", "name=uplink"); !strings.Contains(out, "uplink") {
-		t.Error("somebody else's port went with the bridge")
+	group, gid := anyGroup(t)
+	volume := r.dir + "/volume"
+	if err := os.Mkdir(volume, 0o755); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// null is no trunk, as it is no VLAN; and it is no VLAN in a list.
-func TestTrunkNull(t *testing.T) {
-	c, _, err := parseKeys(`, "trunk": null, "vlan": null`)
-	if err != nil || c.Trunk != nil || c.VLAN != nil {
-		t.Errorf("trunk %#v vlan %v, %v", c.Trunk, c.VLAN, err)
+	d := newDelegate(t)
+	a := shared(r.attachment(sandbox, map[string]any{"vhost": map[string]any{"group": group}}), volume)
+	b := a
+	b.IfName = "net2"
+	var all []conf.Prepared
+	for _, a := range []conf.Attachment{a, b} {
+		all = append(all, conf.Prepared{Attachment: a, State: mustPrepare(t, d, a)})
 	}
-	_, _, err = parseKeys(`, "trunk": [null]`)
-	wantError(t, err, `"trunk"`, "want a VLAN")
-}
-
-// A list of ranges takes no more room than there are VLANs.
-func TestTrunkRoom(t *testing.T) {
-	text := "[" + strings.Repeat(`{"minID": 0, "maxID": 4095},`, 99) + "1]"
-	var got Trunks
-	if err := json.Unmarshal([]byte(text), &got); err != nil || len(got) != 4096 {
-		t.Fatalf("%d VLANs, %v", len(got), err)
+	for i, p := range all {
+		wantErrorNone(t, addAndSettle(t, d, p.Attachment, p.State))
+		if i > 0 && gidOf(t, volume) != gid {
+			t.Errorf("group %d, want %d", gidOf(t, volume), gid)
+		}
 	}
-	if cap(got) > 4*4096 {
-		t.Errorf("room for %d VLANs was taken", cap(got))
+	mustDel(t, d, a, all[0].State)
+	if gidOf(t, volume) != gid {
+		t.Errorf("group %d while a port remains, want %d", gidOf(t, volume), gid)
+	}
+	mustDel(t, d, b, all[1].State)
+	if gidOf(t, volume) != 0 {
+		t.Errorf("group %d, want it as it was", gidOf(t, volume))
 	}
 }

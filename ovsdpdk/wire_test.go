@@ -1,0 +1,120 @@
+package ovsdpdk
+
+import (
+	"context"
+	"net"
+	"testing"
+)
+
+// One request that is given up keeps no other one waiting.
+func TestCancelledRequestBlocksNobody(t *testing.T) {
+	c := ways[0].begin(t)
+	d := c.d
+	if err := d.Ready(bounded(t), c.a.Conf); err != nil {
+		t.Fatal(err)
+	}
+	slow := make(chan error, 1)
+	hit := c.wire.arm(1, neverAnswer)
+	go func() { slow <- d.Ready(bounded(t), c.a.Conf) }()
+	<-hit
+	ctx, cancel := context.WithCancel(t.Context())
+	hit = c.wire.arm(1, neverAnswer)
+	given := make(chan error, 1)
+	go func() { given <- d.Ready(ctx, c.a.Conf) }()
+	<-hit
+	c.wire.arm(0, "")
+	cancel()
+	wantErrorIn(t, given, slow, "a request that is given up ends only when another one does", context.Canceled.Error())
+	next := make(chan error, 1)
+	go func() { next <- d.Ready(bounded(t), c.a.Conf) }()
+	wantErrorIn(t, next, slow, "a request waits for one that has nothing to do with it")
+}
+
+// wantErrorIn takes what comes of a request that must end before another one,
+// with an error that says the words; without words with none.
+func wantErrorIn(t *testing.T, first, second <-chan error, what string, words ...string) {
+	t.Helper()
+	select {
+	case err := <-first:
+		if len(words) > 0 {
+			wantError(t, err, words...)
+		} else if err != nil {
+			t.Error(err)
+		}
+	case <-second:
+		t.Fatal(what)
+	}
+}
+
+// The same when it ends by the limit while another one, with a longer limit,
+// is under way on the connection.
+func TestSilentRequestBlocksNobody(t *testing.T) {
+	t.Parallel()
+	c := ways[0].begin(t)
+	wantErrorNone(t, c.d.Ready(bounded(t), c.a.Conf))
+	slow, next := make(chan error, 1), make(chan error, 1)
+	hit := c.wire.arm(1, neverAnswer)
+	go func() {
+		_, err := c.d.db.transactWithin(bounded(t), settleTimeout+transactTimeout, c.address, selectRows("Bridge", anyRow(), "name"))
+		slow <- err
+	}()
+	<-hit
+	c.wire.arm(1, neverAnswer)
+	wantError(t, c.d.Ready(bounded(t), c.a.Conf), "no answer within")
+	c.wire.arm(0, "")
+	go func() { next <- c.d.Ready(bounded(t), c.a.Conf) }()
+	wantErrorIn(t, next, slow, "a request waits for one that has nothing to do with it")
+}
+
+// An OVSDB that does not answer keeps nobody from another one.
+func TestDeadOVSDBBlocksNobody(t *testing.T) {
+	r := newRig(t)
+	d := newDelegate(t)
+	path := tempDir(t) + "/db.sock"
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			accepted <- conn // and never a word
+		}
+	}()
+	dead, alive := make(chan error, 1), make(chan error, 1)
+	go func() { dead <- d.Ready(bounded(t), r.config(map[string]any{"ovsdb": "unix:" + path})) }()
+	conn := <-accepted
+	defer conn.Close()
+	go func() { alive <- d.Ready(bounded(t), r.config(nil)) }()
+	wantErrorIn(t, alive, dead, "a request waits for another one's connection")
+}
+
+// A restart of ovsdb-server between two requests costs no request.
+func TestOVSDBRestarts(t *testing.T) {
+	r := newRig(t)
+	r.address = r.OVSDB()
+	d, config := newDelegate(t), r.config(nil)
+	wantErrorNone(t, d.Ready(bounded(t), config))
+	c := d.db.at(r.address).client
+	if err := r.StopOVSDB(); err != nil {
+		t.Fatal(err)
+	}
+	for c.CurrentEndpoint() != "" { // until the client has seen it
+		if bounded(t).Err() != nil {
+			t.Fatal("the connection is not seen to be cut")
+		}
+	}
+	if err := r.StartOVSDB(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true")
+	wantErrorNone(t, d.Ready(bounded(t), config))
+}
+
+// An answer that is too short is told with the address.
+func TestShortAnswerNamesOVSDB(t *testing.T) {
+	c := ways[0].begin(t)
+	c.wire.arm(1, answerShort)
+	wantError(t, c.d.Ready(bounded(t), c.a.Conf), "OVSDB at "+c.address)
+}
