@@ -222,7 +222,7 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		if err != nil {
 			return err
 		}
-		return d.remove(ctx, m, s)
+		return d.remove(ctx, m, s, true)
 	}
 	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
@@ -236,10 +236,10 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
-	return d.remove(ctx, m, s)
+	return d.remove(ctx, m, s, false)
 }
 
-func (d *Delegate) remove(ctx context.Context, m marks, s *state) error {
+func (d *Delegate) remove(ctx context.Context, m marks, s *state, recorded bool) error {
 	if err := conf.Step(ctx, "%s: delete port %s", m.ifName, s.Port); err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func (d *Delegate) remove(ctx context.Context, m marks, s *state) error {
 	if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, s.Dir); err != nil {
 		return err
 	}
-	return s.folder.clear(others, s.File, s.Config)
+	return s.folder.clear(others, recorded, s.File, s.Config)
 }
 
 // Validate checks a configuration without looking at the world.

@@ -128,7 +128,7 @@ func onlyOurs(dir string) error {
 	}
 	for _, e := range entries {
 		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), configurationPrefix) {
-			return fmt.Errorf("socket folder %s exists and holds other things, %q for one: name another socketDir", dir, e.Name())
+			return fmt.Errorf("socket folder %s holds what plexus has not put there, %q for one: remove it, or name another socketDir", dir, e.Name())
 		}
 	}
 	return nil
@@ -260,8 +260,9 @@ func (f *folder) check(mode, file string) error {
 // clear removes the socket and the configuration file. What belongs to others,
 // attachments that remain, stays: their socket, the group and the folder that
 // they share. With the last one a volume gets its group back, and a folder that
-// plexus made goes.
-func (f *folder) clear(others []*state, file, config string) error {
+// plexus made goes, with what the pod has put there if it is recorded in the
+// journal; when the rows alone say that it is ours, only if nothing else is in it.
+func (f *folder) clear(others []*state, recorded bool, file, config string) error {
 	if f.Link != "" {
 		if err := os.Remove(f.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("short link: %w", err)
@@ -297,6 +298,11 @@ func (f *folder) clear(others []*state, file, config string) error {
 	switch {
 	case shared:
 	case f.Own:
+		if !recorded {
+			if err := onlyOurs(f.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
 		err = os.RemoveAll(f.Dir)
 	case f.Made:
 		if err = os.Remove(f.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {

@@ -168,7 +168,7 @@ func TestShortLink(t *testing.T) {
 	wantError(t, f.check(modeClient, "sock"), f.Link, "changed")
 	wantError(t, f.make(), f.Link)
 	for range 2 {
-		if err := f.clear(nil, "sock", ""); err != nil {
+		if err := f.clear(nil, true, "sock", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	socketAt(t, f.Dir+"/one")
 	socketAt(t, f.Dir+"/two")
-	if err := f.clear([]*state{{folder: f, File: "two"}}, "one", ""); err != nil {
+	if err := f.clear([]*state{{folder: f, File: "two"}}, true, "one", ""); err != nil {
 		t.Fatal(err)
 	}
 	if exists(f.Dir+"/one") || !exists(f.Dir+"/two") {
@@ -206,7 +206,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	write(t, f.Dir+"/left/by/the/pod", "x")
 	for range 2 {
-		if err := f.clear([]*state{{folder: folder{Dir: f.Dir + "x"}, File: "two"}, {folder: folder{Dir: base}, File: "two"}}, "two", ""); err != nil {
+		if err := f.clear([]*state{{folder: folder{Dir: f.Dir + "x"}, File: "two"}, {folder: folder{Dir: base}, File: "two"}}, true, "two", ""); err != nil {
 			t.Fatal(err)
 		}
 		if exists(f.Dir) || !exists(base+"/vhost") {
@@ -240,7 +240,7 @@ func TestVolume(t *testing.T) {
 	socketAt(t, dir+"/the-pods-own")
 	write(t, dir+"/data", "x")
 	for range 2 {
-		if err := f.clear(nil, "sock", ""); err != nil {
+		if err := f.clear(nil, true, "sock", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +248,7 @@ func TestVolume(t *testing.T) {
 		t.Errorf("group %d, want %d; and our socket alone gone", gidOf(t, dir), gid+1)
 	}
 	write(t, dir+"/sock", "the pod's file")
-	if err := f.clear(nil, "sock", ""); err != nil || !exists(dir+"/sock") {
+	if err := f.clear(nil, true, "sock", ""); err != nil || !exists(dir+"/sock") {
 		t.Errorf("a file at the socket's name is the pod's: %v", err)
 	}
 }
@@ -270,7 +270,7 @@ func TestMissingVolume(t *testing.T) {
 			write(t, dir+"/data", "x")
 		}
 		for range 2 {
-			if err := f.clear(nil, "sock", ""); err != nil {
+			if err := f.clear(nil, true, "sock", ""); err != nil {
 				t.Fatal(err)
 			}
 			if exists(dir) != left || exists(dir+"/sock") {

@@ -78,7 +78,7 @@ func TestFolderReplaced(t *testing.T) {
 		wantError(t, f.make(), f.Dir, "symbolic link")
 		wantError(t, f.check(modeClient, "sock"), f.Dir, "symbolic link")
 		wantError(t, f.linkSocket(elsewhere+"/sock", "other"), f.Dir, "symbolic link")
-		_ = f.clear(nil, "sock", "")
+		_ = f.clear(nil, true, "sock", "")
 		if modeOf(t, elsewhere) != 0o755 || gidOf(t, elsewhere) != 0 || !exists(elsewhere+"/sock") || exists(elsewhere+"/other") {
 			t.Error("a link at the folder's place was followed")
 		}
@@ -113,7 +113,7 @@ func TestPlantedSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		symlink(t, path, f.Dir+"/sock")
-		if err := f.clear(nil, "sock", ""); err != nil {
+		if err := f.clear(nil, true, "sock", ""); err != nil {
 			t.Error(err)
 		}
 		if own == exists(f.Dir) {
@@ -128,7 +128,7 @@ func TestPlantedLinkToSocket(t *testing.T) {
 	socketAt(t, host+"/db.sock")
 	f := folder{Dir: tempDir(t), GID: -1}
 	symlink(t, host+"/db.sock", f.Dir+"/sock")
-	if err := f.clear(nil, "sock", ""); err != nil {
+	if err := f.clear(nil, true, "sock", ""); err != nil {
 		t.Error(err)
 	}
 	if !exists(host + "/db.sock") {
@@ -155,7 +155,7 @@ func TestPlantedConfiguration(t *testing.T) {
 	}
 	symlink(t, path, f.Dir+"/"+name)
 	for range 2 {
-		if err := f.clear(nil, "sock", name); err != nil {
+		if err := f.clear(nil, true, "sock", name); err != nil {
 			t.Error(err)
 		}
 	}

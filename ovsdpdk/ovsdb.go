@@ -32,9 +32,20 @@ type databases struct {
 // gone makes it anew, and keeps only requests to the same server waiting.
 type database struct {
 	address string
-	mu      sync.Mutex
+	busy    chan struct{} // holds one value while somebody looks at client
 	client  client.Client
 }
+
+func (d *database) lock(ctx context.Context) error {
+	select {
+	case d.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *database) unlock() { <-d.busy }
 
 // root has the one column that libovsdb needs to accept a model. Rows are read
 // and written by plain operations; nothing is monitored.
@@ -49,14 +60,16 @@ func (d *databases) at(address string) *database {
 		if d.known == nil {
 			d.known = map[string]*database{}
 		}
-		d.known[address] = &database{address: address}
+		d.known[address] = &database{address: address, busy: make(chan struct{}, 1)}
 	}
 	return d.known[address]
 }
 
 func (d *database) connect(ctx context.Context) (client.Client, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer d.unlock()
 	if d.client != nil && d.client.Connected() {
 		return d.client, nil
 	}
@@ -82,8 +95,8 @@ func (d *database) connect(ctx context.Context) (client.Client, error) {
 // forget makes the next request connect anew. Requests under way on the
 // connection end by themselves; Close waits for them, so nobody waits for it.
 func (d *database) forget(c client.Client) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	_ = d.lock(context.Background()) // nobody keeps it for longer than a connect
+	defer d.unlock()
 	if d.client == c {
 		d.client = nil
 		go c.Close()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"testing"
 )
 
@@ -52,34 +51,4 @@ func TestCancelledWhileAnotherConnects(t *testing.T) {
 	cancel()
 	go func() { given <- d.Ready(ctx, config) }()
 	wantErrorIn(t, given, first, "a request that is given up waits for another one's connection", context.Canceled.Error())
-}
-
-// serverEnv is the variable by which a child of this test is told what to
-// talk to.
-const serverEnv = "PLEXUS_TEST_OVSDB"
-
-// Whatever answers at the address that a configuration names, plexus lives on:
-// a message that is neither a request nor an answer is an error. A child talks
-// to it, as this process would not survive.
-func TestAnswerWithoutID(t *testing.T) {
-	if address := os.Getenv(serverEnv); address != "" {
-		wantError(t, newDelegate(t).Ready(bounded(t), toJSON(t, map[string]any{"ovsdb": address, "bridge": testBridge})), address)
-		return
-	}
-	path := tempDir(t) + "/db.sock"
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
-			_, _ = conn.Write([]byte("{}\n"))
-		}
-	}()
-	child := exec.CommandContext(bounded(t), "/proc/self/exe", "-test.run=^TestAnswerWithoutID$")
-	child.Env = append(os.Environ(), serverEnv+"=unix:"+path)
-	if out, err := child.CombinedOutput(); err != nil {
-		t.Errorf("%v: %.400s", err, out)
-	}
 }

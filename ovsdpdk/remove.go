@@ -169,7 +169,7 @@ func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func
 		}
 		if err == nil {
 			s.OVSDB = address
-			err = d.remove(ctx, m, s)
+			err = d.remove(ctx, m, s, false)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("interface %s: %w", text(row, "name"), err))

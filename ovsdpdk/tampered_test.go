@@ -15,7 +15,7 @@ func TestTamperedState(t *testing.T) {
 	for name, keys := range map[string]map[string]any{
 		"a folder of the host":       {"dir": "HOST", "own": true},
 		"a folder made for a volume": {"dir": "HOST/empty", "made": true, "file": "../x"},
-		"another sandbox's folder": {"dir": "DIR/ffffffffffff", "own": true},
+		"another sandbox's folder":   {"dir": "DIR/ffffffffffff", "own": true},
 		"a relative folder":          {"dir": "run", "own": true},
 		"the root":                   {"dir": "HOST/..", "own": true},
 		"a file as configuration":    {"dir": "HOST", "config": "passwd"},
