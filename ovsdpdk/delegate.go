@@ -228,7 +228,7 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // Add refuses it, so it never was
 	}
-	err = d.sweepAt(ctx, c.OVSDB, a.Owner, func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName })
+	err = d.sweepAt(ctx, c.OVSDB, a.Owner, []string{c.Vhost.SocketDir}, func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName })
 	if err != nil {
 		return err
 	}
@@ -236,10 +236,11 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
-	return d.remove(ctx, m, s, false)
+	return d.remove(ctx, m, s, true)
 }
 
-func (d *Delegate) remove(ctx context.Context, m marks, s *state, recorded bool) error {
+// remove undoes one attachment. known says that its folder is surely ours.
+func (d *Delegate) remove(ctx context.Context, m marks, s *state, known bool) error {
 	if err := conf.Step(ctx, "%s: delete port %s", m.ifName, s.Port); err != nil {
 		return err
 	}
@@ -250,7 +251,7 @@ func (d *Delegate) remove(ctx context.Context, m marks, s *state, recorded bool)
 	if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, s.Dir); err != nil {
 		return err
 	}
-	return s.folder.clear(others, recorded, s.File, s.Config)
+	return s.folder.clear(others, known, s.File, s.Config)
 }
 
 // Validate checks a configuration without looking at the world.

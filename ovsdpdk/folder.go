@@ -260,9 +260,9 @@ func (f *folder) check(mode, file string) error {
 // clear removes the socket and the configuration file. What belongs to others,
 // attachments that remain, stays: their socket, the group and the folder that
 // they share. With the last one a volume gets its group back, and a folder that
-// plexus made goes, with what the pod has put there if it is recorded in the
-// journal; when the rows alone say that it is ours, only if nothing else is in it.
-func (f *folder) clear(others []*state, recorded bool, file, config string) error {
+// plexus made goes, with what the pod has put there if it is known to be ours;
+// when nothing but OVSDB's rows says so, only if nothing else is in it.
+func (f *folder) clear(others []*state, known bool, file, config string) error {
 	if f.Link != "" {
 		if err := os.Remove(f.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("short link: %w", err)
@@ -298,7 +298,7 @@ func (f *folder) clear(others []*state, recorded bool, file, config string) erro
 	switch {
 	case shared:
 	case f.Own:
-		if !recorded {
+		if !known {
 			if err := onlyOurs(f.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}

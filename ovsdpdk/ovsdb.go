@@ -86,6 +86,9 @@ func (d *database) connect(ctx context.Context) (client.Client, error) {
 	defer cancel()
 	if err := c.Connect(ctx); err != nil {
 		go c.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no connection within %s", connectTimeout)
+		}
 		return nil, &unreachable{d.address, err}
 	}
 	d.client = c
@@ -127,10 +130,13 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	results, err := d.at(address).transact(bounded, ops)
+	var away *unreachable
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("OVSDB at %s: %w", address, ctx.Err())
+	case errors.As(err, &away):
+		return nil, err
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, &unreachable{address, fmt.Errorf("no answer within %s", limit)}
 	default:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -132,9 +133,14 @@ func (d *Delegate) awaitConfig(ctx context.Context, address string, row ovsdb.Ro
 // OVSDB and at those that the configurations name. An OVSDB whose socket does
 // not exist has nothing.
 func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	addresses := []string{defaultOVSDB}
+	addresses, bases := []string{defaultOVSDB}, []string{defaultSocketDir, userspaceSocketDir}
 	for _, raw := range configs {
-		if c, _, err := d.parse("", raw); err == nil && !slices.Contains(addresses, c.OVSDB) {
+		c, _, err := d.parse("", raw)
+		if err != nil {
+			continue
+		}
+		bases = append(bases, c.Vhost.SocketDir)
+		if !slices.Contains(addresses, c.OVSDB) {
 			addresses = append(addresses, c.OVSDB)
 		}
 	}
@@ -145,12 +151,14 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMe
 				continue
 			}
 		}
-		errs = append(errs, d.sweepAt(ctx, address, owner, keep))
+		errs = append(errs, d.sweepAt(ctx, address, owner, bases, keep))
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func(sandbox, ifName string) bool) error {
+// sweepAt goes by the rows alone. What they call the sandbox's own folder is
+// taken for it below one of the bases, which the configurations name.
+func (d *Delegate) sweepAt(ctx context.Context, address, owner string, bases []string, keep func(sandbox, ifName string) bool) error {
 	found, err := d.db.transact(ctx, address,
 		selectRows("Interface", includes("external_ids", ownerMark(owner)), "name", "external_ids"))
 	if err != nil {
@@ -169,7 +177,7 @@ func (d *Delegate) sweepAt(ctx context.Context, address, owner string, keep func
 		}
 		if err == nil {
 			s.OVSDB = address
-			err = d.remove(ctx, m, s, false)
+			err = d.remove(ctx, m, s, slices.Contains(bases, filepath.Dir(s.Dir)))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("interface %s: %w", text(row, "name"), err))

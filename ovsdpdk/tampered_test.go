@@ -74,3 +74,19 @@ func TestPodCannotBlockDel(t *testing.T) {
 		_ = os.Remove(strings.TrimPrefix(c.address, "unix:"))
 	}
 }
+
+// A row names both the sandbox and the folder that is its own: that the two go
+// together does not make a folder of the host the sandbox's.
+func TestTamperedSandboxAndFolder(t *testing.T) {
+	r := newRig(t)
+	host := tempDir(t) + "/host"
+	write(t, host+"/etc/passwd", "root")
+	state := map[string]any{"port": "vhu1", "ovsdb": r.address, "bridge": testBridge, "mode": "client", "file": "sock", "gid": -1, "dir": host + "/etc", "own": true}
+	r.vsctl("add-br", testBridge, "--", "add-port", testBridge, "vhu1", "--", "set", "Interface", "vhu1",
+		"external_ids:plexus-owner="+testOwner, "external_ids:plexus-sandbox=etc", "external_ids:plexus-ifname=net1",
+		fmt.Sprintf("external_ids:plexus-state=%s", toJSON(t, string(toJSON(t, state)))))
+	wantError(t, newDelegate(t).Sweep(bounded(t), testOwner, []json.RawMessage{r.config(nil)}, keepNone), "vhu1")
+	if _, err := os.Stat(host + "/etc/passwd"); err != nil {
+		t.Errorf("a folder of the host was removed: %v", err)
+	}
+}

@@ -118,3 +118,31 @@ func TestShortAnswerNamesOVSDB(t *testing.T) {
 	c.wire.arm(1, answerShort)
 	wantError(t, c.d.Ready(bounded(t), c.a.Conf), "OVSDB at "+c.address)
 }
+
+// A request that is given up ends there and then, even while another one is
+// still connecting to the same OVSDB.
+func TestCancelledWhileAnotherConnects(t *testing.T) {
+	r := newRig(t)
+	d := newDelegate(t)
+	path := tempDir(t) + "/db.sock"
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			accepted <- conn // and never a word
+		}
+	}()
+	config := r.config(map[string]any{"ovsdb": "unix:" + path})
+	first, given := make(chan error, 1), make(chan error, 1)
+	go func() { first <- d.Ready(bounded(t), config) }()
+	conn := <-accepted
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	go func() { given <- d.Ready(ctx, config) }()
+	wantErrorIn(t, given, first, "a request that is given up waits for another one's connection", context.Canceled.Error())
+}
