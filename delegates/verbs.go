@@ -77,12 +77,12 @@ func (e *Engine) Status(ctx context.Context, r *Request) error {
 	}
 	plan, err := e.configured(ctx, r)
 	if err != nil {
-		return coded(codeNotReady, err)
+		return &Error{codeNotReady, err}
 	}
 	tx := &Transaction{Path: e.path(r)}
 	for _, n := range plan.Networks {
 		if err := e.statusOne(ctx, tx, &Entry{Network: n}); err != nil {
-			return coded(codeNotReady, fmt.Errorf("network %s is not ready: %w", n.Name, err))
+			return &Error{codeNotReady, fmt.Errorf("network %s is not ready: %w", n.Name, err)}
 		}
 	}
 	return nil

@@ -129,6 +129,19 @@ func (s *site) becomesWorld(v *ovs.Switch, before string) {
 	sameWorld(s.t, before, after)
 }
 
+// vhostSite is newVhostSite that leaves nothing in the switch even when the test
+// fails.
+func vhostSite(t testing.TB, v *ovs.Switch) *site {
+	t.Helper()
+	s := newVhostSite(t, v)
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = s.gc()
+		}
+	})
+	return s
+}
+
 // journalFile is the journal of a sandbox.
 func (s *site) journalFile(sandbox string) string {
 	return filepath.Join(s.dataDir, "sandboxes", sandbox+".json")

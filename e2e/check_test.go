@@ -26,8 +26,9 @@ type checked struct {
 const checkedPod = "checked"
 
 // otherBridge is a bridge that somebody else made. The ports of mode server are
-// in it: with the last port of type dpdkvhostuser of a bridge that is removed,
-// Open vSwitch 3.x may leave the bridge's link behind, which no process holds.
+// in it: Open vSwitch 3.1 was seen to leave the link of a bridge behind that was
+// removed with its last port of type dpdkvhostuser while another bridge stayed,
+// a persistent tap that no process had open.
 func otherBridge(t testing.TB, v *ovs.Switch) {
 	t.Helper()
 	vsctl(t, v, "add-br br-other -- set bridge br-other datapath_type=netdev")
@@ -39,7 +40,7 @@ func otherBridge(t testing.TB, v *ovs.Switch) {
 
 func newChecked(t *testing.T, v *ovs.Switch, version string) *checked {
 	t.Helper()
-	s := newVhostSite(t, v)
+	s := vhostSite(t, v)
 	cluster := clusterBridge(filepath.Join(s.dir, "ipam"))
 	cluster["cniVersion"] = version
 	s = s.withConf(map[string]any{"cniVersion": version, "delegates": []any{cluster}})

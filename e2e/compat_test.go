@@ -426,7 +426,7 @@ func TestMixedLists(t *testing.T) {
 			log := filepath.Join(s.dir, "recorded")
 			cluster := clusterBridge(filepath.Join(s.dir, "ipam"))
 			other := clusterBridge(filepath.Join(s.dir, "ipam"))
-			other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni1", false, true
+			other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni-m", false, true
 			other["ipam"].(map[string]any)["subnet"] = "10.245.0.0/16"
 			list := func(name string, plugins ...map[string]any) map[string]any {
 				for _, p := range plugins {
@@ -461,7 +461,7 @@ func TestMixedLists(t *testing.T) {
 				}
 				names = append(names, name)
 			}
-			want := fmt.Sprintf("[cni0 veth eth0 eth0 %[1]s-eth0 cni1 veth net1 net1 %[1]s-net1]", id[:12])
+			want := fmt.Sprintf("[cni0 veth eth0 eth0 %[1]s-eth0 cni-m veth net1 net1 %[1]s-net1]", id[:12])
 			if got := fmt.Sprint(names); got != want {
 				t.Errorf("interfaces %s, want %s", got, want)
 			}

@@ -16,9 +16,9 @@ import (
 func newJournalSite(t *testing.T, v *ovs.Switch) *site {
 	t.Helper()
 	defaultPlaces(t, v)
-	s := newVhostSite(t, v)
+	s := vhostSite(t, v)
 	other := clusterBridge(filepath.Join(s.dir, "ipam"))
-	other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni1", false, true
+	other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni-j", false, true
 	other["ipam"].(map[string]any)["subnet"] = "10.246.0.0/16"
 	s.nad("other", other)
 	volume := filepath.Join(s.dir, "volume")
@@ -146,6 +146,7 @@ func TestDamagedJournal(t *testing.T) {
 			sameWorld(t, before, without(s.world(v), "/damaged"))
 		})
 	}
+	home.mustDel(bystander, other, "bystander")
 }
 
 // damaged are the files that plexus has set aside.
@@ -258,6 +259,7 @@ func TestLostJournalAndCache(t *testing.T) {
 		}
 	}
 	s.mustCheck(bystander, other, "bystander")
+	s.mustDel(bystander, other, "bystander")
 }
 
 // A damaged file of one sandbox hinders no other: ADD, CHECK and DEL of theirs
@@ -275,4 +277,25 @@ func TestDamagedJournalOfAnother(t *testing.T) {
 	s.mustDel(sandboxID(210), nil, "bystander") // it never was, so the marks are looked through
 	sameWorld(t, before, s.world(v))
 	s.mustDel(victim, p, "victim")
+}
+
+// DEL on a damaged journal that cannot be finished, as OVSDB is down, fails, and
+// the next one finishes.
+func TestDamagedJournalWhileOVSDBIsDown(t *testing.T) {
+	v := startOVS(t)
+	s := newJournalSite(t, v)
+	p := newPod(t, "victim")
+	before, fresh := without(s.world(v), "/damaged"), links(t, p)
+	s.mustAdd(victim, p, "victim")
+	writeFile(t, s.journalFile(victim), "")
+	must(t, v.StopOVSDB())
+	_, stderr, err := s.call(request{verb: "DEL", sandbox: victim, netns: p.Path(), pod: "victim"})
+	must(t, v.StartOVSDB(deadline(t)))
+	noPanic(t, stderr)
+	says(t, err, "OVSDB at "+v.OVSDB()+" is unreachable")
+	if _, _, err := s.call(request{verb: "DEL", sandbox: victim, netns: p.Path(), pod: "victim"}); err != nil {
+		t.Errorf("second DEL: %v", err)
+	}
+	sameWorld(t, fresh, links(t, p))
+	sameWorld(t, before, without(s.world(v), "/damaged"))
 }

@@ -169,6 +169,7 @@ func parse(network string, data []byte) (*Config, []string, error) {
 	if c.Vhost.SocketDir == "" {
 		c.Vhost.SocketDir = defaultSocketDir
 	}
+	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
 	return c, warnings, nil
 }
 

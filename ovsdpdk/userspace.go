@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -123,6 +124,7 @@ func parseUserspace(network string, data []byte) (*Config, []string, error) {
 	if err := c.check(); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", object, err)
 	}
+	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
 	return c, warnings, nil
 }
 
