@@ -25,7 +25,7 @@ demo: packages build plugins ## the main job, end to end, without a cluster
 	@$(GO) build -o bin/ ./e2e/demo
 	@bin/demo -bin bin -examples examples
 
-test: lint unit e2e-ovs ## everything
+test: lint unit e2e-ovs demo ## everything
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@e2e/packages.sh gcc libc6-dev
