@@ -29,11 +29,11 @@ func TestParseEveryKey(t *testing.T) {
 	c, warnings, err := parseKeys(`, "cniVersion": "1.1.0", "name": "n", "ipam": {}, "capabilities": {"mac": true},
 		"ovsdb": "tcp:[::1]:6640", "createBridge": true, "vlan": 0, "trunk": [4095, {"id": 3}, 3, {"minID": 10, "maxID": 12}],
 		"mtu": 9000, "mac": "02-00-00-00-00-0A", "logFile": "/x", "logLevel": "debug",
-		"vhost": {"mode": "server", "socketDir": "/run/v/", "socketFile": "s", "group": "g", "permissions": "0700"}`)
+		"vhost": {"mode": "server", "socketDir": "/run/v", "socketFile": "s", "group": "g", "permissions": "0700"}`)
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	want := Vhost{Mode: "server", SocketDir: "/run/v/", SocketFile: "s", Group: "g", Permissions: "0700"}
+	want := Vhost{Mode: "server", SocketDir: "/run/v", SocketFile: "s", Group: "g", Permissions: "0700"}
 	if c.OVSDB != "tcp:[::1]:6640" || !c.CreateBridge || *c.VLAN != 0 || c.MTU != 9000 || c.MAC != "02:00:00:00:00:0a" || c.Vhost != want {
 		t.Errorf("%+v", c)
 	}

@@ -47,7 +47,7 @@ func TestParseUserspaceDefaults(t *testing.T) {
 
 func TestParseUserspaceEveryKey(t *testing.T) {
 	c, warnings, err := parseUserspace("n", []byte(`{"cniVersion": "0.4.0", "name": "fast", "type": "userspace",
-		"kubeconfig": "/k", "sharedDir": "/run/v/", "logFile": "/l", "logLevel": "debug", "ipam": {},
+		"kubeconfig": "/k", "sharedDir": "/run/v", "logFile": "/l", "logLevel": "debug", "ipam": {},
 		"runtimeConfig": {"mac": "02:00:00:00:00:01"},
 		"host": {"engine": "ovs-dpdk", "iftype": "vhostuser", "netType": "bridge", "memif": {"role": "master", "mode": "ip", "socketfile": "m"},
 			"vhost": {"mode": "client", "group": "g", "socketfile": "s"}, "bridge": {"bridgeName": "br1", "bridgeId": 4, "vlanId": 7}},
@@ -55,7 +55,7 @@ func TestParseUserspaceEveryKey(t *testing.T) {
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
-	want := Vhost{Mode: "client", SocketDir: "/run/v/", SocketFile: "s", Group: "g"}
+	want := Vhost{Mode: "client", SocketDir: "/run/v", SocketFile: "s", Group: "g"}
 	if c.Bridge != "br1" || *c.VLAN != 7 || c.Vhost != want || c.mac() != "02:00:00:00:00:01" || c.userspace.Kubeconfig != "/k" {
 		t.Errorf("%+v", c)
 	}
