@@ -36,6 +36,14 @@ type DeviceInfo struct {
 	Type      string       `json:"type"`
 	Version   string       `json:"version"`
 	VhostUser *VhostDevice `json:"vhost-user,omitempty"`
+	Memif     *MemifDevice `json:"memif,omitempty"`
+}
+
+// MemifDevice is a memif socket; role is the pod's side of it.
+type MemifDevice struct {
+	Role string `json:"role"` // master or slave
+	Path string `json:"path"`
+	Mode string `json:"mode"` // ethernet or ip
 }
 
 // VhostDevice is a vhost-user socket; mode is the pod's side of it.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/plexus-cni/plexus/ovsdpdk"
+	"github.com/plexus-cni/plexus/vppmemif"
 )
 
 // Builtin is the table of delegates that run in-process, by the plugin type
@@ -15,6 +16,7 @@ func Builtin(log *slog.Logger) map[string]Delegate {
 	return map[string]Delegate{
 		"ovsdpdk":   ovsdpdk.New(log),
 		"userspace": ovsdpdk.NewUserspace(log),
+		"vppmemif":  vppmemif.New(log),
 	}
 }
 

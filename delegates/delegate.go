@@ -60,7 +60,8 @@ type Readier interface {
 
 // Sweeper is a Delegate that finds what carries its mark. Sweep looks in the
 // places that the configurations name, and in the default one, and removes
-// what belongs to owner and whose attachment is not to be kept.
+// what belongs to owner and whose attachment is not to be kept. A mark may hold
+// the first 24 bytes of a container ID, or more of it.
 type Sweeper interface {
 	Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error
 }

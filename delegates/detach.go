@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -112,7 +113,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		}
 	}
 	configs := e.knownConfigs(r)
-	keep := func(sandbox, _ string) bool { return sandbox != r.Sandbox }
+	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
 	if err := e.sweep(ctx, configs, keep); err != nil {
 		e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
 	}
@@ -124,6 +125,15 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		e.Log.Error("the damaged journal file is kept", "sandbox", r.Sandbox, "file", aside)
 	}
 	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, r.Netns)
+}
+
+// markedSandbox is how many bytes of a container ID a mark holds at least.
+const markedSandbox = 24
+
+// sameSandbox compares a container ID with one of a mark, which may hold its
+// beginning alone.
+func sameSandbox(sandbox, marked string) bool {
+	return sandbox == marked || len(marked) >= markedSandbox && strings.HasPrefix(sandbox, marked)
 }
 
 // sweep lets every built-in that can remove what carries its mark and is not

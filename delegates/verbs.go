@@ -158,12 +158,9 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 }
 
 // inJournal reads the journal anew, as a pod may have been wired meanwhile.
-func (e *Engine) inJournal(sandbox string) bool {
-	if checkSandbox(sandbox) != nil {
-		return false
-	}
-	rec, err := e.Journal.Read(sandbox)
-	return rec != nil || err != nil
+func (e *Engine) inJournal(marked string) bool {
+	sandboxes, err := e.Journal.Sandboxes()
+	return err != nil || slices.ContainsFunc(sandboxes, func(s string) bool { return sameSandbox(s, marked) })
 }
 
 // garbage is one GC under way.

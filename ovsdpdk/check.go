@@ -49,7 +49,7 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	if rows := append(found[3].Rows, found[4].Rows...); len(rows) > 0 {
 		return socketTaken(c, s, rows[0])
 	}
-	s.inherit(states(found[5].Rows))
+	s.Inherit(uses(states(found[5].Rows)))
 	return nil
 }
 
@@ -65,7 +65,7 @@ func socketTaken(c *Config, s *state, row ovsdb.Row) error {
 	if pod := strMap(row, "external_ids")[markPod]; pod != "" {
 		whose = " of pod " + pod
 	}
-	return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.place(s.File), text(row, "name"), whose, c.key("vhost.socketFile"))
+	return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(row, "name"), whose, c.key("vhost.socketFile"))
 }
 
 // compare holds the rows against what insert made.

@@ -17,25 +17,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Where things are when the configuration does not say.
 const (
 	defaultOVSDB     = "unix:/run/openvswitch/db.sock"
 	defaultSocketDir = "/run/plexus/vhost"
-	shortLinkDir     = "/run/plexus/short" // links to folders whose path is too long for a socket
 )
-
-// maxSocketPath is the longest path of a unix socket, in bytes: sun_path has
-// 108 with the terminating zero (unix(7)).
-const maxSocketPath = 107
 
 // Config is the configuration of type ovsdpdk.
 type Config struct {
@@ -139,11 +134,9 @@ func vlanRange(item json.RawMessage) (first, last int, ok bool) {
 }
 
 const (
-	maxVLAN = 4095        // ovs-vswitchd.conf.db(5), Port: tag, trunks
-	minMTU  = 68          // RFC 791
-	maxMTU  = 65535       // ovs-vswitchd.conf.db(5) leaves it to the device; DPDK's field has 16 bits
-	fileMax = 255         // NAME_MAX
-	nameMax = fileMax - 5 // room for a suffix
+	maxVLAN = 4095  // ovs-vswitchd.conf.db(5), Port: tag, trunks
+	minMTU  = 68    // RFC 791
+	maxMTU  = 65535 // ovs-vswitchd.conf.db(5) leaves it to the device; DPDK's field has 16 bits
 )
 
 // The modes of the vswitch's side of the socket.
@@ -200,7 +193,7 @@ func (c *Config) check() error {
 	if d := c.Vhost.SocketDir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
 		bad("vhost.socketDir", "%.200q, want an absolute path without \"..\"", d)
 	}
-	if err := checkFileName(c.Vhost.SocketFile); err != nil {
+	if err := shareddir.CheckFileName(c.Vhost.SocketFile); err != nil {
 		bad("vhost.socketFile", "%v", err)
 	}
 	if p := c.Vhost.Permissions; p != "" {
@@ -245,8 +238,8 @@ func checkAddress(address string) error {
 	scheme, rest, _ := strings.Cut(address, ":")
 	switch scheme {
 	case "unix":
-		if !filepath.IsAbs(rest) || len(rest) > maxSocketPath {
-			return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, maxSocketPath)
+		if !filepath.IsAbs(rest) || len(rest) > shareddir.MaxSocketPath {
+			return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, shareddir.MaxSocketPath)
 		}
 		return nil
 	case "tcp":
@@ -256,21 +249,4 @@ func checkAddress(address string) error {
 		return nil
 	}
 	return fmt.Errorf("%.200q, want unix:/path/of/db.sock or tcp:host:port", address)
-}
-
-func checkFileName(name string) error {
-	switch {
-	case name == "":
-		return nil
-	case len(name) > nameMax:
-		return fmt.Errorf("%.80q has %d bytes, at most %d are allowed", name, len(name), nameMax)
-	case !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "/\x00"):
-		return fmt.Errorf("%.80q, want a file name without a folder", name)
-	}
-	for _, r := range name {
-		if r < ' ' || r == 0x7f {
-			return fmt.Errorf("%.80q has a control character", name)
-		}
-	}
-	return nil
 }

@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Delegate attaches pods to OVS-DPDK.
@@ -40,10 +40,8 @@ type state struct {
 	Bridge string `json:"bridge"`
 	Port   string `json:"port"` // name of port and interface
 	Mode   string `json:"mode"` // of the vswitch's side
-	folder
-	File   string `json:"file"`             // name of the socket
-	Socket string `json:"socket"`           // path that the vswitch is given, or that the pod sees
-	Config string `json:"config,omitempty"` // name of the file that userspace-cni's containers read
+	shareddir.Use
+	Socket string `json:"socket"` // path that the vswitch is given, or that the pod sees
 }
 
 // Prepare decides on names and paths and sees whether the vswitch will do.
@@ -67,19 +65,28 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 
 // decide chooses names and paths. It looks at the folder's place, nothing else.
 func decide(c *Config, a conf.Attachment) (*state, error) {
-	s := &state{OVSDB: c.OVSDB, Bridge: c.Bridge, Port: portName(a), Mode: c.Vhost.Mode, File: c.Vhost.SocketFile}
+	s := &state{OVSDB: c.OVSDB, Bridge: c.Bridge, Port: portName(a), Mode: c.Vhost.Mode}
+	s.File = c.Vhost.SocketFile
 	if s.File == "" {
-		s.File = short(a.Sandbox) + "-" + a.IfName
+		s.File = shareddir.Short(a.Sandbox) + "-" + a.IfName
 	}
 	var err error
-	if s.folder, err = chooseFolder(c, a, s.File, s.Port); err != nil {
+	if s.Folder, err = shareddir.Choose(c.wish(), a, s.File, s.Port); err != nil {
 		return nil, err
 	}
-	s.Socket = s.folder.path(s.File)
+	s.Socket = s.Path(s.File)
 	if c.userspace != nil {
 		s.Config = configurationFile(a)
 	}
 	return s, nil
+}
+
+func (c *Config) wish() shareddir.Wish {
+	names := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
+	return shareddir.Wish{
+		Base: c.Vhost.SocketDir, Group: c.Vhost.Group, Permissions: c.Vhost.Permissions,
+		Key: func(name string) string { return c.key(names[name]) },
+	}
 }
 
 // Add makes the folder ready for the socket. The port comes with Settle.
@@ -95,7 +102,7 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
 		return nil, err
 	}
-	if err := s.folder.make(); err != nil {
+	if err := s.Make(); err != nil {
 		return nil, err
 	}
 	if s.Config != "" {
@@ -104,7 +111,7 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		}
 		data, err := c.userspace.configuration(a, s, a.IPAM)
 		if err == nil {
-			err = s.folder.within(func(dir *os.Root) error { return writeConfiguration(dir, s.Config, data) })
+			err = s.WriteFile(s.Config, data)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write %s in %s: %w", s.Config, s.Dir, err)
@@ -191,7 +198,7 @@ func (d *Delegate) open(ctx context.Context, address string, ports []*port) erro
 		}
 		origin, err := d.serverSocket(ctx, p.state)
 		if err == nil {
-			err = p.folder.linkSocket(origin, p.File)
+			err = p.LinkSocket(origin, p.File)
 		}
 		if err != nil {
 			return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, err)
@@ -210,7 +217,7 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.compare(ctx, c, a, s, raw), s.folder.check(s.Mode, s.File))
+	return errors.Join(d.compare(ctx, c, a, s, raw), s.Folder.Check(s.Mode == modeServer, s.File))
 }
 
 // Del removes the port, the bridge if plexus made it and this was its last
@@ -251,7 +258,7 @@ func (d *Delegate) remove(ctx context.Context, m marks, s *state, known bool) er
 	if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, s.Dir); err != nil {
 		return err
 	}
-	return s.folder.clear(others, known, s.File, s.Config)
+	return s.Clear(others, known, s.File, s.Config)
 }
 
 // Validate checks a configuration without looking at the world.
@@ -307,8 +314,8 @@ func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
 	if err := json.Unmarshal(raw, s); err != nil {
 		return nil, fmt.Errorf("recorded state: %w", err)
 	}
-	config := s.Config == "" || strings.HasPrefix(s.Config, configurationPrefix) && checkFileName(s.Config) == nil
-	if s.Port == "" || s.OVSDB == "" || s.File == "" || checkFileName(s.File) != nil || !config || !s.folder.valid(sandbox, s.Port) {
+	config := s.Config == "" || strings.HasPrefix(s.Config, shareddir.ConfigPrefix) && shareddir.CheckFileName(s.Config) == nil
+	if s.Port == "" || s.OVSDB == "" || s.File == "" || shareddir.CheckFileName(s.File) != nil || !config || !s.Valid(sandbox, s.Port) {
 		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
 	}
 	return s, nil

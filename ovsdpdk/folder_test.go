@@ -13,6 +13,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // anyGroup is a group of this machine that is not root's.
@@ -106,8 +107,8 @@ func TestChooseFolder(t *testing.T) {
 			if err != nil || got != c.want {
 				t.Errorf("%+v, want %+v (%v)", got, c.want, err)
 			}
-			if got.path("sock") != got.Dir+"/sock" {
-				t.Errorf("socket at %s", got.path("sock"))
+			if got.Path("sock") != got.Dir+"/sock" {
+				t.Errorf("socket at %s", got.Path("sock"))
 			}
 		})
 	}
@@ -134,11 +135,11 @@ func TestShortLink(t *testing.T) {
 	base := tempDir(t)
 	longest := base + "/" + strings.Repeat("x", maxSocketPath-len(base)-len("//sock"))
 	f, err := chooseFolder(&Config{}, conf.Attachment{Sandbox: sandbox, Pod: podWith(longest)}, "sock", "vhu1")
-	if err != nil || f.Link != "" || len(f.path("sock")) != maxSocketPath {
-		t.Fatalf("%d bytes fit: link %q, %v", len(f.path("sock")), f.Link, err)
+	if err != nil || f.Link != "" || len(f.Path("sock")) != maxSocketPath {
+		t.Fatalf("%d bytes fit: link %q, %v", len(f.Path("sock")), f.Link, err)
 	}
 	f, err = chooseFolder(&Config{}, conf.Attachment{Sandbox: sandbox, Pod: podWith(longest + "x")}, "sock", "vhu1")
-	if err != nil || f.Link != shortLinkDir+"/vhu1" || f.path("sock") != f.Link+"/sock" {
+	if err != nil || f.Link != shortLinkDir+"/vhu1" || f.Path("sock") != f.Link+"/sock" {
 		t.Fatalf("%d bytes do not fit: link %q, %v", maxSocketPath+1, f.Link, err)
 	}
 	before, err := node.Tree(shortLinkDir)
@@ -146,29 +147,29 @@ func TestShortLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // a second ADD of the same finds it
-		if err := f.make(); err != nil {
+		if err := f.Make(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if to, err := os.Readlink(f.Link); err != nil || to != f.Dir {
 		t.Errorf("the link leads to %q, %v", to, err)
 	}
-	if err := f.check(modeClient, "sock"); err != nil {
+	if err := f.Check(modeClient == modeServer, "sock"); err != nil {
 		t.Error(err)
 	}
-	socketAt(t, f.path("sock"))
+	socketAt(t, f.Path("sock"))
 	if !exists(filepath.Join(f.Dir, "sock")) {
 		t.Error("a socket made through the link is not in the folder")
 	}
 	if err := os.Remove(f.Link); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, f.check(modeClient, "sock"), f.Link, "gone")
+	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Link, "gone")
 	symlink(t, base, f.Link)
-	wantError(t, f.check(modeClient, "sock"), f.Link, "changed")
-	wantError(t, f.make(), f.Link)
+	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Link, "changed")
+	wantError(t, f.Make(), f.Link)
 	for range 2 {
-		if err := f.clear(nil, true, "sock", ""); err != nil {
+		if err := f.Clear(nil, true, "sock", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +191,7 @@ func TestOwnFolder(t *testing.T) {
 	group, gid := anyGroup(t)
 	base := tempDir(t)
 	f := folder{Dir: base + "/vhost/sandbox", Own: true, GID: gid, Perm: 0o770}
-	if err := f.make(); err != nil {
+	if err := f.Make(); err != nil {
 		t.Fatal(err)
 	}
 	if modeOf(t, f.Dir) != 0o770 || gidOf(t, f.Dir) != gid {
@@ -198,7 +199,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	socketAt(t, f.Dir+"/one")
 	socketAt(t, f.Dir+"/two")
-	if err := f.clear([]*state{{folder: f, File: "two"}}, true, "one", ""); err != nil {
+	if err := f.Clear([]shareddir.Use{{Folder: f, File: "two"}}, true, "one", ""); err != nil {
 		t.Fatal(err)
 	}
 	if exists(f.Dir+"/one") || !exists(f.Dir+"/two") {
@@ -206,7 +207,7 @@ func TestOwnFolder(t *testing.T) {
 	}
 	write(t, f.Dir+"/left/by/the/pod", "x")
 	for range 2 {
-		if err := f.clear([]*state{{folder: folder{Dir: f.Dir + "x"}, File: "two"}, {folder: folder{Dir: base}, File: "two"}}, true, "two", ""); err != nil {
+		if err := f.Clear([]shareddir.Use{{Folder: folder{Dir: f.Dir + "x"}, File: "two"}, {Folder: folder{Dir: base}, File: "two"}}, true, "two", ""); err != nil {
 			t.Fatal(err)
 		}
 		if exists(f.Dir) || !exists(base+"/vhost") {
@@ -230,7 +231,7 @@ func TestVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.make(); err != nil {
+	if err := f.Make(); err != nil {
 		t.Fatal(err)
 	}
 	if modeOf(t, dir) != 0o711 || gidOf(t, dir) != gid {
@@ -240,7 +241,7 @@ func TestVolume(t *testing.T) {
 	socketAt(t, dir+"/the-pods-own")
 	write(t, dir+"/data", "x")
 	for range 2 {
-		if err := f.clear(nil, true, "sock", ""); err != nil {
+		if err := f.Clear(nil, true, "sock", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,7 +249,7 @@ func TestVolume(t *testing.T) {
 		t.Errorf("group %d, want %d; and our socket alone gone", gidOf(t, dir), gid+1)
 	}
 	write(t, dir+"/sock", "the pod's file")
-	if err := f.clear(nil, true, "sock", ""); err != nil || !exists(dir+"/sock") {
+	if err := f.Clear(nil, true, "sock", ""); err != nil || !exists(dir+"/sock") {
 		t.Errorf("a file at the socket's name is the pod's: %v", err)
 	}
 }
@@ -262,7 +263,7 @@ func TestMissingVolume(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.make(); err != nil {
+		if err := f.Make(); err != nil {
 			t.Fatal(err)
 		}
 		socketAt(t, dir+"/sock")
@@ -270,7 +271,7 @@ func TestMissingVolume(t *testing.T) {
 			write(t, dir+"/data", "x")
 		}
 		for range 2 {
-			if err := f.clear(nil, true, "sock", ""); err != nil {
+			if err := f.Clear(nil, true, "sock", ""); err != nil {
 				t.Fatal(err)
 			}
 			if exists(dir) != left || exists(dir+"/sock") {
@@ -282,21 +283,21 @@ func TestMissingVolume(t *testing.T) {
 
 func TestFolderCheck(t *testing.T) {
 	f := folder{Dir: tempDir(t) + "/own", Own: true, GID: -1, Perm: 0o750}
-	wantError(t, f.check(modeClient, "sock"), f.Dir, "gone")
-	if err := f.make(); err != nil {
+	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Dir, "gone")
+	if err := f.Make(); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.check(modeClient, "sock"); err != nil {
+	if err := f.Check(modeClient == modeServer, "sock"); err != nil {
 		t.Errorf("the pod makes the socket when it likes: %v", err)
 	}
-	wantError(t, f.check(modeServer, "sock"), f.Dir+"/sock", "gone")
+	wantError(t, f.Check(modeServer == modeServer, "sock"), f.Dir+"/sock", "gone")
 	write(t, f.Dir+"/sock", "")
-	wantError(t, f.check(modeServer, "sock"), f.Dir+"/sock", "no socket")
+	wantError(t, f.Check(modeServer == modeServer, "sock"), f.Dir+"/sock", "no socket")
 	if err := os.Remove(f.Dir + "/sock"); err != nil {
 		t.Fatal(err)
 	}
 	socketAt(t, f.Dir+"/sock")
-	if err := f.check(modeServer, "sock"); err != nil {
+	if err := f.Check(modeServer == modeServer, "sock"); err != nil {
 		t.Error(err)
 	}
 }

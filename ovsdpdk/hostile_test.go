@@ -75,10 +75,10 @@ func TestFolderReplaced(t *testing.T) {
 	for _, own := range []bool{true, false} {
 		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Perm: 0o777, Was: &was}
 		symlink(t, elsewhere, f.Dir)
-		wantError(t, f.make(), f.Dir, "symbolic link")
-		wantError(t, f.check(modeClient, "sock"), f.Dir, "symbolic link")
-		wantError(t, f.linkSocket(elsewhere+"/sock", "other"), f.Dir, "symbolic link")
-		_ = f.clear(nil, true, "sock", "")
+		wantError(t, f.Make(), f.Dir, "symbolic link")
+		wantError(t, f.Check(modeClient == modeServer, "sock"), f.Dir, "symbolic link")
+		wantError(t, f.LinkSocket(elsewhere+"/sock", "other"), f.Dir, "symbolic link")
+		_ = f.Clear(nil, true, "sock", "")
 		if modeOf(t, elsewhere) != 0o755 || gidOf(t, elsewhere) != 0 || !exists(elsewhere+"/sock") || exists(elsewhere+"/other") {
 			t.Error("a link at the folder's place was followed")
 		}
@@ -92,14 +92,14 @@ func TestPlantedSocket(t *testing.T) {
 	for _, own := range []bool{true, false} {
 		path := newVictim(t)
 		f := folder{Dir: tempDir(t) + "/folder", Own: own, GID: gid, Perm: 0o770}
-		if err := f.make(); err != nil {
+		if err := f.Make(); err != nil {
 			t.Fatal(err)
 		}
 		symlink(t, path, f.Dir+"/sock")
-		wantError(t, f.check(modeServer, "sock"), "no socket")
+		wantError(t, f.Check(modeServer == modeServer, "sock"), "no socket")
 		origin := tempDir(t) + "/vhu1"
 		socketAt(t, origin)
-		if err := f.linkSocket(origin, "sock"); err != nil {
+		if err := f.LinkSocket(origin, "sock"); err != nil {
 			t.Fatal(err)
 		}
 		var a, b unix.Stat_t
@@ -113,7 +113,7 @@ func TestPlantedSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		symlink(t, path, f.Dir+"/sock")
-		if err := f.clear(nil, true, "sock", ""); err != nil {
+		if err := f.Clear(nil, true, "sock", ""); err != nil {
 			t.Error(err)
 		}
 		if own == exists(f.Dir) {
@@ -128,7 +128,7 @@ func TestPlantedLinkToSocket(t *testing.T) {
 	socketAt(t, host+"/db.sock")
 	f := folder{Dir: tempDir(t), GID: -1}
 	symlink(t, host+"/db.sock", f.Dir+"/sock")
-	if err := f.clear(nil, true, "sock", ""); err != nil {
+	if err := f.Clear(nil, true, "sock", ""); err != nil {
 		t.Error(err)
 	}
 	if !exists(host + "/db.sock") {
@@ -142,7 +142,7 @@ func TestPlantedConfiguration(t *testing.T) {
 	const name = "configData-0123456789ab-net1.json"
 	f := folder{Dir: tempDir(t), GID: -1}
 	symlink(t, path, f.Dir+"/"+name)
-	err := f.within(func(dir *os.Root) error { return writeConfiguration(dir, name, []byte("{}")) })
+	err := f.WriteFile(name, []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestPlantedConfiguration(t *testing.T) {
 	}
 	symlink(t, path, f.Dir+"/"+name)
 	for range 2 {
-		if err := f.clear(nil, true, "sock", name); err != nil {
+		if err := f.Clear(nil, true, "sock", name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -176,6 +176,6 @@ func TestLinkSocketAcross(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(other, unix.MNT_DETACH) })
 	socketAt(t, other+"/vhu1")
-	wantError(t, f.linkSocket(other+"/vhu1", "sock"), other+"/vhu1", f.Dir, "different file systems", "client")
-	wantError(t, f.linkSocket(other+"/none", "sock"), other+"/none", f.Dir)
+	wantError(t, f.LinkSocket(other+"/vhu1", "sock"), other+"/vhu1", f.Dir, "different file systems", "client")
+	wantError(t, f.LinkSocket(other+"/none", "sock"), other+"/none", f.Dir)
 }

@@ -153,7 +153,7 @@ func (d *Delegate) whoHasSocket(ctx context.Context, p *port) error {
 	}
 	rows := append(found[0].Rows, found[1].Rows...)
 	if len(rows) == 0 {
-		return fmt.Errorf("%s (network %s): socket %s is asked for twice, or was used by another interface just now", p.IfName, p.Network, p.place(p.File))
+		return fmt.Errorf("%s (network %s): socket %s is asked for twice, or was used by another interface just now", p.IfName, p.Network, p.Place(p.File))
 	}
 	return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, socketTaken(p.config, p.state, rows[0]))
 }
@@ -166,7 +166,7 @@ func anyPlexus() ovsdb.OvsMap { return stringMap(map[string]string{markFormat: "
 // socketMark is the mark of the socket's real place, ownerMark that of the
 // plexus whose rows they are.
 func socketMark(s *state) ovsdb.OvsMap {
-	return stringMap(map[string]string{markSocket: s.place(s.File)})
+	return stringMap(map[string]string{markSocket: s.Place(s.File)})
 }
 
 func ownerMark(owner string) ovsdb.OvsMap { return stringMap(map[string]string{markOwner: owner}) }
@@ -186,7 +186,7 @@ func portRows(p *port, suffix string) []ovsdb.Operation {
 			all[markPod] = p.Pod.String()
 		}
 	}
-	own[markFormat], own[markSocket], own[markState] = "1", p.place(p.File), string(p.raw)
+	own[markFormat], own[markSocket], own[markState] = "1", p.Place(p.File), string(p.raw)
 	if mac := c.mac(); mac != "" {
 		own["attached-mac"] = mac // OVS Integration Guide
 	}

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // delete removes the port, and with it its bridge when that is ours and has no
 // other. It returns the other attachments at this OVSDB,
 // whichever plexus made them: they may share the folder.
-func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*state, err error) {
+func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []shareddir.Use, err error) {
 	for range tries {
 		found, err := d.db.transact(ctx, s.OVSDB,
 			selectRows("Interface", equal("name", s.Port), "external_ids"),
@@ -29,7 +31,7 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []*sta
 		if err != nil {
 			return nil, err
 		}
-		others = slices.DeleteFunc(states(found[4].Rows), func(other *state) bool { return other.Port == s.Port })
+		others = uses(slices.DeleteFunc(states(found[4].Rows), func(other *state) bool { return other.Port == s.Port }))
 		ours := len(found[0].Rows) > 0 && m.on(found[0].Rows[0])
 		if len(found[0].Rows) > 0 && !ours {
 			d.log.Warn("an interface of that name is not ours; it is left alone", "interface", s.Port, "sandbox", m.sandbox)
@@ -63,6 +65,15 @@ func states(rows []ovsdb.Row) []*state {
 		}
 	}
 	return all
+}
+
+// uses are the uses of folders by attachments.
+func uses(all []*state) []shareddir.Use {
+	list := make([]shareddir.Use, len(all))
+	for i, s := range all {
+		list[i] = s.Use
+	}
+	return list
 }
 
 // localPorts are the ports that plexus made for bridges themselves.

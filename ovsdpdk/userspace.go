@@ -3,13 +3,13 @@ package ovsdpdk
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // userspaceConfig is a userspace-cni configuration, every key of it
@@ -172,25 +172,7 @@ func (u *userspaceConfig) configuration(a conf.Attachment, s *state, ipam *types
 
 // configurationFile is the name of the file beside the socket.
 func configurationFile(a conf.Attachment) string {
-	return fmt.Sprintf("%s%s-%s.json", configurationPrefix, short(a.Sandbox), a.IfName)
-}
-
-const configurationPrefix = "configData-"
-
-// writeConfiguration hands the container its configuration beside the socket.
-func writeConfiguration(dir *os.Root, name string, data []byte) error {
-	if err := dir.RemoveAll(name); err != nil {
-		return err
-	}
-	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		_ = f.Close()
-		return err
-	}
-	return f.Close()
+	return fmt.Sprintf("%s%s-%s.json", shareddir.ConfigPrefix, shareddir.Short(a.Sandbox), a.IfName)
 }
 
 func opposite(mode string) string {
@@ -199,6 +181,3 @@ func opposite(mode string) string {
 	}
 	return modeClient
 }
-
-// short is how userspace-cni abbreviates a container ID in file names.
-func short(sandbox string) string { return sandbox[:min(12, len(sandbox))] }

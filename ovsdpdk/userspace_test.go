@@ -11,6 +11,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 func newUserspace(t testing.TB) *Delegate {
@@ -117,7 +118,7 @@ func TestContainerHalf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := parsed.userspace.configuration(conf.Attachment{}, &state{Mode: c.mode, File: "s"}, nil)
+		data, err := parsed.userspace.configuration(conf.Attachment{}, &state{Mode: c.mode, Use: shareddir.Use{File: "s"}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

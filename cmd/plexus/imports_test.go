@@ -16,19 +16,24 @@ const module = "github.com/plexus-cni/plexus/"
 // mayImport is the house: arrows point down only. What is not listed here may
 // import nothing of the project.
 var mayImport = map[string][]string{
-	"cmd/plexus":    {},
-	"cmd/plexusd":   {"agent"},
-	"cmd/plexusctl": {"agent", "delegates", "conf"},
-	"agent":         {"delegates", "kube", "conf"},
-	"kube":          {"conf"},
-	"delegates":     {"ovsdpdk", "conf"},
-	"ovsdpdk":       {"conf"},
-	"conf":          {},
-	"e2e/node":      {},
-	"e2e/ovs":       {"e2e/node"},
-	"e2e/demo":      {"e2e/node", "e2e/ovs"},
-	"e2e/bench":     {"e2e/node", "e2e/ovs"},
-	"e2e":           {},
+	"cmd/plexus":        {},
+	"cmd/plexusd":       {"agent"},
+	"cmd/plexusctl":     {"agent", "delegates", "conf"},
+	"agent":             {"delegates", "kube", "conf"},
+	"kube":              {"conf"},
+	"delegates":         {"ovsdpdk", "vppmemif", "conf"},
+	"ovsdpdk":           {"shareddir", "conf"},
+	"vppmemif":          {"shareddir", "conf"},
+	"shareddir":         {"conf"},
+	"conf":              {},
+	"e2e/node":          {},
+	"e2e/ovs":           {"e2e/node"},
+	"e2e/memif":         {"e2e/node"},
+	"e2e/standin":       {"e2e/memif", "e2e/node"},
+	"e2e/standin/serve": {"e2e/standin"},
+	"e2e/demo":          {"e2e/node", "e2e/ovs"},
+	"e2e/bench":         {"e2e/node", "e2e/ovs"},
+	"e2e":               {},
 }
 
 type listed struct {

@@ -1,0 +1,222 @@
+package memif
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Testpmd is a peer of another make: dpdk-testpmd with the driver net_memif as a
+// client. It counts what it receives, and floods what it sends to an address
+// nobody has. It polls core 1 all the time.
+type Testpmd struct {
+	name string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  lockedText
+	done chan struct{} // closed when it has ended
+	turn sync.Mutex    // held while a command is under way
+}
+
+const prompt = "testpmd> "
+
+// StartTestpmd starts dpdk-testpmd for the memif with an id at a socket, with
+// its files in dir, and returns when it takes commands. The packages
+// dpdk-dev and librte-net-memif have to be installed. An abstract socket is
+// @NAME in the network namespace of the caller.
+func StartTestpmd(ctx context.Context, dir, socket string, id uint32) (*Testpmd, error) {
+	hash := fnv.New32a()
+	fmt.Fprint(hash, socket, id)
+	name, abstract := strings.CutPrefix(socket, "@")
+	flag := "no"
+	if abstract {
+		flag = "yes"
+	}
+	device := fmt.Sprintf("--vdev=net_memif0,role=client,id=%d,socket=%s,socket-abstract=%s,mac=%s",
+		id, name, flag, addressOf(hash.Sum([]byte{0x02, 0x74})))
+	p := &Testpmd{name: fmt.Sprintf("testpmd at %s/%d", socket, id), done: make(chan struct{})}
+	p.cmd = exec.Command("stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--no-telemetry", "--no-huge", "--no-shconf",
+		"--iova-mode=va", "-m", "128", fmt.Sprintf("--file-prefix=memif-%x", hash.Sum32()), device, "--",
+		"-i", "--no-mlockall", "--auto-start", "--no-flush-rx", "--forward-mode=rxonly", "--total-num-mbufs=4096")
+	p.cmd.Dir = dir
+	p.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir)
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.WaitDelay = 2 * time.Second
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("start %s: make pipe: %w", p.name, err)
+	}
+	started := make(chan error)
+	go func() {
+		// The kernel sends Pdeathsig when the thread that started the child
+		// ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	if _, err := p.answer(ctx, 0); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	return p, nil
+}
+
+// addressOf writes a hardware address as DPDK reads it.
+func addressOf(mac []byte) string {
+	text := make([]string, len(mac))
+	for i, b := range mac {
+		text[i] = fmt.Sprintf("%02x", b)
+	}
+	return strings.Join(text, ":")
+}
+
+// WaitLink returns when it is connected.
+func (p *Testpmd) WaitLink(ctx context.Context) error {
+	return p.poll(ctx, "is connected", func() (bool, error) {
+		out, err := p.command(ctx, "show port info 0")
+		return strings.Contains(out, "Link status: up"), err
+	})
+}
+
+// Send sends n frames of 64 bytes, up to 512 so that they fit into a ring, and
+// returns when the device has taken them.
+func (p *Testpmd) Send(ctx context.Context, n int) error {
+	before, err := p.counter(ctx, "TX")
+	if err != nil {
+		return err
+	}
+	if n < 1 || n > 512 {
+		return fmt.Errorf("%s: send %d frames: only 1 to 512 fit", p.name, n)
+	}
+	for _, line := range []string{"stop", fmt.Sprintf("set burst %d", n), "start tx_first"} {
+		if _, err := p.command(ctx, line); err != nil {
+			return err
+		}
+	}
+	return p.poll(ctx, fmt.Sprintf("has sent %d frames", n), func() (bool, error) {
+		now, err := p.counter(ctx, "TX")
+		return now >= before+n, err
+	})
+}
+
+// Received is the number of frames that have arrived since it started.
+func (p *Testpmd) Received(ctx context.Context) (int, error) { return p.counter(ctx, "RX") }
+
+// WaitReceived returns when total frames have arrived since it started.
+func (p *Testpmd) WaitReceived(ctx context.Context, total int) error {
+	return p.poll(ctx, fmt.Sprintf("has received %d frames", total), func() (bool, error) {
+		n, err := p.Received(ctx)
+		return n >= total, err
+	})
+}
+
+func (p *Testpmd) counter(ctx context.Context, direction string) (int, error) {
+	out, err := p.command(ctx, "show port stats 0")
+	if err != nil {
+		return 0, err
+	}
+	match := regexp.MustCompile(direction + `-packets: *(\d+)`).FindStringSubmatch(out)
+	if match == nil {
+		return 0, fmt.Errorf("%s: no %s counter in %q", p.name, direction, out)
+	}
+	return strconv.Atoi(match[1])
+}
+
+// command gives a command and returns its answer.
+func (p *Testpmd) command(ctx context.Context, line string) (string, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	mark := p.out.prompts()
+	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
+		return "", fmt.Errorf("%s: tell %q: %w", p.name, line, err)
+	}
+	out, err := p.answer(ctx, mark)
+	if err != nil {
+		return "", fmt.Errorf("%s: tell %q: %w", p.name, line, err)
+	}
+	return out, nil
+}
+
+// answer waits for a prompt more than there were and returns what came before.
+func (p *Testpmd) answer(ctx context.Context, prompts int) (out string, err error) {
+	err = p.poll(ctx, "answers", func() (bool, error) {
+		select {
+		case <-p.done:
+			return false, fmt.Errorf("it ended (%v): %s", p.cmd.ProcessState, p.out.text())
+		default:
+		}
+		out = p.out.last()
+		return p.out.prompts() > prompts, nil
+	})
+	return out, err
+}
+
+func (p *Testpmd) poll(ctx context.Context, what string, condition func() (bool, error)) error {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := condition(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s %s: %w", p.name, what, errors.Join(ctx.Err(), errors.New(p.out.last())))
+		case <-tick.C:
+		}
+	}
+}
+
+// Stop ends it. Stopping twice is no error.
+func (p *Testpmd) Stop() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// lockedText is what a process prints, between prompts.
+type lockedText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedText) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lockedText) prompts() int { return strings.Count(l.text(), prompt) }
+
+// last is what was printed between the last two prompts.
+func (l *lockedText) last() string {
+	parts := strings.Split(l.text(), prompt)
+	return parts[max(0, len(parts)-2)]
+}

@@ -1,0 +1,260 @@
+package vppmemif
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.fd.io/govpp/adapter/socketclient"
+	"go.fd.io/govpp/api"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/vpe"
+	"go.fd.io/govpp/core"
+)
+
+// Time limits towards VPP.
+const (
+	connectTimeout = 2 * time.Second
+	replyTimeout   = 3 * time.Second
+)
+
+// messages are those that plexus sends and reads; only they have to be the
+// ones that the running VPP speaks.
+func messages() []api.Message {
+	return []api.Message{
+		&memif.MemifSocketFilenameAddDelV2{}, &memif.MemifSocketFilenameAddDelV2Reply{},
+		&memif.MemifSocketFilenameDump{}, &memif.MemifSocketFilenameDetails{},
+		&memif.MemifCreateV2{}, &memif.MemifCreateV2Reply{}, &memif.MemifDelete{}, &memif.MemifDeleteReply{},
+		&memif.MemifDump{}, &memif.MemifDetails{},
+		&interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetFlagsReply{},
+		&interfaces.SwInterfaceSetMtu{}, &interfaces.SwInterfaceSetMtuReply{},
+		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceTagAddDelReply{},
+		&interfaces.SwInterfaceDump{}, &interfaces.SwInterfaceDetails{},
+		&interfaces.SwInterfaceAddDelAddress{}, &interfaces.SwInterfaceAddDelAddressReply{},
+		&interfaces.SwInterfaceSetTable{}, &interfaces.SwInterfaceSetTableReply{},
+		&l2.BridgeDomainAddDelV2{}, &l2.BridgeDomainAddDelV2Reply{}, &l2.BridgeDomainDump{}, &l2.BridgeDomainDetails{},
+		&l2.SwInterfaceSetL2Bridge{}, &l2.SwInterfaceSetL2BridgeReply{},
+		&l2.L2InterfaceVlanTagRewrite{}, &l2.L2InterfaceVlanTagRewriteReply{},
+		&ip.IPTableAddDel{}, &ip.IPTableAddDelReply{}, &ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
+	}
+}
+
+// vpps are the connections to VPPs, by API socket.
+type vpps struct {
+	mu    sync.Mutex
+	known map[string]*vpp
+}
+
+// vpp is the connection to one VPP. Requests share it; whoever finds it gone
+// makes it anew.
+type vpp struct {
+	socket string
+	mu     sync.Mutex
+	conn   *core.Connection
+}
+
+func (v *vpps) at(socket string) *vpp {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.known[socket] == nil {
+		if v.known == nil {
+			v.known = map[string]*vpp{}
+		}
+		v.known[socket] = &vpp{socket: socket}
+	}
+	return v.known[socket]
+}
+
+// unreachable is a VPP that does not answer.
+type unreachable struct {
+	socket string
+	err    error
+}
+
+func (e *unreachable) Error() string {
+	return fmt.Sprintf("VPP at %s is unreachable: %v: is vpp running, and is \"apiSocket\" its API socket?", e.socket, e.err)
+}
+func (e *unreachable) Unwrap() error { return e.err }
+
+// Temporary marks an error that may be gone when the runtime tries again.
+func (e *unreachable) Temporary() bool { return true }
+
+// connect connects and checks, once for each connection, that this VPP speaks
+// the messages that plexus uses.
+func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.conn != nil {
+		return v.conn, nil
+	}
+	if _, err := os.Stat(v.socket); errors.Is(err, fs.ErrNotExist) {
+		return nil, &unreachable{v.socket, err}
+	}
+	type outcome struct {
+		conn *core.Connection
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() { // the library takes no context
+		core.SetLogLevel(logrus.FatalLevel) // a runtime reads standard error; errors come back as such
+		adapter := socketclient.NewVppClient(v.socket)
+		adapter.SetConnectTimeout(connectTimeout)
+		conn, err := core.Connect(adapter)
+		done <- outcome{conn, err}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout+replyTimeout)
+	defer cancel()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, &unreachable{v.socket, o.err}
+		}
+		if err := compatible(ctx, o.conn); err != nil {
+			o.conn.Disconnect()
+			return nil, err
+		}
+		v.conn = o.conn
+		return v.conn, nil
+	case <-ctx.Done():
+		go func() {
+			if o := <-done; o.conn != nil {
+				o.conn.Disconnect()
+			}
+		}()
+		return nil, &unreachable{v.socket, ctx.Err()}
+	}
+}
+
+func compatible(ctx context.Context, conn *core.Connection) error {
+	ch, err := conn.NewAPIChannel()
+	if err != nil {
+		return err
+	}
+	defer ch.Close()
+	var differs *api.CompatibilityError
+	if err := ch.CheckCompatiblity(messages()...); errors.As(err, &differs) {
+		version := "unknown"
+		reply, err := vpe.NewServiceClient(conn).ShowVersion(ctx, &vpe.ShowVersion{})
+		if err == nil {
+			version = reply.Version
+		}
+		return fmt.Errorf("VPP %s does not speak the messages %v as plexus does: plexus works with VPP 24.10 to 26.06", version, differs.IncompatibleMessages)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// forget makes the next request connect anew.
+func (v *vpp) forget(conn *core.Connection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.conn == conn {
+		v.conn = nil
+		go conn.Disconnect()
+	}
+}
+
+// session is a connection for the length of one verb.
+type session struct {
+	vpp  *vpp
+	conn *core.Connection
+}
+
+func (v *vpps) open(ctx context.Context, socket string) (*session, error) {
+	p := v.at(socket)
+	for again := false; ; again = true {
+		conn, err := p.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s := &session{p, conn}
+		if _, err = s.ping(ctx); err == nil {
+			return s, nil
+		}
+		if again {
+			return nil, err // a connection that was just made
+		}
+	}
+}
+
+func (s *session) ping(ctx context.Context) (*vpe.ShowVersionReply, error) {
+	return call(ctx, s, func(ctx context.Context) (*vpe.ShowVersionReply, error) {
+		return vpe.NewServiceClient(s.conn).ShowVersion(ctx, &vpe.ShowVersion{})
+	})
+}
+
+// call makes one request within replyTimeout. An answer with an error code is
+// VPP's; any other error means that the connection is of no use any more.
+func call[R any](ctx context.Context, s *session, request func(context.Context) (R, error)) (R, error) {
+	bounded, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	reply, err := request(bounded)
+	var answer api.VPPApiError
+	if err == nil || errors.As(err, &answer) {
+		return reply, err
+	}
+	s.vpp.forget(s.conn)
+	if ctx.Err() != nil {
+		return reply, fmt.Errorf("VPP at %s: %w", s.vpp.socket, ctx.Err())
+	}
+	if bounded.Err() != nil {
+		err = fmt.Errorf("no answer within %s", replyTimeout)
+	}
+	return reply, &unreachable{s.vpp.socket, err}
+}
+
+// list reads a dump to its end.
+func list[D any, C interface{ Recv() (D, error) }](ctx context.Context, s *session, request func(context.Context) (C, error)) ([]D, error) {
+	return call(ctx, s, func(ctx context.Context) ([]D, error) {
+		stream, err := request(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var all []D
+		for {
+			d, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return all, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, d)
+		}
+	})
+}
+
+// answered reports whether VPP answered with one of the codes.
+func answered(err error, codes ...api.VPPApiError) bool {
+	var answer api.VPPApiError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	for _, code := range codes {
+		if answer == code {
+			return true
+		}
+	}
+	return false
+}
+
+// Codes as VPP answers them to the messages that plexus sends, measured.
+const (
+	codeNoInterface = api.INVALID_SW_IF_INDEX // -2
+	codeNone        = api.NO_SUCH_ENTRY       // -6: bridge domain missing
+	codeListen      = api.SYSCALL_ERROR_4     // -14: the socket cannot be listened on; its id is of no use then
+	codeExists      = api.SUBIF_ALREADY_EXISTS
+	codeSocketUsed  = api.UNEXPECTED_INTF_STATE // -74
+	codeBDExists    = api.BD_ALREADY_EXISTS     // -119
+	codeBDUsed      = api.BD_IN_USE             // -120
+)

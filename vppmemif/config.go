@@ -1,0 +1,195 @@
+// Package vppmemif attaches pods to the node's VPP by memif, shared-memory
+// packet interfaces.
+//
+// It drives VPP over its binary API with govpp. An attachment is a memif socket
+// (memif_socket_filename_add_del_v2) with one interface on it (memif_create_v2),
+// tagged, and a member of a bridge domain (L2) or of a table with addresses and
+// routes on the vswitch's side (L3). VPP forgets everything when it restarts
+// and its numbers repeat, so none is remembered: what is ours is found by the
+// socket's name and by the tag, each time. Objects of others are never touched.
+//
+// Configurations of type vppmemif have the keys of Config.
+package vppmemif
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Config is the configuration of type vppmemif.
+type Config struct {
+	APISocket string `json:"apiSocket"` // of VPP's binary API
+	Role      string `json:"role"`      // of the vswitch's side: server (default) listens, client connects
+	Mode      string `json:"mode"`      // ethernet (default) or ip
+	Socket    Socket `json:"socket"`
+	ID        uint32 `json:"id"` // number of the interface on its socket, both sides agree on it
+	Secret    string `json:"secret"`
+	Queues    Queues `json:"queues"`
+	RingSize  uint32 `json:"ringSize"`   // descriptors, a power of 2
+	BufSize   uint16 `json:"bufferSize"` // bytes
+	MTU       int    `json:"mtu"`        // bytes
+	MAC       string `json:"mac"`        // of the vswitch's side
+
+	BridgeDomain *BridgeDomain `json:"bridgeDomain"`
+	VLAN         int           `json:"vlan"` // the pod's frames are untagged, the domain's carry this tag
+
+	VRF       uint32   `json:"vrf"`
+	Addresses []string `json:"addresses"` // of the vswitch's side, with prefix
+	Routes    []Route  `json:"routes"`    // into the vrf, through this interface
+}
+
+// Socket says where the socket is.
+type Socket struct {
+	Dir         string `json:"dir"`
+	File        string `json:"file"`
+	Abstract    bool   `json:"abstract"` // in the pod's network namespace; no folder is needed
+	Group       string `json:"group"`
+	Permissions string `json:"permissions"`
+}
+
+// Queues are counted from the vswitch's side.
+type Queues struct {
+	RX uint8 `json:"rx"`
+	TX uint8 `json:"tx"`
+}
+
+// BridgeDomain is the L2 domain that the interface becomes a member of.
+type BridgeDomain struct {
+	ID             uint32 `json:"id"`
+	Name           string `json:"name"` // gets an id of its own, always the same
+	Learn          *bool  `json:"learn"`
+	Flood          *bool  `json:"flood"`
+	ARPTermination bool   `json:"arpTermination"`
+}
+
+// Route is a route of the vswitch's side.
+type Route struct {
+	Dst string `json:"dst"`
+	GW  string `json:"gw"`
+}
+
+// Where things are when the configuration does not say.
+const (
+	defaultAPISocket = "/run/vpp/api.sock"
+	defaultSocketDir = "/run/plexus/memif"
+)
+
+// Bounds, from VPP's sources and .api files.
+const (
+	maxBridgeDomain = 1<<24 - 1 // l2_bd.h, L2_BD_ID_MAX
+	maxRingSize     = 1 << 14   // memif.h, MEMIF_MAX_LOG2_RING_SIZE
+	maxSecret       = 23        // memif.api, string secret[24]
+	maxTag          = 63        // interface.api, string tag[64]; a longer one is cut silently
+	maxVLAN         = 4094
+	minMTU, maxMTU  = 68, 9216
+)
+
+func parse(network string, data []byte) (*Config, []string, error) {
+	c := &Config{}
+	object := fmt.Sprintf("network %s: vppmemif", network)
+	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", object, err)
+	}
+	return c, warnings, nil
+}
+
+func (c *Config) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+	}
+	oneOf := func(key string, value *string, allowed ...string) {
+		if *value == "" {
+			*value = allowed[0]
+		}
+		for _, a := range allowed {
+			if *value == a {
+				return
+			}
+		}
+		bad(key, "%.40q, allowed are %s", *value, strings.Join(allowed, ", "))
+	}
+	oneOf("role", &c.Role, "server", "client")
+	oneOf("mode", &c.Mode, "ethernet", "ip")
+	if c.APISocket == "" {
+		c.APISocket = defaultAPISocket
+	}
+	if !filepath.IsAbs(c.APISocket) {
+		bad("apiSocket", "%.200q, want an absolute path", c.APISocket)
+	}
+	if d := c.Socket.Dir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
+		bad("socket.dir", "%.200q, want an absolute path without \"..\"", d)
+	}
+	if c.Socket.Abstract && (c.Socket.Dir != "" || c.Socket.Group != "" || c.Socket.Permissions != "") {
+		bad("socket.abstract", "an abstract socket has no folder: leave out dir, group and permissions")
+	}
+	if len(c.Secret) > maxSecret {
+		bad("secret", "%d bytes, at most %d are allowed", len(c.Secret), maxSecret)
+	}
+	if c.RingSize != 0 && (c.RingSize&(c.RingSize-1) != 0 || c.RingSize > maxRingSize) {
+		bad("ringSize", "%d, want a power of 2 up to %d", c.RingSize, maxRingSize)
+	}
+	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
+		bad("mtu", "%d, want %d to %d", c.MTU, minMTU, maxMTU)
+	}
+	if c.MAC != "" {
+		hw, err := net.ParseMAC(c.MAC)
+		if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
+			bad("mac", "%.40q, want 6 bytes like 02:00:00:00:00:01, no multicast address", c.MAC)
+		}
+	}
+	c.checkL2(bad)
+	c.checkL3(bad)
+	return errors.Join(errs...)
+}
+
+func (c *Config) checkL2(bad func(key, format string, args ...any)) {
+	b := c.BridgeDomain
+	switch {
+	case b == nil:
+	case c.Mode == "ip":
+		bad("bridgeDomain", "mode ip has no L2: leave it out, or use mode ethernet")
+	case (b.ID == 0) == (b.Name == ""):
+		bad("bridgeDomain", "want id or name, one of them")
+	case b.ID > maxBridgeDomain:
+		bad("bridgeDomain.id", "%d, want 1 to %d", b.ID, maxBridgeDomain)
+	case len(b.Name) > 32:
+		bad("bridgeDomain.name", "%d bytes, at most 32 are allowed", len(b.Name))
+	case len(c.Addresses) > 0 || len(c.Routes) > 0 || c.VRF != 0:
+		bad("bridgeDomain", "a member of a bridge domain has no addresses, routes or vrf: use one or the other")
+	}
+	if c.VLAN < 0 || c.VLAN > maxVLAN {
+		bad("vlan", "%d, want 1 to %d", c.VLAN, maxVLAN)
+	} else if c.VLAN != 0 && b == nil {
+		bad("vlan", "the tag is rewritten towards a bridge domain: set bridgeDomain")
+	}
+}
+
+func (c *Config) checkL3(bad func(key, format string, args ...any)) {
+	for i, a := range c.Addresses {
+		if _, err := netip.ParsePrefix(a); err != nil {
+			bad(fmt.Sprintf("addresses[%d]", i), "%.60q, want an address with its prefix like 10.0.0.1/24", a)
+		}
+	}
+	for i, r := range c.Routes {
+		if _, err := netip.ParsePrefix(r.Dst); err != nil {
+			bad(fmt.Sprintf("routes[%d].dst", i), "%.60q, want a prefix like 10.1.0.0/16", r.Dst)
+		}
+		if r.GW == "" {
+			continue
+		}
+		if a, err := netip.ParseAddr(r.GW); err != nil || a.Zone() != "" {
+			bad(fmt.Sprintf("routes[%d].gw", i), "%.60q is no address", r.GW)
+		}
+	}
+}

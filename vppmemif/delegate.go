@@ -1,0 +1,299 @@
+package vppmemif
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
+)
+
+// Delegate attaches pods to VPP.
+type Delegate struct {
+	log *slog.Logger
+	vpp *vpps
+}
+
+// New makes the delegate of type vppmemif.
+func New(log *slog.Logger) *Delegate { return &Delegate{log: log, vpp: &vpps{}} }
+
+// state is all that Del needs: names, none of VPP's numbers.
+type state struct {
+	API           string `json:"api"`
+	Tag           string `json:"tag"`
+	Role          string `json:"role"` // of the vswitch's side
+	Socket        string `json:"socket"`
+	Abstract      string `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
+	shareddir.Use        // of a socket in a folder
+	DomainTag     string `json:"domainTag,omitempty"`
+	Domain        uint32 `json:"domain,omitempty"` // id asked for, or the first to try
+}
+
+// Prepare decides on names and sees whether VPP will do.
+func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
+	c, warnings, err := parse(a.Network, a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		d.log.Warn(w)
+	}
+	s, err := decide(c, a)
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.vpp.open(ctx, s.API)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.socketFree(ctx, s); err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+// decide chooses names. It looks at the folder's place, nothing else.
+func decide(c *Config, a conf.Attachment) (*state, error) {
+	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role}
+	if b := c.BridgeDomain; b != nil {
+		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
+		if b.ID == 0 {
+			s.Domain = domainID(b.Name)
+		}
+	}
+	unique := "memif-" + digest(a.Owner, a.Sandbox, a.IfName)
+	if c.Socket.Abstract {
+		s.Abstract = unique
+		if c.Socket.File != "" {
+			s.Abstract = c.Socket.File
+		}
+		s.Socket = "abstract:" + s.Abstract + ",netns_name=" + a.Netns
+		if len(s.Socket) > shareddir.MaxSocketPath {
+			return nil, fmt.Errorf("socket %s has %d bytes, at most %d are allowed: shorten %q", s.Socket, len(s.Socket), shareddir.MaxSocketPath, "socket.file")
+		}
+		return s, nil
+	}
+	s.File = c.Socket.File
+	if s.File == "" {
+		s.File = fmt.Sprintf("memif-%s-%s.sock", shareddir.Short(a.Sandbox), a.IfName)
+	}
+	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return "socket." + name }}
+	if w.Base == "" {
+		w.Base = defaultSocketDir
+	}
+	var err error
+	if s.Folder, err = shareddir.Choose(w, a, s.File, unique); err != nil {
+		return nil, err
+	}
+	s.Socket = s.Path(s.File)
+	return s, nil
+}
+
+// Add makes socket and interface and connects it.
+func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
+	c, _, err := parse(a.Network, a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeState(raw, a.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	if s.Abstract == "" {
+		if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
+			return nil, err
+		}
+		if err := s.Make(); err != nil {
+			return nil, err
+		}
+	}
+	v, err := d.vpp.open(ctx, s.API)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.attach(ctx, c, a, s); err != nil {
+		return nil, err
+	}
+	return result(c, a, s), nil
+}
+
+// result is the attachment in CNI's terms: the interface is the socket.
+func result(c *Config, a conf.Attachment, s *state) *types100.Result {
+	path := s.Place(s.File)
+	if s.Abstract != "" {
+		path = "@" + s.Abstract // unix(7): how abstract names are written
+	}
+	r := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{{Name: a.IfName, Mtu: c.MTU, Sandbox: a.Netns, SocketPath: path}},
+	}
+	if a.IPAM != nil {
+		r.IPs, r.Routes, r.DNS = a.IPAM.IPs, a.IPAM.Routes, a.IPAM.DNS
+		for _, ip := range r.IPs {
+			ip.Interface = types100.Int(0)
+		}
+	}
+	return r
+}
+
+// Check compares VPP and the folder with what Add made.
+func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
+	c, _, err := parse(a.Network, a.Conf)
+	if err != nil {
+		return err
+	}
+	s, err := decodeState(raw, a.Sandbox)
+	if err != nil {
+		return err
+	}
+	v, err := d.vpp.open(ctx, s.API)
+	if err != nil {
+		return err
+	}
+	err = v.compare(ctx, c, s)
+	if s.Abstract == "" {
+		err = errors.Join(err, s.Folder.Check(s.Role == "server", s.File))
+	}
+	return err
+}
+
+// Del removes interface, socket, a domain of ours that is empty then, and the
+// files. A VPP that does not run has nothing to remove.
+func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
+	var s *state
+	var err error
+	if raw != nil {
+		s, err = decodeState(raw, a.Sandbox)
+	} else {
+		var c *Config
+		if c, _, err = parse(a.Network, a.Conf); err != nil {
+			return nil // Add refuses it, so it never was
+		}
+		if s, err = decide(c, a); err != nil {
+			return nil // likewise
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return d.remove(ctx, a.IfName, s)
+}
+
+func (d *Delegate) remove(ctx context.Context, ifName string, s *state) error {
+	if err := conf.Step(ctx, "%s: delete memif %s", ifName, s.Tag); err != nil {
+		return err
+	}
+	var others []shareddir.Use
+	v, err := d.vpp.open(ctx, s.API)
+	switch {
+	case notRunning(err):
+	case err != nil:
+		return err
+	default:
+		if others, err = v.detach(ctx, s); err != nil {
+			return err
+		}
+	}
+	if s.Abstract != "" {
+		return nil
+	}
+	if err := conf.Step(ctx, "%s: remove files from %s", ifName, s.Dir); err != nil {
+		return err
+	}
+	return s.Clear(others, true, s.File, s.Config)
+}
+
+// Validate checks a configuration without looking at the world.
+func (d *Delegate) Validate(network string, config json.RawMessage) ([]string, error) {
+	_, warnings, err := parse(network, config)
+	return warnings, err
+}
+
+// Ready says whether ADD would work with a configuration.
+func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
+	c, _, err := parse("", config)
+	if err != nil {
+		return err
+	}
+	_, err = d.vpp.open(ctx, c.APISocket)
+	return err
+}
+
+// Describe gives the device-info of the attachment, from the pod's side.
+func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Description, error) {
+	c, _, err := parse(a.Network, a.Conf)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	s, err := decodeState(raw, a.Sandbox)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	role := "slave" // the device-information specification has the former names
+	if s.Role == "client" {
+		role = "master"
+	}
+	return conf.Description{DeviceInfo: &conf.DeviceInfo{
+		Type: "memif", Version: conf.DeviceInfoVersion,
+		Memif: &conf.MemifDevice{Role: role, Path: result(c, a, s).Interfaces[0].SocketPath, Mode: c.Mode},
+	}}, nil
+}
+
+func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
+	s := &state{}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, fmt.Errorf("recorded state: %w", err)
+	}
+	folder := s.Abstract != "" || s.File != "" && shareddir.CheckFileName(s.File) == nil && shareddir.CheckFileName(s.Config) == nil && s.Valid(sandbox, strings.TrimPrefix(filepath.Base(s.Link), "."))
+	if s.API == "" || s.Tag == "" || s.Socket == "" || !folder {
+		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
+	}
+	return s, nil
+}
+
+// The marks of ownership are tags of at most 63 bytes: the plexus that acts, by
+// a digest, and the beginning of the container ID, which is a random number.
+const (
+	tagPrefix  = "plexus/"
+	tagSandbox = 24 // bytes of the container ID in a tag
+)
+
+func ownerTag(owner string) string { return tagPrefix + digest(owner)[:6] + "/" }
+
+func tag(owner, sandbox, ifName string) string {
+	return ownerTag(owner) + sandbox[:min(tagSandbox, len(sandbox))] + "/" + ifName
+}
+
+// parseTag reads a tag of owner's.
+func parseTag(owner, tag string) (sandbox, ifName string, ok bool) {
+	rest, ours := strings.CutPrefix(tag, ownerTag(owner))
+	sandbox, ifName, ok = strings.Cut(rest, "/")
+	return sandbox, ifName, ours && ok && sandbox != "" && ifName != ""
+}
+
+func domainTag(owner string, b *BridgeDomain) string {
+	if b.Name == "" {
+		return fmt.Sprintf("%sid/%d", ownerTag(owner)+"bd/", b.ID)
+	}
+	return ownerTag(owner) + "bd/name/" + b.Name
+}
+
+// domainID is the id that a name gets, far from those that people choose.
+func domainID(name string) uint32 {
+	sum := sha256.Sum256([]byte(name))
+	return 1<<23 + (uint32(sum[0])<<16|uint32(sum[1])<<8|uint32(sum[2]))&(1<<23-1)
+}
+
+func digest(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,270 @@
+package vppmemif
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+
+	"github.com/plexus-cni/plexus/shareddir"
+)
+
+// notRunning reports whether nobody listens on the API socket. Such a VPP has
+// lost all that it had.
+func notRunning(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// detach removes what carries the tag or the socket's name, and the bridge
+// domain if it is ours and empty then. It returns the uses of folders that
+// remain in this VPP.
+func (s *session) detach(ctx context.Context, st *state) ([]shareddir.Use, error) {
+	sockets, err := s.sockets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mine, err := s.find(ctx, st, sockets)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mine {
+		_, err := call(ctx, s, func(ctx context.Context) (*memif.MemifDeleteReply, error) {
+			return memif.NewServiceClient(s.conn).MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: m.SwIfIndex})
+		})
+		if err != nil && !answered(err, codeNoInterface) {
+			return nil, fmt.Errorf("delete memif %s: %w", m.IfName, err)
+		}
+	}
+	if id, known := sockets[st.Socket]; known {
+		if err := s.deleteSocket(ctx, id); err != nil {
+			return nil, fmt.Errorf("delete socket %s: %w", st.Socket, err)
+		}
+	}
+	if st.DomainTag != "" {
+		if err := s.deleteDomain(ctx, st.DomainTag); err != nil {
+			return nil, err
+		}
+	}
+	return usesOf(sockets, st.Socket), nil
+}
+
+// find lists the memifs that are this attachment's.
+func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32) ([]*memif.MemifDetails, error) {
+	all, err := s.memifs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	links, err := s.interfaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, known := sockets[st.Socket]
+	return slices.DeleteFunc(all, func(m *memif.MemifDetails) bool {
+		link := links[m.SwIfIndex]
+		tagged := link != nil && link.Tag == st.Tag
+		// Created and not tagged yet: it is on our socket and has no mark.
+		unmarked := known && m.SocketID == id && (link == nil || link.Tag == "")
+		return !tagged && !unmarked
+	}), nil
+}
+
+// deleteDomain removes a bridge domain of ours that has no member.
+func (s *session) deleteDomain(ctx context.Context, tag string) error {
+	all, err := s.domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.BdTag != tag || len(d.SwIfDetails) > 0 {
+			continue
+		}
+		_, err := call(ctx, s, func(ctx context.Context) (*l2.BridgeDomainAddDelV2Reply, error) {
+			return l2.NewServiceClient(s.conn).BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{BdID: d.BdID})
+		})
+		if err != nil && !answered(err, codeBDUsed, codeNone) { // somebody joined, or removed it, meanwhile
+			return fmt.Errorf("delete bridge domain %d: %w", d.BdID, err)
+		}
+	}
+	return nil
+}
+
+// compare holds VPP against what attach made.
+func (s *session) compare(ctx context.Context, c *Config, st *state) error {
+	sockets, err := s.sockets(ctx)
+	if err != nil {
+		return err
+	}
+	id, known := sockets[st.Socket]
+	if !known {
+		return fmt.Errorf("socket %s is gone from VPP (has it been restarted?)", st.Socket)
+	}
+	all, err := s.memifs(ctx)
+	if err != nil {
+		return err
+	}
+	links, err := s.interfaces(ctx)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(all, func(m *memif.MemifDetails) bool { return m.SocketID == id && m.ID == c.ID })
+	if at < 0 {
+		return fmt.Errorf("the memif with id %d on socket %s is gone from VPP", c.ID, st.Socket)
+	}
+	m, link := all[at], links[all[at].SwIfIndex]
+	if link == nil {
+		return fmt.Errorf("memif %s is gone from VPP's interfaces", m.IfName)
+	}
+	var errs []error
+	differs := func(what string, have, want any) {
+		if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
+			errs = append(errs, fmt.Errorf("memif %s: %s is %s, was %s", m.IfName, what, h, w))
+		}
+	}
+	differs("tag", link.Tag, st.Tag)
+	differs("role", roleOf(m.Role), c.Role)
+	differs("mode", modeOf(m.Mode), c.Mode)
+	differs("admin state up", link.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0, true)
+	if c.MTU != 0 && len(link.Mtu) > 0 {
+		differs("mtu", link.Mtu[0], c.MTU)
+	}
+	if c.VLAN != 0 {
+		differs("vlan", rewrittenTo(link), c.VLAN)
+	}
+	if c.BridgeDomain != nil {
+		domains, err := s.domains(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(domains, func(d *l2.BridgeDomainDetails) bool {
+			return (d.BdTag == st.DomainTag || c.BridgeDomain.ID != 0 && d.BdID == c.BridgeDomain.ID) &&
+				slices.ContainsFunc(d.SwIfDetails, func(i l2.BridgeDomainSwIf) bool { return i.SwIfIndex == m.SwIfIndex })
+		}) {
+			errs = append(errs, fmt.Errorf("memif %s is no longer in its bridge domain %s", m.IfName, st.DomainTag))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func roleOf(r memif.MemifRole) string {
+	if r == memif.MEMIF_ROLE_API_SLAVE {
+		return "client"
+	}
+	return "server"
+}
+
+func modeOf(m memif.MemifMode) string {
+	switch m {
+	case memif.MEMIF_MODE_API_ETHERNET:
+		return "ethernet"
+	case memif.MEMIF_MODE_API_IP:
+		return "ip"
+	}
+	return m.String()
+}
+
+func rewrittenTo(link *interfaces.SwInterfaceDetails) int {
+	if link.VtrOp != vtrPush1 {
+		return 0
+	}
+	return int(link.VtrTag1)
+}
+
+// Sweep removes what carries owner's tag and is not to be kept, at the default
+// VPP and at those that the configurations name. keep gets the beginning of the
+// container ID.
+func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
+	apis := []string{defaultAPISocket}
+	for _, raw := range configs {
+		if c, _, err := parse("", raw); err == nil && !slices.Contains(apis, c.APISocket) {
+			apis = append(apis, c.APISocket)
+		}
+	}
+	var errs []error
+	for _, api := range apis {
+		v, err := d.vpp.open(ctx, api)
+		if notRunning(err) {
+			continue
+		}
+		if err == nil {
+			err = d.sweepAt(ctx, v, owner, keep)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, keep func(sandbox, ifName string) bool) error {
+	sockets, err := v.sockets(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := v.memifs(ctx)
+	if err != nil {
+		return err
+	}
+	links, err := v.interfaces(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range all {
+		link := links[m.SwIfIndex]
+		if link == nil {
+			continue
+		}
+		sandbox, ifName, ours := parseTag(owner, link.Tag)
+		if !ours || keep(sandbox, ifName) {
+			continue
+		}
+		s := &state{API: v.vpp.socket, Tag: link.Tag}
+		for name, id := range sockets {
+			if id == m.SocketID {
+				s.Socket = name
+			}
+		}
+		if _, err := v.detach(ctx, s); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", link.Tag, err))
+			continue
+		}
+		errs = append(errs, removeSocketFile(s.Socket))
+	}
+	domains, err := v.domains(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, b := range domains {
+		if len(b.BdTag) > len(ownerTag(owner)+"bd/") && b.BdTag[:len(ownerTag(owner)+"bd/")] == ownerTag(owner)+"bd/" {
+			errs = append(errs, v.deleteDomain(ctx, b.BdTag))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeSocketFile removes a socket that VPP has left, not following a link.
+func removeSocketFile(name string) error {
+	if !filepath.IsAbs(name) {
+		return nil
+	}
+	dir, err := os.OpenRoot(filepath.Dir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if st, err := dir.Lstat(filepath.Base(name)); err != nil || st.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	return dir.Remove(filepath.Base(name))
+}
