@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/ovsdpdk"
 	"github.com/plexus-cni/plexus/vppmemif"
 )
@@ -15,7 +16,7 @@ import (
 func Builtin(log *slog.Logger) map[string]Delegate {
 	return map[string]Delegate{
 		"ovsdpdk":   ovsdpdk.New(log),
-		"userspace": ovsdpdk.NewUserspace(log),
+		"userspace": byEngine{conf.EngineOVS: ovsdpdk.NewUserspace(log), conf.EngineVPP: vppmemif.NewUserspace(log)},
 		"vppmemif":  vppmemif.New(log),
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/lock"
 )
 
 // Journal is where plexus writes what DEL will need, one file a sandbox. A
@@ -265,51 +266,10 @@ func (j *Journal) Sandboxes() ([]string, error) {
 	return sandboxes, nil
 }
 
-// Lock makes this process the only one that works on a sandbox. It waits until
-// ctx is done. The lock is the kernel's: it ends with the process.
+// Lock makes this request the only one that works on a sandbox. It waits until
+// ctx is done.
 func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
-	dir := filepath.Join(j.dir, "locks")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("lock sandbox: %w", err)
-	}
-	name := filepath.Join(dir, sandbox)
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		f, err := tryLock(name)
-		if err != nil {
-			return nil, fmt.Errorf("lock sandbox: %w", err)
-		}
-		if f != nil {
-			return func() { _ = os.Remove(name); _ = f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("lock sandbox %s: another operation on it is under way: %w", sandbox, ctx.Err())
-		case <-time.After(wait):
-		}
-	}
-}
-
-// tryLock returns nil when somebody else holds the lock, or has just removed
-// the file that was locked.
-func tryLock(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		mine, errMine := f.Stat()
-		there, errThere := os.Stat(name)
-		if errMine == nil && errThere == nil && os.SameFile(mine, there) {
-			return f, nil
-		}
-		err = unix.EWOULDBLOCK
-	}
-	_ = f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-		return nil, nil
-	}
-	return nil, err
+	return lock.Take(ctx, filepath.Join(j.dir, "locks", sandbox), "sandbox "+sandbox)
 }
 
 // find returns the transaction of a request, nil when there is none.

@@ -47,7 +47,7 @@ type Config struct {
 	LogLevel string `json:"logLevel"` // likewise
 
 	asked     asked
-	userspace *userspaceConfig  // when that is how it was written
+	userspace *conf.Userspace   // when that is how it was written
 	names     map[string]string // what it calls the keys, where that differs
 }
 

@@ -109,7 +109,7 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		if err := conf.Step(ctx, "%s: write %s", a.IfName, s.Config); err != nil {
 			return nil, err
 		}
-		data, err := c.userspace.configuration(a, s, a.IPAM)
+		data, err := c.userspace.ConfigurationData(a, s.File, a.IPAM)
 		if err == nil {
 			err = s.WriteFile(s.Config, data)
 		}
@@ -292,19 +292,8 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 		Type: "vhost-user", Version: conf.DeviceInfoVersion,
 		VhostUser: &conf.VhostDevice{Mode: opposite(s.Mode), Path: s.Socket},
 	}}
-	if c.userspace == nil || c.userspace.Kubeconfig == "" {
-		return said, nil
-	}
-	data, err := c.userspace.configuration(a, s, a.IPAM)
-	if err != nil {
-		return conf.Description{}, err
-	}
-	mapped := userspaceMappedDir
-	if a.Pod != nil && a.Pod.SharedDirMount != "" {
-		mapped = a.Pod.SharedDirMount
-	}
-	said.Annotations = map[string]string{configurationAnnotation: "[" + string(data) + "]", mappedDirAnnotation: mapped}
-	return said, nil
+	said.Annotations, err = c.userspace.Annotations(a, s.File)
+	return said, err
 }
 
 // decodeState reads a recorded state and refuses one that could not be that of

@@ -11,7 +11,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/shareddir"
 )
 
 func newUserspace(t testing.TB) *Delegate {
@@ -68,7 +67,7 @@ func TestParseUserspaceRefuses(t *testing.T) {
 		says   []string
 	}{
 		{`{"host": {"iftype": "vhostuser"}}`, []string{`"host.engine"`, "ovs-dpdk"}},
-		{`{"host": {"engine": "vpp", "iftype": "memif"}}`, []string{`"host.engine"`, "vpp is not built into", "ovs-dpdk"}},
+		{`{"host": {"engine": "vpp", "iftype": "memif"}}`, []string{`"host.engine"`, "vpp", "ovs-dpdk"}},
 		{`{"host": {"engine": "ovs", "iftype": "vhostuser"}}`, []string{`"host.engine"`, `"ovs"`, "ovs-dpdk"}},
 		{`{"host": {"engine": "ovs-dpdk", "iftype": "memif"}}`, []string{`"host.iftype"`, "vhostuser"}},
 		{`{"host": {` + usual + `, "netType": "interface"}}`, []string{`"host.netType"`, "bridge"}},
@@ -114,15 +113,15 @@ func TestContainerHalf(t *testing.T) {
 		{`"netType": "bridge", "vhost": {"mode": "client"}`, modeClient, `iftype vhostuser netType bridge mode client`},
 		{`"iftype": "memif", "memif": {"role": "slave"}`, modeClient, `iftype memif netType interface mode `},
 	} {
-		parsed, _, err := parseUserspace("n", []byte(`{"host": {`+usual+`}, "container": {`+c.container+`}}`))
+		parsed, _, err := parseUserspace("n", []byte(`{"host": {`+usual+`, "vhost": {"mode": "`+c.mode+`"}}, "container": {`+c.container+`}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := parsed.userspace.configuration(conf.Attachment{}, &state{Mode: c.mode, Use: shareddir.Use{File: "s"}}, nil)
+		data, err := parsed.userspace.ConfigurationData(conf.Attachment{}, "s", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got struct{ Config userspaceSide }
+		var got struct{ Config conf.UserspaceSide }
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}

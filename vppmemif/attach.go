@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/ethernet_types"
 	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -18,6 +19,7 @@ import (
 	"go.fd.io/govpp/binapi/memif"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/lock"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -147,7 +149,7 @@ func (s *session) attach(ctx context.Context, c *Config, a conf.Attachment, st *
 	if c.BridgeDomain != nil {
 		err = s.join(ctx, step, c, index, st)
 	} else {
-		err = s.route(ctx, step, c, index)
+		err = s.route(ctx, step, c, index, a.IPAM)
 	}
 	if err != nil {
 		return err
@@ -257,26 +259,32 @@ func (s *session) ensureDomain(ctx context.Context, b *BridgeDomain, st *state) 
 	return 0, fmt.Errorf("bridge domain %s: no id is free near %d", b.Name, st.Domain)
 }
 
-// join makes the interface a member of its bridge domain. The domain may go
-// with its last member between the look and the joining: then once more.
+// lockDomain keeps a domain from going with its last member while another one
+// joins: joining a domain that is not there makes one, which nobody would own.
+func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
+	return lock.Take(ctx, filepath.Join(lockDir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
+}
+
+const lockDir = "/run/plexus/locks"
+
+// join makes the interface a member of its bridge domain.
 func (s *session) join(ctx context.Context, step func(string, ...any) error, c *Config, index interface_types.InterfaceIndex, st *state) error {
 	if err := step("join bridge domain %s", st.DomainTag); err != nil {
 		return err
 	}
-	for n := 0; ; n++ {
-		domain, err := s.ensureDomain(ctx, c.BridgeDomain, st)
-		if err != nil {
-			return err
-		}
-		_, err = call(ctx, s, func(ctx context.Context) (*l2.SwInterfaceSetL2BridgeReply, error) {
-			return l2.NewServiceClient(s.conn).SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: index, BdID: domain, Enable: true})
-		})
-		if err == nil {
-			break
-		}
-		if !answered(err, codeNone) || n == tries {
-			return fmt.Errorf("join bridge domain %d: %w", domain, err)
-		}
+	release, err := s.lockDomain(ctx, st.DomainTag)
+	if err != nil {
+		return err
+	}
+	defer release()
+	domain, err := s.ensureDomain(ctx, c.BridgeDomain, st)
+	if err != nil {
+		return err
+	}
+	if _, err = call(ctx, s, func(ctx context.Context) (*l2.SwInterfaceSetL2BridgeReply, error) {
+		return l2.NewServiceClient(s.conn).SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: index, BdID: domain, Enable: true})
+	}); err != nil {
+		return fmt.Errorf("join bridge domain %d: %w", domain, err)
 	}
 	if c.VLAN == 0 {
 		return nil
@@ -293,7 +301,7 @@ func (s *session) join(ctx context.Context, step func(string, ...any) error, c *
 }
 
 // route puts the interface into its vrf and gives it addresses and routes.
-func (s *session) route(ctx context.Context, step func(string, ...any) error, c *Config, index interface_types.InterfaceIndex) error {
+func (s *session) route(ctx context.Context, step func(string, ...any) error, c *Config, index interface_types.InterfaceIndex, ipam *types100.Result) error {
 	if c.VRF != 0 {
 		for _, six := range []bool{false, true} {
 			if err := step("join vrf %d", c.VRF); err != nil {
@@ -306,7 +314,16 @@ func (s *session) route(ctx context.Context, step func(string, ...any) error, c 
 			}
 		}
 	}
-	for _, text := range c.Addresses {
+	addresses := c.Addresses
+	if c.gateways && ipam != nil {
+		for _, ip := range ipam.IPs {
+			if ip.Gateway != nil {
+				ones, _ := ip.Address.Mask.Size()
+				addresses = append(addresses, fmt.Sprintf("%s/%d", ip.Gateway, ones))
+			}
+		}
+	}
+	for _, text := range addresses {
 		if err := step("add address %s", text); err != nil {
 			return err
 		}

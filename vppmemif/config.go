@@ -17,9 +17,11 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Config is the configuration of type vppmemif.
@@ -42,6 +44,18 @@ type Config struct {
 	VRF       uint32   `json:"vrf"`
 	Addresses []string `json:"addresses"` // of the vswitch's side, with prefix
 	Routes    []Route  `json:"routes"`    // into the vrf, through this interface
+
+	gateways  bool              // the vswitch's side has the gateways that ipam gives
+	userspace *conf.Userspace   // when that is how it was written
+	names     map[string]string // what it calls the keys, where that differs
+}
+
+// key is a key as the user has written it.
+func (c *Config) key(name string) string {
+	if other, ok := c.names[name]; ok {
+		return other
+	}
+	return name
 }
 
 // Socket says where the socket is.
@@ -100,13 +114,16 @@ func parse(network string, data []byte) (*Config, []string, error) {
 	if err := c.check(); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", object, err)
 	}
+	if c.Socket.Dir == "" {
+		c.Socket.Dir = defaultSocketDir
+	}
 	return c, warnings, nil
 }
 
 func (c *Config) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
+		errs = append(errs, fmt.Errorf("key %q: %s", c.key(key), fmt.Sprintf(format, args...)))
 	}
 	oneOf := func(key string, value *string, allowed ...string) {
 		if *value == "" {
@@ -129,6 +146,16 @@ func (c *Config) check() error {
 	}
 	if d := c.Socket.Dir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
 		bad("socket.dir", "%.200q, want an absolute path without \"..\"", d)
+	}
+	if err := shareddir.CheckFileName(c.Socket.File); err != nil {
+		bad("socket.file", "%v", err)
+	} else if c.Socket.Abstract && strings.ContainsAny(c.Socket.File, ",=") {
+		bad("socket.file", "%.80q: the name of an abstract socket has no ',' or '='", c.Socket.File)
+	}
+	if p := c.Socket.Permissions; p != "" {
+		if mode, err := strconv.ParseUint(p, 8, 32); err != nil || mode > 0o777 {
+			bad("socket.permissions", "%.20q, want octal digits up to 0777", p)
+		}
 	}
 	if c.Socket.Abstract && (c.Socket.Dir != "" || c.Socket.Group != "" || c.Socket.Permissions != "") {
 		bad("socket.abstract", "an abstract socket has no folder: leave out dir, group and permissions")

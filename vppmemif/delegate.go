@@ -19,12 +19,18 @@ import (
 
 // Delegate attaches pods to VPP.
 type Delegate struct {
-	log *slog.Logger
-	vpp *vpps
+	log   *slog.Logger
+	parse func(network string, data []byte) (*Config, []string, error)
+	vpp   *vpps
 }
 
 // New makes the delegate of type vppmemif.
-func New(log *slog.Logger) *Delegate { return &Delegate{log: log, vpp: &vpps{}} }
+func New(log *slog.Logger) *Delegate { return &Delegate{log: log, parse: parse, vpp: &vpps{}} }
+
+// NewUserspace makes the delegate of type userspace, engine vpp.
+func NewUserspace(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, parse: parseUserspace, vpp: &vpps{}}
+}
 
 // state is all that Del needs: names, none of VPP's numbers.
 type state struct {
@@ -40,7 +46,7 @@ type state struct {
 
 // Prepare decides on names and sees whether VPP will do.
 func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
-	c, warnings, err := parse(a.Network, a.Conf)
+	c, warnings, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +92,10 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	if s.File == "" {
 		s.File = fmt.Sprintf("memif-%s-%s.sock", shareddir.Short(a.Sandbox), a.IfName)
 	}
-	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return "socket." + name }}
-	if w.Base == "" {
-		w.Base = defaultSocketDir
+	if c.userspace != nil {
+		s.Config = fmt.Sprintf("%s%s-%s.json", shareddir.ConfigPrefix, shareddir.Short(a.Sandbox), a.IfName)
 	}
+	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
 	if s.Folder, err = shareddir.Choose(w, a, s.File, unique); err != nil {
 		return nil, err
@@ -100,7 +106,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 
 // Add makes socket and interface and connects it.
 func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
-	c, _, err := parse(a.Network, a.Conf)
+	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +120,18 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		}
 		if err := s.Make(); err != nil {
 			return nil, err
+		}
+	}
+	if s.Config != "" {
+		if err := conf.Step(ctx, "%s: write %s", a.IfName, s.Config); err != nil {
+			return nil, err
+		}
+		data, err := c.userspace.ConfigurationData(a, s.File, a.IPAM)
+		if err == nil {
+			err = s.WriteFile(s.Config, data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write %s in %s: %w", s.Config, s.Dir, err)
 		}
 	}
 	v, err := d.vpp.open(ctx, s.API)
@@ -147,7 +165,7 @@ func result(c *Config, a conf.Attachment, s *state) *types100.Result {
 
 // Check compares VPP and the folder with what Add made.
 func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
-	c, _, err := parse(a.Network, a.Conf)
+	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return err
 	}
@@ -175,7 +193,7 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		s, err = decodeState(raw, a.Sandbox)
 	} else {
 		var c *Config
-		if c, _, err = parse(a.Network, a.Conf); err != nil {
+		if c, _, err = d.parse(a.Network, a.Conf); err != nil {
 			return nil // Add refuses it, so it never was
 		}
 		if s, err = decide(c, a); err != nil {
@@ -214,13 +232,13 @@ func (d *Delegate) remove(ctx context.Context, ifName string, s *state) error {
 
 // Validate checks a configuration without looking at the world.
 func (d *Delegate) Validate(network string, config json.RawMessage) ([]string, error) {
-	_, warnings, err := parse(network, config)
+	_, warnings, err := d.parse(network, config)
 	return warnings, err
 }
 
 // Ready says whether ADD would work with a configuration.
 func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
-	c, _, err := parse("", config)
+	c, _, err := d.parse("", config)
 	if err != nil {
 		return err
 	}
@@ -230,7 +248,7 @@ func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
 
 // Describe gives the device-info of the attachment, from the pod's side.
 func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Description, error) {
-	c, _, err := parse(a.Network, a.Conf)
+	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return conf.Description{}, err
 	}
@@ -242,10 +260,12 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	if s.Role == "client" {
 		role = "master"
 	}
-	return conf.Description{DeviceInfo: &conf.DeviceInfo{
+	said := conf.Description{DeviceInfo: &conf.DeviceInfo{
 		Type: "memif", Version: conf.DeviceInfoVersion,
 		Memif: &conf.MemifDevice{Role: role, Path: result(c, a, s).Interfaces[0].SocketPath, Mode: c.Mode},
-	}}, nil
+	}}
+	said.Annotations, err = c.userspace.Annotations(a, s.File)
+	return said, err
 }
 
 func decodeState(raw json.RawMessage, sandbox string) (*state, error) {

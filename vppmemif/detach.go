@@ -80,6 +80,11 @@ func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32
 
 // deleteDomain removes a bridge domain of ours that has no member.
 func (s *session) deleteDomain(ctx context.Context, tag string) error {
+	release, err := s.lockDomain(ctx, tag)
+	if err != nil {
+		return err
+	}
+	defer release()
 	all, err := s.domains(ctx)
 	if err != nil {
 		return err
@@ -185,7 +190,7 @@ func rewrittenTo(link *interfaces.SwInterfaceDetails) int {
 func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
 	apis := []string{defaultAPISocket}
 	for _, raw := range configs {
-		if c, _, err := parse("", raw); err == nil && !slices.Contains(apis, c.APISocket) {
+		if c, _, err := d.parse("", raw); err == nil && !slices.Contains(apis, c.APISocket) {
 			apis = append(apis, c.APISocket)
 		}
 	}

@@ -2,6 +2,7 @@ package memif
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ const pollInterval = 50 * time.Microsecond
 type gomemif struct {
 	config Config
 	socket *memif.Socket
-	stop   chan struct{}
+	first  chan bool     // told once: connected, or sent away
+	stop   chan struct{} // closed by Close
+	once   sync.Once     // for first
 	ended  sync.Once
 	work   sync.WaitGroup
 
@@ -27,7 +30,7 @@ type gomemif struct {
 	rx, tx *memif.Queue
 }
 
-// dialGomemif connects to a server, waiting for it until ctx is done.
+// dialGomemif connects to a server, trying until it is connected or ctx is done.
 func dialGomemif(ctx context.Context, socket string, c Config) (*gomemif, error) {
 	a, err := parseAddress(socket)
 	if err != nil {
@@ -36,35 +39,45 @@ func dialGomemif(ctx context.Context, socket string, c Config) (*gomemif, error)
 	if c.Secret != "" {
 		return nil, fmt.Errorf("connect to %s by gomemif: it sends no secret", a)
 	}
-	name := a.path
-	if name == "" {
-		name = "@" + a.name
-	}
-	g := &gomemif{config: c, stop: make(chan struct{})}
-	if g.socket, err = memif.NewSocket(softwareName, name); err != nil {
-		return nil, fmt.Errorf("make gomemif socket %s: %w", a, err)
-	}
-	args := &memif.Arguments{Id: c.ID, Name: c.Name, ConnectedFunc: g.connected, DisconnectedFunc: g.disconnected}
-	if c.Mode == IP {
-		args.Mode = memif.InterfaceModeIp
-	}
-	i, err := g.socket.NewInterface(args)
-	if err != nil {
-		return nil, fmt.Errorf("make gomemif interface %d at %s: %w", c.ID, a, err)
-	}
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	tick := time.NewTicker(retry)
 	defer tick.Stop()
 	for {
-		if err = a.within(i.RequestConnection); err == nil {
-			break
+		g, err := tryGomemif(ctx, a, c)
+		if err == nil {
+			return g, nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("connect to %s by gomemif: %w: %w", a, ctx.Err(), err)
 		case <-tick.C:
 		}
+	}
+}
+
+// tryGomemif tries to connect once.
+func tryGomemif(ctx context.Context, a address, c Config) (*gomemif, error) {
+	name := a.path
+	if name == "" {
+		name = "@" + a.name
+	}
+	g := &gomemif{config: c, first: make(chan bool, 1), stop: make(chan struct{})}
+	var err error
+	if g.socket, err = memif.NewSocket(softwareName, name); err != nil {
+		return nil, fmt.Errorf("make gomemif socket: %w", err)
+	}
+	args := &memif.Arguments{Id: c.ID, Name: c.Name, ConnectedFunc: g.connected, DisconnectedFunc: g.disconnected}
+	if c.Mode == IP {
+		args.Mode = memif.InterfaceModeIp
+	}
+	i, err := g.socket.NewInterface(args)
+	if err == nil {
+		err = a.within(i.RequestConnection)
+	}
+	if err != nil {
+		_ = g.socket.Delete()
+		return nil, err
 	}
 	// The library blocks if nobody takes its errors; they are about the end
 	// of the connection, which Connected tells.
@@ -82,7 +95,18 @@ func dialGomemif(ctx context.Context, socket string, c Config) (*gomemif, error)
 	}()
 	go g.poll()
 	g.socket.StartPolling(errs)
-	return g, nil
+	select {
+	case up := <-g.first:
+		if up {
+			return g, nil
+		}
+		err = errors.New("the server sends it away")
+	case <-ctx.Done():
+		err = errors.New("the server does not answer")
+	}
+	g.Close()
+	g.Wait()
+	return nil, err
 }
 
 func (g *gomemif) connected(i *memif.Interface) error {
@@ -97,6 +121,7 @@ func (g *gomemif) connected(i *memif.Interface) error {
 	g.mu.Lock()
 	g.rx, g.tx = rx, tx
 	g.mu.Unlock()
+	g.once.Do(func() { g.first <- true })
 	g.config.Link(true)
 	return nil
 }
@@ -105,6 +130,7 @@ func (g *gomemif) disconnected(*memif.Interface) error {
 	g.mu.Lock()
 	g.rx, g.tx = nil, nil
 	g.mu.Unlock()
+	g.once.Do(func() { g.first <- false })
 	g.config.Link(false)
 	return nil
 }
@@ -152,6 +178,9 @@ func (g *gomemif) Connected() bool {
 	defer g.mu.Unlock()
 	return g.tx != nil
 }
+
+// Drained is never true: the library does not tell.
+func (g *gomemif) Drained() bool { return false }
 
 func (g *gomemif) Close() {
 	g.ended.Do(func() {

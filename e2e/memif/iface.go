@@ -107,6 +107,15 @@ func (i *Interface) Send(frame []byte) bool {
 	return true
 }
 
+// Drained tells whether the peer is done with every frame that was sent to it.
+func (i *Interface) Drained() bool {
+	i.mu.Lock()
+	l := i.link
+	up := i.up
+	i.mu.Unlock()
+	return up && l.drained()
+}
+
 // Counters are the numbers of frames the peer has taken, has not taken, and has
 // sent.
 func (i *Interface) Counters() (sent, dropped, received uint64) {

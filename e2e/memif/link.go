@@ -87,6 +87,7 @@ func (l *link) read(r *ring) {
 		}
 		if frame != nil {
 			l.receive(frame)
+			r.release()
 			continue
 		}
 		if _, err := r.event.Read(count[:]); err != nil {
@@ -124,6 +125,13 @@ func (l *link) send(frame []byte) bool {
 		time.Sleep(20 * time.Microsecond)
 	}
 	return false
+}
+
+// drained tells whether the peer is done with all that was sent.
+func (l *link) drained() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.open && l.tx[0].drained()
 }
 
 // close makes the link end, telling the peer the reason unless it is empty. It

@@ -38,6 +38,7 @@ type Options struct {
 type port interface {
 	// Send tells whether the other end has taken the frame.
 	Send(frame []byte) bool
+	Drained() bool
 	Connected() bool
 	Close()
 	Wait()
@@ -64,11 +65,13 @@ type Peer struct {
 
 // Dial starts a peer at a socket, named as for Listen. A client connects as
 // soon as there is a server and again whenever it has lost it; Dial does not
-// wait for that, WaitLink does. Only with Options.Gomemif it waits for the
-// server until ctx is done.
+// wait for that, WaitLink does. Only with Options.Gomemif it waits until it is
+// connected.
 func Dial(ctx context.Context, socket string, id uint32, o Options) (*Peer, error) {
 	p := &Peer{name: fmt.Sprintf("memif peer %s/%d", socket, id), mac: o.MAC, mode: o.Mode,
-		changed: make(chan struct{}), senders: map[string]*senderTally{}}
+		changed: make(chan struct{}), senders: map[string]*senderTally{},
+		// A peer that follows another at the same socket does not use its numbers.
+		seq: uint64(time.Now().UnixNano())}
 	if p.mac == nil {
 		hash := fnv.New32a()
 		fmt.Fprint(hash, socket, id)
@@ -120,8 +123,14 @@ func (p *Peer) WaitNoLink(ctx context.Context) error {
 	return p.wait(ctx, "is not connected", func() bool { return !p.Connected() })
 }
 
-// Send sends n test frames and returns when the other end has taken them all,
-// each once. It waits while the other end does not take any.
+// WaitDrained returns when the other end is done with all frames sent to it; the
+// stand-in has forwarded or dropped them then. A gomemif peer cannot tell.
+func (p *Peer) WaitDrained(ctx context.Context) error {
+	return p.wait(ctx, "has its frames taken", p.port.Drained)
+}
+
+// Send sends n test frames and returns when they all are in the ring to the
+// other end, each once. It waits for room while the other end takes none.
 func (p *Peer) Send(ctx context.Context, n int, t Traffic) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()

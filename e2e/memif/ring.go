@@ -160,7 +160,8 @@ func (r *ring) buffers(d []byte, length uint32) ([]byte, error) {
 var errChain = errors.New("a frame does not end")
 
 // receive appends the next frame to frame. It returns nil if there is none. A
-// frame longer than MaxFrame comes out cut.
+// frame longer than MaxFrame comes out cut. Release has to be called before the
+// next.
 func (r *ring) receive(frame []byte) ([]byte, error) {
 	end := r.tail()
 	if r.server {
@@ -172,7 +173,6 @@ func (r *ring) receive(frame []byte) ([]byte, error) {
 	if end-r.last > r.size {
 		return nil, fmt.Errorf("a ring of %d holds %d descriptors", r.size, end-r.last)
 	}
-	begin := r.last
 	for {
 		d := r.descriptor(r.last)
 		length := binary.LittleEndian.Uint32(d[descLengthAt:])
@@ -189,15 +189,30 @@ func (r *ring) receive(frame []byte) ([]byte, error) {
 			return nil, errChain
 		}
 	}
+	return frame, nil
+}
+
+// release tells the sender that the frames received are done with.
+func (r *ring) release() {
 	if r.server {
 		r.setTail(r.last)
-		return frame, nil
+		return
 	}
-	for slot := begin; slot != r.last; slot++ {
+	posted := r.head()
+	for slot := posted - r.size; slot != r.last; slot++ {
 		binary.LittleEndian.PutUint32(r.descriptor(slot)[descLengthAt:], uint32(r.buffer))
 	}
-	r.setHead(r.head() + (r.last - begin))
-	return frame, nil
+	r.setHead(r.last + r.size)
+}
+
+// drained tells whether the receiver is done with all that was sent.
+func (r *ring) drained() bool {
+	if r.server {
+		// The client posts a descriptor again when it is done with it. Until it
+		// has posted all, it is not known how many there are to be.
+		return r.head()-r.tail() == r.size
+	}
+	return r.head() == r.tail()
 }
 
 // send puts a frame into the ring and tells whether there was room.

@@ -190,6 +190,9 @@ func TestAdminStateAndFlags(t *testing.T) {
 		if err := from.Send(t.Context(), 10, memif.Traffic{To: to}); err != nil {
 			t.Fatal(err)
 		}
+		if err := from.WaitDrained(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	send(a, b.MAC()) // unknown, and unknown unicast is not flooded
 	r.transfer(b, a, 10, memif.Traffic{To: broadcast})

@@ -1,0 +1,127 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// byEngine is the delegate of type userspace: the backend that the
+// configuration's host.engine names.
+type byEngine map[string]backend
+
+// backend is what a delegate can do, all of it.
+type backend interface {
+	Delegate
+	Describer
+	Validator
+	Readier
+	Sweeper
+}
+
+func (b byEngine) of(config json.RawMessage) (backend, error) {
+	engine, err := conf.UserspaceEngine(config)
+	return b[engine], err
+}
+
+// Prepare is Delegate.
+func (b byEngine) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	return d.Prepare(ctx, a)
+}
+
+// Add is Delegate.
+func (b byEngine) Add(ctx context.Context, a conf.Attachment, state json.RawMessage) (*types100.Result, error) {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	return d.Add(ctx, a, state)
+}
+
+// Settle is Settler, for the engines that have it.
+func (b byEngine) Settle(ctx context.Context, all []conf.Prepared) error {
+	of := map[string][]conf.Prepared{}
+	for _, p := range all {
+		engine, err := conf.UserspaceEngine(p.Conf)
+		if err != nil {
+			return err
+		}
+		of[engine] = append(of[engine], p)
+	}
+	for engine, prepared := range of {
+		if s, ok := b[engine].(Settler); ok {
+			if err := s.Settle(ctx, prepared); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Check is Delegate.
+func (b byEngine) Check(ctx context.Context, a conf.Attachment, state json.RawMessage) error {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return err
+	}
+	return d.Check(ctx, a, state)
+}
+
+// Del is Delegate.
+func (b byEngine) Del(ctx context.Context, a conf.Attachment, state json.RawMessage) error {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return nil // Add refuses it, so it never was
+	}
+	return d.Del(ctx, a, state)
+}
+
+// Describe is Describer.
+func (b byEngine) Describe(a conf.Attachment, state json.RawMessage) (conf.Description, error) {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return conf.Description{}, err
+	}
+	return d.Describe(a, state)
+}
+
+// Validate is Validator.
+func (b byEngine) Validate(network string, config json.RawMessage) ([]string, error) {
+	d, err := b.of(config)
+	if err != nil {
+		return nil, err
+	}
+	return d.Validate(network, config)
+}
+
+// Ready is Readier.
+func (b byEngine) Ready(ctx context.Context, config json.RawMessage) error {
+	d, err := b.of(config)
+	if err != nil {
+		return err
+	}
+	return d.Ready(ctx, config)
+}
+
+// Sweep is Sweeper.
+func (b byEngine) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
+	of := map[string][]json.RawMessage{}
+	for _, config := range configs {
+		if engine, err := conf.UserspaceEngine(config); err == nil {
+			of[engine] = append(of[engine], config)
+		}
+	}
+	var errs []error
+	for engine, d := range b {
+		errs = append(errs, d.Sweep(ctx, owner, of[engine], keep))
+	}
+	return errors.Join(errs...)
+}

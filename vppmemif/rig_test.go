@@ -1,0 +1,280 @@
+package vppmemif
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.fd.io/govpp/adapter/socketclient"
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/l2"
+	binmemif "go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/core"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/shareddir"
+)
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "24") // most of them wait for VPP
+	os.Exit(node.Main(m))
+}
+
+const (
+	testOwner = "/var/lib/plexus"
+	sandboxA  = "0123456789abcdef0123456789abcdef"
+	sandboxB  = "fedcba9876543210fedcba9876543210"
+)
+
+// rig is a stand-in with a folder for sockets.
+type rig struct {
+	*standin.Server
+	t    testing.TB
+	dir  string // socket.dir
+	vpp  string // folder of the API socket
+	hook atomic.Pointer[func(standin.Message)]
+}
+
+func newRig(t testing.TB, o standin.Options) *rig {
+	t.Helper()
+	base := tempDir(t)
+	r := &rig{t: t, dir: filepath.Join(base, "s"), vpp: filepath.Join(base, "vpp")}
+	for _, dir := range []string{r.dir, shareddir.ShortLinks} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start(o)
+	return r
+}
+
+// start starts the stand-in, anew if it was closed.
+func (r *rig) start(o standin.Options) {
+	r.t.Helper()
+	o.RuntimeDir = filepath.Join(r.vpp, "run")
+	o.OnMessage = func(m standin.Message) {
+		if f := r.hook.Load(); f != nil {
+			(*f)(m)
+		}
+	}
+	server, err := standin.Start(context.WithoutCancel(r.t.Context()), r.vpp, o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(server.Close)
+	r.Server = server
+}
+
+// restart is what a crash and a restart of VPP are.
+func (r *rig) restart() {
+	r.t.Helper()
+	r.Close()
+	r.start(standin.Options{})
+}
+
+func (r *rig) onMessage(f func(standin.Message)) { r.hook.Store(&f) }
+
+func (r *rig) faults(list ...standin.Fault) {
+	r.t.Helper()
+	if err := r.SetFaults(list...); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// world is all that the delegate may change.
+func (r *rig) world() string {
+	r.t.Helper()
+	files, err := node.Tree(r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.State() + files
+}
+
+// tempDir is a folder with a path short enough for sockets.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(node.Dir(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// attachment is net1 of a sandbox; keys with nil are left out.
+func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
+	r.t.Helper()
+	all := map[string]any{
+		"cniVersion": "1.1.0", "name": "fast", "type": "vppmemif", "apiSocket": filepath.Join(r.vpp, standin.SocketName),
+		"socket": map[string]any{"dir": r.dir},
+	}
+	for k, v := range keys {
+		if all[k] = v; v == nil {
+			delete(all, k)
+		}
+	}
+	data, err := json.Marshal(all)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return conf.Attachment{
+		Sandbox: sandbox, Netns: "/run/netns/" + sandbox[:4], IfName: "net1", Network: "default/fast", Owner: testOwner,
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: data,
+	}
+}
+
+// shared gives an attachment's pod the volume shared-dir.
+func shared(a conf.Attachment, dir string) conf.Attachment {
+	pod := *a.Pod
+	pod.Volumes = []conf.Volume{{Name: conf.SharedDir, HostPath: dir}}
+	a.Pod = &pod
+	return a
+}
+
+func named(name string) map[string]any {
+	return map[string]any{"bridgeDomain": map[string]any{"name": name}}
+}
+
+func newDelegate(t testing.TB) *Delegate {
+	return New(slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+// bounded keeps a hang from lasting; it is no measure.
+func bounded(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, error) {
+	raw, err := d.Prepare(bounded(t), a)
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.Add(bounded(t), a, raw)
+	return raw, err
+}
+
+func mustAttach(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
+	t.Helper()
+	raw, err := attach(t, d, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func mustDel(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) {
+	t.Helper()
+	if err := d.Del(bounded(t), a, raw); err != nil {
+		t.Errorf("Del: %v", err)
+	}
+}
+
+func same(t testing.TB, before, after string) {
+	t.Helper()
+	if before != after {
+		t.Errorf("the world has changed\nbefore:\n%safter:\n%s", before, after)
+	}
+}
+
+// wantError wants an error that says every one of the words.
+func wantError(t testing.TB, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want one that says %q", words)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not say %q", err, w)
+		}
+	}
+}
+
+// linkUp wants a peer to connect at a socket.
+func linkUp(t testing.TB, socket string, o memif.Options) {
+	t.Helper()
+	p, err := memif.Dial(bounded(t), socket, 0, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.WaitLink(bounded(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+func stateOf(t testing.TB, raw json.RawMessage) *state {
+	t.Helper()
+	s := &state{}
+	if err := json.Unmarshal(raw, s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// admin is somebody else who works with the same VPP.
+type admin struct {
+	t  testing.TB
+	ch api.Channel
+}
+
+func (r *rig) admin() *admin {
+	r.t.Helper()
+	conn, err := core.Connect(socketclient.NewVppClient(r.Socket()))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(conn.Disconnect)
+	ch, err := conn.NewAPIChannel()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(ch.Close)
+	ch.SetReplyTimeout(10 * time.Second)
+	return &admin{r.t, ch}
+}
+
+func (a *admin) do(request, reply api.Message) {
+	a.t.Helper()
+	if err := a.ch.SendRequest(request).ReceiveReply(reply); err != nil {
+		a.t.Fatalf("%s: %v", request.GetMessageName(), err)
+	}
+}
+
+// memif makes a socket and a memif without a tag.
+func (a *admin) memif(socket string) interface_types.InterfaceIndex {
+	a.t.Helper()
+	s, m := &binmemif.MemifSocketFilenameAddDelV2Reply{}, &binmemif.MemifCreateV2Reply{}
+	a.do(&binmemif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket}, s)
+	a.do(&binmemif.MemifCreateV2{SocketID: s.SocketID}, m)
+	return m.SwIfIndex
+}
+
+func (a *admin) domain(id uint32, tag string) {
+	a.t.Helper()
+	a.do(&l2.BridgeDomainAddDelV2{IsAdd: true, BdID: id, Learn: true, Flood: true, UuFlood: true, Forward: true, BdTag: tag}, &l2.BridgeDomainAddDelV2Reply{})
+}
+
+func (a *admin) table(id uint32) {
+	a.t.Helper()
+	for _, six := range []bool{false, true} {
+		a.do(&ip.IPTableAddDel{IsAdd: true, Table: ip.IPTable{TableID: id, IsIP6: six}}, &ip.IPTableAddDelReply{})
+	}
+}

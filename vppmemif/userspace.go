@@ -1,0 +1,70 @@
+package vppmemif
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// userspaceSocketDir is userspace-cni's default for vpp.
+const userspaceSocketDir = "/var/run/vpp"
+
+// parseUserspace reads a configuration of type userspace as one of vppmemif. Its
+// netType bridge is a bridge domain, by number or by name; interface is L3,
+// where the vswitch has the gateways that ipam gives.
+func parseUserspace(network string, data []byte) (*Config, []string, error) {
+	u, warnings, bad, err := conf.ParseUserspace(network, conf.EngineVPP, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	h := &u.Host
+	if h.IfType != "memif" {
+		return nil, nil, bad("host.iftype", "%.40q, with engine vpp this version has memif", h.IfType)
+	}
+	c := &Config{
+		APISocket: defaultAPISocket,
+		Mode:      h.Memif.Mode,
+		Socket:    Socket{Dir: u.SharedDir, File: h.Memif.SocketFile},
+		userspace: u,
+		names: map[string]string{
+			"mode": "host.memif.mode", "socket.dir": "sharedDir", "socket.file": "host.memif.socketfile",
+			"bridgeDomain": "host.bridge.bridgeName", "bridgeDomain.id": "host.bridge.bridgeName", "bridgeDomain.name": "host.bridge.bridgeName", "vlan": "host.bridge.vlanId",
+		},
+	}
+	switch h.Memif.Role {
+	case "master":
+		c.Role = "server"
+	case "slave":
+		c.Role = "client"
+	default:
+		return nil, nil, bad("host.memif.role", "%.40q, allowed are master, slave", h.Memif.Role)
+	}
+	switch h.NetType {
+	case "bridge":
+		c.BridgeDomain, c.VLAN = &BridgeDomain{Name: h.Bridge.Name}, h.Bridge.VLAN
+		id, err := strconv.ParseUint(h.Bridge.Name, 10, 32)
+		switch {
+		case h.Bridge.Name == "" && h.Bridge.ID > 0 && h.Bridge.ID <= maxBridgeDomain:
+			c.BridgeDomain.ID = uint32(h.Bridge.ID)
+		case h.Bridge.Name == "":
+			return nil, nil, bad("host.bridge.bridgeName", "it is missing, and bridgeId is not within 1 to %d", maxBridgeDomain)
+		case err == nil:
+			c.BridgeDomain.ID, c.BridgeDomain.Name = uint32(id), ""
+		}
+	case "interface":
+		c.gateways = true
+	case "none":
+	default:
+		return nil, nil, bad("host.netType", "%.40q, allowed are bridge, interface, none", h.NetType)
+	}
+	if err := c.check(); err != nil {
+		return nil, nil, fmt.Errorf("network %s: userspace: %w", network, err)
+	}
+	if c.Socket.Dir == "" {
+		c.Socket.Dir = userspaceSocketDir
+	}
+	c.Socket.Dir = filepath.Clean(c.Socket.Dir)
+	return c, warnings, nil
+}
