@@ -118,7 +118,7 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 // sandboxOf derives a container ID, so that add, del and check agree.
 func sandboxOf(netns string) string {
 	sum := sha256.Sum256([]byte(netns))
-	return "plexusctl" + hex.EncodeToString(sum[:10])
+	return hex.EncodeToString(sum[:])
 }
 
 func setManifests(config []byte, dir string) ([]byte, error) {

@@ -1,6 +1,6 @@
 // Command demo shows the main job of plexus from end to end, without a
-// cluster, in a node of its own: it starts OVS-DPDK, wires two pods from
-// examples/*.yaml, sends packets across each of their networks, unwires them
+// cluster, in a node of its own: it starts OVS-DPDK, and a stand-in for VPP,
+// wires two pods from examples/*.yaml, sends packets across each of their networks, unwires them
 // and shows that nothing is left.
 package main
 
@@ -19,8 +19,10 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/plexus-cni/plexus/e2e/memif"
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/e2e/standin"
 )
 
 const frames = 1000
@@ -43,6 +45,7 @@ type demo struct {
 	ctx                  context.Context
 	bin, conf, manifests string
 	began                time.Time
+	vpp                  *standin.Server
 }
 
 func (d *demo) run(examples string) error {
@@ -68,6 +71,13 @@ func (d *demo) withSwitch(v *ovs.Switch, examples string) error {
 		return err
 	}
 	d.say("OVS-DPDK runs: %s", strings.Join(strings.Split(strings.TrimSpace(version), "\n"), ", "))
+	vpp, err := standin.StartAt(d.ctx, "/run/vpp/api.sock", standin.Options{})
+	if err != nil {
+		return err
+	}
+	defer vpp.Close()
+	d.vpp = vpp
+	d.say("Debian has no VPP: a stand-in speaks its binary API, with real memif sockets behind it")
 	if err := d.copyManifests(examples); err != nil {
 		return err
 	}
@@ -85,7 +95,7 @@ func (d *demo) withSwitch(v *ovs.Switch, examples string) error {
 		pods[name] = p
 	}
 
-	d.title("Two pods: the cluster network by bridge and host-local, a vhost-user port each")
+	d.title("Two pods: the cluster network by bridge and host-local, a vhost-user port and a memif each")
 	results := map[string]*types100.Result{}
 	for _, name := range []string{"left", "right"} {
 		out, err := d.plexusctl("add", name, "--netns", pods[name].Path())
@@ -109,6 +119,9 @@ func (d *demo) withSwitch(v *ovs.Switch, examples string) error {
 		return err
 	}
 	if err := d.frames(results["left"], results["right"]); err != nil {
+		return err
+	}
+	if err := d.memifs(results["left"], results["right"]); err != nil {
 		return err
 	}
 
@@ -142,7 +155,7 @@ func (d *demo) copyManifests(examples string) error {
 	if err := os.MkdirAll(d.manifests, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"vhost-user.yaml", "pods.yaml"} {
+	for _, name := range []string{"vhost-user.yaml", "memif.yaml", "pods.yaml"} {
 		data, err := os.ReadFile(filepath.Join(examples, name))
 		if err != nil {
 			return err
@@ -204,7 +217,7 @@ func (d *demo) frames(left, right *types100.Result) error {
 		if err != nil {
 			return err
 		}
-		p, err := ovs.StartPeer(d.ctx, dir, r.Interfaces[len(r.Interfaces)-1].SocketPath, ovs.PeerOptions{})
+		p, err := ovs.StartPeer(d.ctx, dir, socketOf(r, "net1"), ovs.PeerOptions{})
 		if err != nil {
 			return err
 		}
@@ -229,6 +242,39 @@ func (d *demo) frames(left, right *types100.Result) error {
 	return nil
 }
 
+// memifs sends frames between two memif clients.
+func (d *demo) memifs(left, right *types100.Result) error {
+	var peers []*memif.Peer
+	for _, r := range []*types100.Result{left, right} {
+		p, err := memif.Dial(d.ctx, socketOf(r, "net2"), 0, memif.Options{})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		if err := p.WaitLink(d.ctx); err != nil {
+			return err
+		}
+		peers = append(peers, p)
+	}
+	for i, way := range []string{"left -> right", "right -> left"} {
+		got, err := memif.Transfer(d.ctx, peers[i], peers[1-i], frames, memif.Traffic{})
+		if err != nil {
+			return err
+		}
+		d.say("%s: %d of %d frames from memif to memif through the bridge domain", way, got, frames)
+	}
+	return nil
+}
+
+func socketOf(r *types100.Result, ifName string) string {
+	for _, i := range r.Interfaces {
+		if i.Name == ifName {
+			return i.SocketPath
+		}
+	}
+	return ""
+}
+
 // world is what there is of OVS rows, namespaces, addresses in use, sockets
 // and journal.
 func (d *demo) world(v *ovs.Switch) (string, error) {
@@ -238,6 +284,13 @@ func (d *demo) world(v *ovs.Switch) (string, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "ovs-vsctl show:  %s\n", orNothing(strings.Join(strings.Fields(rows)[1:], " ")))
+	var ours []string
+	for line := range strings.Lines(d.vpp.State()) {
+		if strings.Contains(line, "plexus") {
+			ours = append(ours, strings.TrimSpace(line))
+		}
+	}
+	fmt.Fprintf(&b, "%-16s %s\n", "memif vswitch:", orNothing(strings.Join(ours, " ")))
 	for _, place := range [][2]string{
 		{"ip netns", "/run/netns/*"},
 		{"addresses", "/var/lib/cni/networks/*/[0-9]*"},
