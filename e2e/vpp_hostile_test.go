@@ -269,3 +269,34 @@ func TestMemifSocketOfAnotherPod(t *testing.T) {
 		t.Errorf("left in the vswitch:\n%s", after)
 	}
 }
+
+// What a pod's annotation says names no file, whatever it says.
+func TestMemifHostileAnnotations(t *testing.T) {
+	api, state := vppAPI(t)
+	s := newMemifSite(t, api)
+	p := newPod(t, "hostile")
+	for _, name := range []string{"../x", "a/b", "..", "sixteen-bytes-xy", "a b", "a\nb"} {
+		s.pod("hostile", string(jsonOf(t, []any{map[string]any{"name": "blue", "interface": name}})))
+		unchanged := watch(s, state)
+		_, err := s.add(faultySandbox, p, "hostile")
+		says(t, err, "interface")
+		unchanged()
+		s.mustDel(faultySandbox, p, "hostile")
+		unchanged()
+	}
+	// What is for other plugins has no effect on this one.
+	s.pod("hostile", string(jsonOf(t, []any{map[string]any{"name": "blue", "cni-args": map[string]any{
+		"socket": map[string]any{"file": "../x"}, "apiSocket": "/etc/x", "bridgeDomain": map[string]any{"name": "red"},
+	}}})))
+	unchanged := watch(s, state)
+	r := s.mustAdd(faultySandbox, p, "hostile")
+	short := faultySandbox[:12]
+	if got, want := r.Interfaces[len(r.Interfaces)-1].SocketPath, filepath.Join(s.dir, "memif", short, "memif-"+short+"-net1.sock"); got != want {
+		t.Errorf("socketPath %s, want %s", got, want)
+	}
+	if text := state(); text != "" && (!strings.Contains(text, "bd/name/blue") || strings.Contains(text, "bd/name/red")) {
+		t.Errorf("state:\n%s", text)
+	}
+	s.mustDel(faultySandbox, p, "hostile")
+	unchanged()
+}

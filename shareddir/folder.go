@@ -323,7 +323,7 @@ func (f *Folder) Clear(others []Use, known bool, file, config string) error {
 				return err
 			}
 		}
-		if socketTaken {
+		if socketTaken || file == "" {
 			return nil
 		}
 		return removeSocket(dir, file)

@@ -16,6 +16,7 @@ import (
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/vpe"
 	"go.fd.io/govpp/core"
@@ -44,7 +45,8 @@ func messages() []api.Message {
 		&l2.BridgeDomainAddDelV2{}, &l2.BridgeDomainAddDelV2Reply{}, &l2.BridgeDomainDump{}, &l2.BridgeDomainDetails{},
 		&l2.SwInterfaceSetL2Bridge{}, &l2.SwInterfaceSetL2BridgeReply{},
 		&l2.L2InterfaceVlanTagRewrite{}, &l2.L2InterfaceVlanTagRewriteReply{},
-		&ip.IPTableAddDel{}, &ip.IPTableAddDelReply{}, &ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
+		&vpe.ShowVersion{}, &vpe.ShowVersionReply{}, &memclnt.ControlPing{}, &memclnt.ControlPingReply{},
+		&ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
 	}
 }
 
@@ -203,10 +205,10 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 	if err == nil || errors.As(err, &answer) {
 		return reply, err
 	}
-	s.vpp.forget(s.conn)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil { // the connection is as good as before
 		return reply, fmt.Errorf("VPP at %s: %w", s.vpp.socket, ctx.Err())
 	}
+	s.vpp.forget(s.conn)
 	if bounded.Err() != nil {
 		err = fmt.Errorf("no answer within %s", replyTimeout)
 	}
@@ -253,8 +255,6 @@ const (
 	codeNoInterface = api.INVALID_SW_IF_INDEX // -2
 	codeNone        = api.NO_SUCH_ENTRY       // -6: bridge domain missing
 	codeListen      = api.SYSCALL_ERROR_4     // -14: the socket cannot be listened on; its id is of no use then
-	codeExists      = api.SUBIF_ALREADY_EXISTS
-	codeSocketUsed  = api.UNEXPECTED_INTF_STATE // -74
-	codeBDExists    = api.BD_ALREADY_EXISTS     // -119
-	codeBDUsed      = api.BD_IN_USE             // -120
+	codeBDExists    = api.BD_ALREADY_EXISTS   // -119
+	codeBDUsed      = api.BD_IN_USE           // -120
 )

@@ -2,11 +2,14 @@ package vppmemif
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/ethernet_types"
@@ -104,7 +107,24 @@ func (s *session) socketFree(ctx context.Context, st *state) error {
 	if f, err := os.Lstat(st.Place(st.File)); err == nil && f.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s exists and is no socket: remove it, or choose another %q", st.Place(st.File), "socket.file")
 	}
+	if st.Role == "server" && listenedAt(st.Place(st.File)) {
+		return fmt.Errorf("somebody listens at %s: choose another %q", st.Place(st.File), "socket.file")
+	}
 	return nil
+}
+
+// listenedAt reports whether a socket has a listener, or is none of memif's
+// kind; one that is left from before refuses.
+func listenedAt(path string) bool {
+	if len(path) > shareddir.MaxSocketPath {
+		return false
+	}
+	c, err := net.DialTimeout("unixpacket", path, time.Second)
+	if err == nil {
+		_ = c.Close()
+		return true
+	}
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT)
 }
 
 // attach makes the socket, the interface on it and its place in the network,
@@ -380,14 +400,18 @@ func (s *session) setRoute(ctx context.Context, vrf uint32, r Route, index inter
 func usesOf(sockets map[string]uint32, but string) []shareddir.Use {
 	var uses []shareddir.Use
 	for name := range sockets {
-		if name == but || strings.HasPrefix(name, "abstract:") || !filepath.IsAbs(name) {
-			continue
+		if name != but && filepath.IsAbs(name) {
+			uses = append(uses, shareddir.Use{Folder: folderOf(name), File: filepath.Base(name)})
 		}
-		dir := filepath.Dir(name)
-		if at, err := os.Readlink(dir); err == nil && filepath.Dir(dir) == shareddir.ShortLinks {
-			dir = at
-		}
-		uses = append(uses, shareddir.Use{Folder: shareddir.Folder{Dir: dir}, File: filepath.Base(name)})
 	}
 	return uses
+}
+
+// folderOf is the folder that a socket is in, behind a short link perhaps.
+func folderOf(socket string) shareddir.Folder {
+	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
+	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {
+		f.Dir, f.Link = at, f.Dir
+	}
+	return f
 }

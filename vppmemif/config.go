@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -144,8 +145,8 @@ func (c *Config) check() error {
 	if !filepath.IsAbs(c.APISocket) {
 		bad("apiSocket", "%.200q, want an absolute path", c.APISocket)
 	}
-	if d := c.Socket.Dir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
-		bad("socket.dir", "%.200q, want an absolute path without \"..\"", d)
+	if d := c.Socket.Dir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/") || d == "/" || strings.Contains(d, "\x00")) {
+		bad("socket.dir", "%.200q, want an absolute path below / without \"..\"", d)
 	}
 	if err := shareddir.CheckFileName(c.Socket.File); err != nil {
 		bad("socket.file", "%v", err)
@@ -162,6 +163,9 @@ func (c *Config) check() error {
 	}
 	if len(c.Secret) > maxSecret {
 		bad("secret", "%d bytes, at most %d are allowed", len(c.Secret), maxSecret)
+	}
+	if strings.Contains(c.Secret, "\x00") {
+		bad("secret", "it has a zero byte")
 	}
 	if c.RingSize != 0 && (c.RingSize&(c.RingSize-1) != 0 || c.RingSize > maxRingSize) {
 		bad("ringSize", "%d, want a power of 2 up to %d", c.RingSize, maxRingSize)
@@ -190,8 +194,8 @@ func (c *Config) checkL2(bad func(key, format string, args ...any)) {
 		bad("bridgeDomain", "want id or name, one of them")
 	case b.ID > maxBridgeDomain:
 		bad("bridgeDomain.id", "%d, want 1 to %d", b.ID, maxBridgeDomain)
-	case len(b.Name) > 32:
-		bad("bridgeDomain.name", "%d bytes, at most 32 are allowed", len(b.Name))
+	case len(b.Name) > 32 || !domainName.MatchString(b.Name) && b.Name != "":
+		bad("bridgeDomain.name", "%.40q, want at most 32 letters, digits, '_', '.', '-'", b.Name)
 	case len(c.Addresses) > 0 || len(c.Routes) > 0 || c.VRF != 0:
 		bad("bridgeDomain", "a member of a bridge domain has no addresses, routes or vrf: use one or the other")
 	}
@@ -202,21 +206,24 @@ func (c *Config) checkL2(bad func(key, format string, args ...any)) {
 	}
 }
 
+var domainName = regexp.MustCompile(`^[a-zA-Z0-9_.\-]+$`)
+
 func (c *Config) checkL3(bad func(key, format string, args ...any)) {
 	for i, a := range c.Addresses {
-		if _, err := netip.ParsePrefix(a); err != nil {
+		if p, err := netip.ParsePrefix(a); err != nil || p.Addr().Is4In6() {
 			bad(fmt.Sprintf("addresses[%d]", i), "%.60q, want an address with its prefix like 10.0.0.1/24", a)
 		}
 	}
 	for i, r := range c.Routes {
-		if _, err := netip.ParsePrefix(r.Dst); err != nil {
+		dst, err := netip.ParsePrefix(r.Dst)
+		if err != nil || dst.Addr().Is4In6() {
 			bad(fmt.Sprintf("routes[%d].dst", i), "%.60q, want a prefix like 10.1.0.0/16", r.Dst)
 		}
 		if r.GW == "" {
 			continue
 		}
-		if a, err := netip.ParseAddr(r.GW); err != nil || a.Zone() != "" {
-			bad(fmt.Sprintf("routes[%d].gw", i), "%.60q is no address", r.GW)
+		if a, err := netip.ParseAddr(r.GW); err != nil || a.Zone() != "" || a.Is4() != dst.Addr().Is4() || a.Is4In6() {
+			bad(fmt.Sprintf("routes[%d].gw", i), "%.60q is no address of the family of dst", r.GW)
 		}
 	}
 }

@@ -76,9 +76,8 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 			s.Domain = domainID(b.Name)
 		}
 	}
-	unique := "memif-" + digest(a.Owner, a.Sandbox, a.IfName)
 	if c.Socket.Abstract {
-		s.Abstract = unique
+		s.Abstract = unique(a)
 		if c.Socket.File != "" {
 			s.Abstract = c.Socket.File
 		}
@@ -97,7 +96,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	}
 	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
-	if s.Folder, err = shareddir.Choose(w, a, s.File, unique); err != nil {
+	if s.Folder, err = shareddir.Choose(w, a, s.File, unique(a)); err != nil {
 		return nil, err
 	}
 	s.Socket = s.Path(s.File)
@@ -110,7 +109,7 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	s, err := decodeState(raw, a.Sandbox)
+	s, err := decodeState(raw, a)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +168,7 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 	if err != nil {
 		return err
 	}
-	s, err := decodeState(raw, a.Sandbox)
+	s, err := decodeState(raw, a)
 	if err != nil {
 		return err
 	}
@@ -187,26 +186,37 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 // Del removes interface, socket, a domain of ours that is empty then, and the
 // files. A VPP that does not run has nothing to remove.
 func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
-	var s *state
-	var err error
 	if raw != nil {
-		s, err = decodeState(raw, a.Sandbox)
-	} else {
-		var c *Config
-		if c, _, err = d.parse(a.Network, a.Conf); err != nil {
-			return nil // Add refuses it, so it never was
+		s, err := decodeState(raw, a)
+		if err != nil {
+			return err
 		}
-		if s, err = decide(c, a); err != nil {
-			return nil // likewise
-		}
+		return d.remove(ctx, a.IfName, s, true)
 	}
+	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
+		return nil // Add refuses it, so it never was
+	}
+	v, err := d.vpp.open(ctx, c.APISocket)
+	if err == nil {
+		err = d.sweepAt(ctx, v, a.Owner, []string{c.Socket.Dir}, func(sandbox, ifName string) bool {
+			return ifName != a.IfName || !strings.HasPrefix(a.Sandbox, sandbox) || len(sandbox) < min(tagSandbox, len(a.Sandbox))
+		})
+	}
+	if err != nil && !notRunning(err) {
 		return err
 	}
-	return d.remove(ctx, a.IfName, s)
+	s, err := decide(c, a) // there may be a folder, and no interface yet
+	if err != nil {
+		return nil // likewise
+	}
+	return d.remove(ctx, a.IfName, s, s.Own || c.Socket.File == "")
 }
 
-func (d *Delegate) remove(ctx context.Context, ifName string, s *state) error {
+// remove undoes one attachment. own says that the socket is surely the
+// attachment's: it is recorded, or folder or name are made from the
+// attachment's.
+func (d *Delegate) remove(ctx context.Context, ifName string, s *state, own bool) error {
 	if err := conf.Step(ctx, "%s: delete memif %s", ifName, s.Tag); err != nil {
 		return err
 	}
@@ -217,7 +227,7 @@ func (d *Delegate) remove(ctx context.Context, ifName string, s *state) error {
 	case err != nil:
 		return err
 	default:
-		if others, err = v.detach(ctx, s); err != nil {
+		if others, err = v.detach(ctx, s, own); err != nil {
 			return err
 		}
 	}
@@ -227,7 +237,11 @@ func (d *Delegate) remove(ctx context.Context, ifName string, s *state) error {
 	if err := conf.Step(ctx, "%s: remove files from %s", ifName, s.Dir); err != nil {
 		return err
 	}
-	return s.Clear(others, true, s.File, s.Config)
+	file := s.File
+	if listenedAt(s.Place(file)) {
+		file = "" // VPP has let go of it: it is somebody else's
+	}
+	return s.Clear(others, true, file, s.Config)
 }
 
 // Validate checks a configuration without looking at the world.
@@ -252,7 +266,7 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	if err != nil {
 		return conf.Description{}, err
 	}
-	s, err := decodeState(raw, a.Sandbox)
+	s, err := decodeState(raw, a)
 	if err != nil {
 		return conf.Description{}, err
 	}
@@ -268,23 +282,34 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	return said, err
 }
 
-func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
+// decodeState reads a recorded state and refuses one that could not be that of
+// the attachment: it says what is removed.
+func decodeState(raw json.RawMessage, a conf.Attachment) (*state, error) {
 	s := &state{}
 	if err := json.Unmarshal(raw, s); err != nil {
 		return nil, fmt.Errorf("recorded state: %w", err)
 	}
-	folder := s.Abstract != "" || s.File != "" && shareddir.CheckFileName(s.File) == nil && shareddir.CheckFileName(s.Config) == nil && s.Valid(sandbox, strings.TrimPrefix(filepath.Base(s.Link), "."))
-	if s.API == "" || s.Tag == "" || s.Socket == "" || !folder {
-		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
+	place := s.Abstract != "" && strings.HasPrefix(s.Socket, "abstract:"+s.Abstract+",")
+	if s.Abstract == "" {
+		config := s.Config == "" || strings.HasPrefix(s.Config, shareddir.ConfigPrefix) && shareddir.CheckFileName(s.Config) == nil
+		place = config && s.File != "" && shareddir.CheckFileName(s.File) == nil && s.Valid(a.Sandbox, unique(a)) && s.Socket == s.Path(s.File)
+	}
+	domain := s.DomainTag == "" || strings.HasPrefix(s.DomainTag, ownerTag(a.Owner)+domainMark)
+	if !filepath.IsAbs(s.API) || s.Tag != tag(a.Owner, a.Sandbox, a.IfName) || !place || !domain {
+		return nil, fmt.Errorf("recorded state is not one of this attachment: %.200s", raw)
 	}
 	return s, nil
 }
+
+// unique names an attachment in few letters.
+func unique(a conf.Attachment) string { return "memif-" + digest(a.Owner, a.Sandbox, a.IfName) }
 
 // The marks of ownership are tags of at most 63 bytes: the plexus that acts, by
 // a digest, and the beginning of the container ID, which is a random number.
 const (
 	tagPrefix  = "plexus/"
 	tagSandbox = 24 // bytes of the container ID in a tag
+	domainMark = "bd/"
 )
 
 func ownerTag(owner string) string { return tagPrefix + digest(owner)[:6] + "/" }
@@ -302,9 +327,9 @@ func parseTag(owner, tag string) (sandbox, ifName string, ok bool) {
 
 func domainTag(owner string, b *BridgeDomain) string {
 	if b.Name == "" {
-		return fmt.Sprintf("%sid/%d", ownerTag(owner)+"bd/", b.ID)
+		return fmt.Sprintf("%s%sid/%d", ownerTag(owner), domainMark, b.ID)
 	}
-	return ownerTag(owner) + "bd/name/" + b.Name
+	return ownerTag(owner) + domainMark + "name/" + b.Name
 }
 
 // domainID is the id that a name gets, far from those that people choose.

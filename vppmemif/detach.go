@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -25,15 +25,16 @@ func notRunning(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// detach removes what carries the tag or the socket's name, and the bridge
-// domain if it is ours and empty then. It returns the uses of folders that
-// remain in this VPP.
-func (s *session) detach(ctx context.Context, st *state) ([]shareddir.Use, error) {
+// detach removes what carries the tag, and the bridge domain if it is ours and
+// empty then. own says that the socket is surely the attachment's: what is on it
+// and has no tag yet is its own, too. It returns the uses of folders that remain
+// in this VPP.
+func (s *session) detach(ctx context.Context, st *state, own bool) ([]shareddir.Use, error) {
 	sockets, err := s.sockets(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mine, err := s.find(ctx, st, sockets)
+	mine, others, err := s.find(ctx, st, sockets, own)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +46,13 @@ func (s *session) detach(ctx context.Context, st *state) ([]shareddir.Use, error
 			return nil, fmt.Errorf("delete memif %s: %w", m.IfName, err)
 		}
 	}
-	if id, known := sockets[st.Socket]; known {
+	id, known := sockets[st.Socket]
+	used := slices.ContainsFunc(others, func(m *memif.MemifDetails) bool { return m.SocketID == id })
+	gone := st.Socket
+	switch {
+	case known && used:
+		gone = "" // somebody else's interface is on it
+	case known:
 		if err := s.deleteSocket(ctx, id); err != nil {
 			return nil, fmt.Errorf("delete socket %s: %w", st.Socket, err)
 		}
@@ -55,27 +62,31 @@ func (s *session) detach(ctx context.Context, st *state) ([]shareddir.Use, error
 			return nil, err
 		}
 	}
-	return usesOf(sockets, st.Socket), nil
+	return usesOf(sockets, gone), nil
 }
 
-// find lists the memifs that are this attachment's.
-func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32) ([]*memif.MemifDetails, error) {
+// find tells the memifs that are this attachment's from the others.
+func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32, own bool) (mine, others []*memif.MemifDetails, err error) {
 	all, err := s.memifs(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	links, err := s.interfaces(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, known := sockets[st.Socket]
-	return slices.DeleteFunc(all, func(m *memif.MemifDetails) bool {
+	for _, m := range all {
 		link := links[m.SwIfIndex]
 		tagged := link != nil && link.Tag == st.Tag
-		// Created and not tagged yet: it is on our socket and has no mark.
-		unmarked := known && m.SocketID == id && (link == nil || link.Tag == "")
-		return !tagged && !unmarked
-	}), nil
+		unmarked := own && known && m.SocketID == id && (link == nil || link.Tag == "")
+		if tagged || unmarked {
+			mine = append(mine, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	return mine, others, nil
 }
 
 // deleteDomain removes a bridge domain of ours that has no member.
@@ -188,9 +199,14 @@ func rewrittenTo(link *interfaces.SwInterfaceDetails) int {
 // VPP and at those that the configurations name. keep gets the beginning of the
 // container ID.
 func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	apis := []string{defaultAPISocket}
+	apis, bases := []string{defaultAPISocket}, []string{defaultSocketDir, userspaceSocketDir}
 	for _, raw := range configs {
-		if c, _, err := d.parse("", raw); err == nil && !slices.Contains(apis, c.APISocket) {
+		c, _, err := d.parse("", raw)
+		if err != nil {
+			continue
+		}
+		bases = append(bases, filepath.Clean(c.Socket.Dir))
+		if !slices.Contains(apis, c.APISocket) {
 			apis = append(apis, c.APISocket)
 		}
 	}
@@ -201,14 +217,16 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMe
 			continue
 		}
 		if err == nil {
-			err = d.sweepAt(ctx, v, owner, keep)
+			err = d.sweepAt(ctx, v, owner, bases, keep)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, keep func(sandbox, ifName string) bool) error {
+// sweepAt goes by the tags alone. A folder below one of the bases, which the
+// configurations name, is taken for the sandbox's own.
+func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases []string, keep func(sandbox, ifName string) bool) error {
 	sockets, err := v.sockets(ctx)
 	if err != nil {
 		return err
@@ -237,39 +255,24 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, keep f
 				s.Socket = name
 			}
 		}
-		if _, err := v.detach(ctx, s); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", link.Tag, err))
-			continue
+		others, err := v.detach(ctx, s, false)
+		if err == nil && filepath.IsAbs(s.Socket) {
+			f := folderOf(s.Socket)
+			f.Own = slices.Contains(bases, filepath.Dir(f.Dir)) && filepath.Base(f.Dir) == shareddir.Short(sandbox)
+			err = f.Clear(others, true, filepath.Base(s.Socket), "")
 		}
-		errs = append(errs, removeSocketFile(s.Socket))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", link.Tag, err))
+		}
 	}
 	domains, err := v.domains(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	for _, b := range domains {
-		if len(b.BdTag) > len(ownerTag(owner)+"bd/") && b.BdTag[:len(ownerTag(owner)+"bd/")] == ownerTag(owner)+"bd/" {
+		if strings.HasPrefix(b.BdTag, ownerTag(owner)+domainMark) {
 			errs = append(errs, v.deleteDomain(ctx, b.BdTag))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// removeSocketFile removes a socket that VPP has left, not following a link.
-func removeSocketFile(name string) error {
-	if !filepath.IsAbs(name) {
-		return nil
-	}
-	dir, err := os.OpenRoot(filepath.Dir(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if st, err := dir.Lstat(filepath.Base(name)); err != nil || st.Mode().Type() != fs.ModeSocket {
-		return nil
-	}
-	return dir.Remove(filepath.Base(name))
 }

@@ -14,6 +14,7 @@ import (
 
 	"go.fd.io/govpp/adapter/socketclient"
 	"go.fd.io/govpp/api"
+	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/l2"
@@ -28,7 +29,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "24") // most of them wait for VPP
+	_ = flag.Set("test.parallel", "200") // most of them wait for an answer that does not come
 	os.Exit(node.Main(m))
 }
 
@@ -277,4 +278,26 @@ func (a *admin) table(id uint32) {
 	for _, six := range []bool{false, true} {
 		a.do(&ip.IPTableAddDel{IsAdd: true, Table: ip.IPTable{TableID: id, IsIP6: six}}, &ip.IPTableAddDelReply{})
 	}
+}
+
+// second makes a memif with a tag on a socket that there is.
+func (a *admin) second(socket, id uint32, tag string) {
+	a.t.Helper()
+	m := &binmemif.MemifCreateV2Reply{}
+	a.do(&binmemif.MemifCreateV2{SocketID: socket, ID: id}, m)
+	a.do(&interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: m.SwIfIndex, Tag: tag}, &interfaces.SwInterfaceTagAddDelReply{})
+}
+
+// socketIDs are the numbers of the sockets that there are.
+func (r *rig) socketIDs(d *Delegate) map[string]uint32 {
+	r.t.Helper()
+	s, err := d.vpp.open(bounded(r.t), r.Socket())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ids, err := s.sockets(bounded(r.t))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return ids
 }

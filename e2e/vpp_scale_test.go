@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/plexus-cni/plexus/e2e/memif"
+)
+
+const (
+	scalePods = 200
+	atOnce    = 8
+)
+
+var socketLine = regexp.MustCompile(`(?m)^socket (.+) id=(\d+) listening$`)
+
+// 200 pods are attached, eight at a time, with four memifs each, the cluster
+// network's among them: VPP numbers 800 sockets, of which the 21st and the
+// 300th work like the first, and nothing is left when all pods have gone.
+func TestMemifScaleOfExecutables(t *testing.T) {
+	scale(t, func(s *site, r request) ([]byte, error) {
+		out, _, err := s.call(r)
+		return out, err
+	})
+}
+
+// The same within one process.
+func TestMemifScaleInProcess(t *testing.T) {
+	scale(t, (*site).inProcess)
+}
+
+func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
+	api, state := vppAPI(t)
+	s := newSite(t, nil)
+	blue, red := map[string]any{"name": "blue"}, map[string]any{"name": "red"}
+	cluster := memifNAD(api, s, map[string]any{"name": "cluster", "bridgeDomain": blue})
+	s.conf = jsonOf(t, map[string]any{
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "delegates": []any{cluster},
+	})
+	s.nad("blue", memifNAD(api, s, map[string]any{"bridgeDomain": blue}))
+	s.nad("red", memifNAD(api, s, map[string]any{"bridgeDomain": red}))
+	var pods []*stormPod
+	for n := range scalePods {
+		p := &stormPod{id: fmt.Sprintf("%012x", 0x5ca1e000+n), name: fmt.Sprintf("scale%d", n)}
+		p.Pod = newPod(t, p.name)
+		s.pod(p.name, "red, blue, red")
+		pods = append(pods, p)
+	}
+	s.inTurns(pods[:1], "ADD", do)
+	s.inTurns(pods[:1], "DEL", do)
+	if t.Failed() {
+		t.FailNow()
+	}
+	unchanged := watch(s, state)
+
+	s.inTurns(pods, "ADD", do)
+	if t.Failed() {
+		t.FailNow()
+	}
+	text := state()
+	sockets := map[string]string{} // by number
+	for _, m := range socketLine.FindAllStringSubmatch(text, -1) {
+		sockets[m[2]] = m[1]
+	}
+	if domains := strings.Count(text, "\nbridge-domain ") + strings.Count(text[:min(len(text), 14)], "bridge-domain "); text != "" && (len(sockets) != 4*scalePods || domains != 2) {
+		t.Errorf("%d sockets listen in %d bridge domains, want %d in 2", len(sockets), domains, 4*scalePods)
+	}
+	files, err := filepath.Glob(filepath.Join(s.dir, "memif", "*", "*.sock"))
+	must(t, err)
+	if len(files) != 4*scalePods {
+		t.Errorf("%d socket files, want %d", len(files), 4*scalePods)
+	}
+	if text == "" { // a VPP that shows no numbers
+		sockets = map[string]string{"1": files[0], "21": files[20], "300": files[299]}
+	}
+	// The first pod's eth0 is in blue and its net1 in red; so is everyone's.
+	partner := map[string]*memif.Peer{}
+	last := filepath.Join(s.dir, "memif", pods[len(pods)-1].id, "memif-"+pods[len(pods)-1].id+"-%s.sock")
+	partner["blue"], partner["red"] = dial(t, fmt.Sprintf(last, "net2"), memif.Options{}), dial(t, fmt.Sprintf(last, "net3"), memif.Options{})
+	for _, id := range []string{"1", "21", "300"} {
+		domain, other := "blue", "red"
+		if strings.HasSuffix(sockets[id], "-net1.sock") || strings.HasSuffix(sockets[id], "-net3.sock") {
+			domain, other = other, domain
+		}
+		before := partner[other].Received()
+		peer := dial(t, sockets[id], memif.Options{})
+		passes(t, peer, partner[domain])
+		if now := partner[other].Received(); now != before {
+			t.Errorf("%d frames of socket %s crossed from one bridge domain to another", now-before, id)
+		}
+		peer.Close()
+	}
+	partner["blue"].Close()
+	partner["red"].Close()
+
+	s.inTurns(pods, "DEL", do)
+	unchanged()
+	if left, err := filepath.Glob(filepath.Join(s.dir, "memif", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+	for _, p := range pods {
+		if err := os.Remove(filepath.Join(s.manifests, p.name+".pod.yaml")); err != nil {
+			t.Error(err)
+		}
+		must(t, p.Close())
+	}
+}
+
+// inTurns does a verb to all the pods, some of them at once.
+func (s *site) inTurns(pods []*stormPod, verb string, do func(*site, request) ([]byte, error)) {
+	s.t.Helper()
+	errs := make([]error, len(pods))
+	next := make(chan int)
+	var group sync.WaitGroup
+	for range atOnce {
+		group.Go(func() {
+			for i := range next {
+				p := pods[i]
+				_, errs[i] = do(s, request{verb: verb, sandbox: p.id, netns: p.Path(), pod: p.name})
+			}
+		})
+	}
+	for i := range pods {
+		next <- i
+	}
+	close(next)
+	group.Wait()
+	for i, err := range errs {
+		if err != nil {
+			s.t.Errorf("%s %s: %v", verb, pods[i].name, err)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package vppmemif
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// FuzzConfig feeds whatever is read from elsewhere: nothing panics, and what is
+// accepted is within its ranges.
+func FuzzConfig(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"role": "client", "mode": "ip", "socket": {"dir": "/x/", "file": "f", "group": "g", "permissions": "0770"}, "vrf": 1}`,
+		`{"socket": {"abstract": true, "file": "a"}, "bridgeDomain": {"name": "b", "learn": null}, "vlan": 4094, "ringSize": 1024}`,
+		`{"addresses": ["10.0.0.1/24"], "routes": [{"dst": "::/0", "gw": "fe80::1"}], "queues": {"rx": 1}, "mac": "02-00-00-00-00-01"}`,
+		`{"api":"/x","tag":"plexus/4c0770/0123456789abcdef01234567/net1","role":"server","socket":"/s/0123456789ab/f","dir":"/s/0123456789ab","own":true,"gid":-1,"file":"f"}`,
+		`{"api":"/x","tag":"plexus/4c0770/0123456789abcdef01234567/net1","socket":"abstract:a,netns_name=/x","abstract":"a","gid":0,"file":""}`,
+		`null`, ``, `{"a`, `{"socket": null, "bridgeDomain": {"id": 0}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	a := conf.Attachment{Sandbox: sandboxA, Netns: "/run/netns/x", IfName: "net1", Network: "n", Owner: testOwner}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, parse := range []func(string, []byte) (*Config, []string, error){parse, parseUserspace} {
+			if c, _, err := parse("n", data); err == nil {
+				inRange(t, c)
+			}
+		}
+		s, err := decodeState(data, a)
+		if err != nil {
+			return
+		}
+		for _, name := range []string{s.File, s.Config} {
+			if s.Abstract == "" && (strings.Contains(name, "/") || name == ".." || name == ".") {
+				t.Errorf("file %q is accepted", name)
+			}
+		}
+		if s.Abstract == "" && (!filepath.IsAbs(s.Dir) || filepath.Clean(s.Dir) == "/") || s.Tag == "" || !filepath.IsAbs(s.API) {
+			t.Errorf("state %+v is accepted", s)
+		}
+	})
+}
+
+func inRange(t *testing.T, c *Config) {
+	t.Helper()
+	if c.Role != "server" && c.Role != "client" || c.Mode != "ethernet" && c.Mode != "ip" {
+		t.Errorf("role %q mode %q", c.Role, c.Mode)
+	}
+	if !filepath.IsAbs(c.APISocket) || c.Socket.Dir != "" && !filepath.IsAbs(c.Socket.Dir) {
+		t.Errorf("apiSocket %q dir %q", c.APISocket, c.Socket.Dir)
+	}
+	if f := c.Socket.File; strings.ContainsAny(f, "/\x00\n") || f == ".." || f == "." || len(f) > 250 || c.Socket.Abstract && strings.ContainsAny(f, ",=") {
+		t.Errorf("file %q", f)
+	}
+	if c.RingSize&(c.RingSize-1) != 0 || c.RingSize > maxRingSize || len(c.Secret) > maxSecret || c.VLAN < 0 || c.VLAN > 4094 ||
+		c.MTU != 0 && (c.MTU < 68 || c.MTU > 9216) || c.VLAN != 0 && c.BridgeDomain == nil {
+		t.Errorf("%+v", c)
+	}
+	if b := c.BridgeDomain; b != nil {
+		if (b.ID == 0) == (b.Name == "") || b.ID > maxBridgeDomain || len(domainTag(testOwner, b)) > maxTag || len(c.Addresses) > 0 || c.Mode == "ip" {
+			t.Errorf("%+v", b)
+		}
+	}
+}
