@@ -154,7 +154,7 @@ func TestShortLink(t *testing.T) {
 	if to, err := os.Readlink(f.Link); err != nil || to != f.Dir {
 		t.Errorf("the link leads to %q, %v", to, err)
 	}
-	if err := f.Check(modeClient == modeServer, "sock"); err != nil {
+	if err := f.Check(false, "sock"); err != nil {
 		t.Error(err)
 	}
 	socketAt(t, f.Path("sock"))
@@ -164,9 +164,9 @@ func TestShortLink(t *testing.T) {
 	if err := os.Remove(f.Link); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Link, "gone")
+	wantError(t, f.Check(false, "sock"), f.Link, "gone")
 	symlink(t, base, f.Link)
-	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Link, "changed")
+	wantError(t, f.Check(false, "sock"), f.Link, "changed")
 	wantError(t, f.Make(), f.Link)
 	for range 2 {
 		if err := f.Clear(nil, true, "sock", ""); err != nil {
@@ -283,21 +283,21 @@ func TestMissingVolume(t *testing.T) {
 
 func TestFolderCheck(t *testing.T) {
 	f := folder{Dir: tempDir(t) + "/own", Own: true, GID: -1, Perm: 0o750}
-	wantError(t, f.Check(modeClient == modeServer, "sock"), f.Dir, "gone")
+	wantError(t, f.Check(false, "sock"), f.Dir, "gone")
 	if err := f.Make(); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Check(modeClient == modeServer, "sock"); err != nil {
+	if err := f.Check(false, "sock"); err != nil {
 		t.Errorf("the pod makes the socket when it likes: %v", err)
 	}
-	wantError(t, f.Check(modeServer == modeServer, "sock"), f.Dir+"/sock", "gone")
+	wantError(t, f.Check(true, "sock"), f.Dir+"/sock", "gone")
 	write(t, f.Dir+"/sock", "")
-	wantError(t, f.Check(modeServer == modeServer, "sock"), f.Dir+"/sock", "no socket")
+	wantError(t, f.Check(true, "sock"), f.Dir+"/sock", "no socket")
 	if err := os.Remove(f.Dir + "/sock"); err != nil {
 		t.Fatal(err)
 	}
 	socketAt(t, f.Dir+"/sock")
-	if err := f.Check(modeServer == modeServer, "sock"); err != nil {
+	if err := f.Check(true, "sock"); err != nil {
 		t.Error(err)
 	}
 }
