@@ -28,6 +28,10 @@ const (
 	replyTimeout   = 3 * time.Second
 )
 
+// The library writes its log to standard error, where a runtime reads, and reads
+// the level of it without a lock: it is set before the first connection.
+func init() { core.SetLogLevel(logrus.FatalLevel) }
+
 // messages are those that plexus sends and reads; only they have to be the
 // ones that the running VPP speaks.
 func messages() []api.Message {
@@ -60,9 +64,20 @@ type vpps struct {
 // makes it anew.
 type vpp struct {
 	socket string
-	mu     sync.Mutex
+	busy   chan struct{} // holds one value while somebody looks at conn
 	conn   *core.Connection
 }
+
+func (v *vpp) lock(ctx context.Context) error {
+	select {
+	case v.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *vpp) unlock() { <-v.busy }
 
 func (v *vpps) at(socket string) *vpp {
 	v.mu.Lock()
@@ -71,7 +86,7 @@ func (v *vpps) at(socket string) *vpp {
 		if v.known == nil {
 			v.known = map[string]*vpp{}
 		}
-		v.known[socket] = &vpp{socket: socket}
+		v.known[socket] = &vpp{socket: socket, busy: make(chan struct{}, 1)}
 	}
 	return v.known[socket]
 }
@@ -93,8 +108,10 @@ func (e *unreachable) Temporary() bool { return true }
 // connect connects and checks, once for each connection, that this VPP speaks
 // the messages that plexus uses.
 func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if err := v.lock(ctx); err != nil {
+		return nil, fmt.Errorf("VPP at %s: %w", v.socket, err)
+	}
+	defer v.unlock()
 	if v.conn != nil {
 		return v.conn, nil
 	}
@@ -107,7 +124,6 @@ func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
 	}
 	done := make(chan outcome, 1)
 	go func() { // the library takes no context
-		core.SetLogLevel(logrus.FatalLevel) // a runtime reads standard error; errors come back as such
 		adapter := socketclient.NewVppClient(v.socket)
 		adapter.SetConnectTimeout(connectTimeout)
 		conn, err := core.Connect(adapter)
@@ -158,8 +174,8 @@ func compatible(ctx context.Context, conn *core.Connection) error {
 
 // forget makes the next request connect anew.
 func (v *vpp) forget(conn *core.Connection) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	_ = v.lock(context.Background()) // nobody keeps it for longer than a connect
+	defer v.unlock()
 	if v.conn == conn {
 		v.conn = nil
 		go conn.Disconnect()

@@ -37,6 +37,7 @@ type state struct {
 	API           string `json:"api"`
 	Tag           string `json:"tag"`
 	Role          string `json:"role"` // of the vswitch's side
+	ID            uint32 `json:"id"`   // on the socket
 	Socket        string `json:"socket"`
 	Abstract      string `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
 	shareddir.Use        // of a socket in a folder
@@ -69,7 +70,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 
 // decide chooses names. It looks at the folder's place, nothing else.
 func decide(c *Config, a conf.Attachment) (*state, error) {
-	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role}
+	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID}
 	if b := c.BridgeDomain; b != nil {
 		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
 		if b.ID == 0 {

@@ -79,7 +79,7 @@ func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32
 	for _, m := range all {
 		link := links[m.SwIfIndex]
 		tagged := link != nil && link.Tag == st.Tag
-		unmarked := own && known && m.SocketID == id && (link == nil || link.Tag == "")
+		unmarked := own && known && m.SocketID == id && m.ID == st.ID && (link == nil || link.Tag == "")
 		if tagged || unmarked {
 			mine = append(mine, m)
 		} else {

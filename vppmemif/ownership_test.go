@@ -14,11 +14,9 @@ import (
 	"github.com/plexus-cni/plexus/e2e/standin"
 )
 
-// What is here shows wrong behaviour; it moves elsewhere once that is mended.
-
 // A DEL without record follows an ADD that Prepare refused. The attachment that
 // has the socket is another pod's.
-func TestPendingRefusedDelLeavesOthersSocket(t *testing.T) {
+func TestRefusedDelLeavesOthersSocket(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	keys := map[string]any{"socket": map[string]any{"file": "m.sock"}}
 	volume := filepath.Join(r.dir, "volume")
@@ -35,7 +33,7 @@ func TestPendingRefusedDelLeavesOthersSocket(t *testing.T) {
 }
 
 // As before, and the memif was made by hand.
-func TestPendingRefusedDelLeavesForeignMemif(t *testing.T) {
+func TestRefusedDelLeavesForeignMemif(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	volume := filepath.Join(r.dir, "volume")
 	if err := os.Mkdir(volume, 0o755); err != nil {
@@ -51,7 +49,7 @@ func TestPendingRefusedDelLeavesForeignMemif(t *testing.T) {
 }
 
 // Somebody uses the attachment's socket for a memif of their own, with a tag.
-func TestPendingForeignMemifOnOurSocket(t *testing.T) {
+func TestForeignMemifOnOurSocket(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a := r.attachment(sandboxA, nil)
 	raw := mustAttach(t, d, a)
@@ -69,7 +67,7 @@ func TestPendingForeignMemifOnOurSocket(t *testing.T) {
 }
 
 // On DEL the network namespace may be gone and its path empty (CNI 1.1.0, DEL).
-func TestPendingAbstractWithoutNetns(t *testing.T) {
+func TestAbstractWithoutNetns(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a := r.attachment(sandboxA, map[string]any{"socket": map[string]any{"abstract": true}})
 	a.Netns = newPod(t)
@@ -81,7 +79,7 @@ func TestPendingAbstractWithoutNetns(t *testing.T) {
 }
 
 // One request that its runtime gives up does not end the others'.
-func TestPendingCancelledLeavesOthers(t *testing.T) {
+func TestCancelledLeavesOthers(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a, b := r.attachment(sandboxA, nil), r.attachment(sandboxB, nil)
 	rawA, err := d.Prepare(bounded(t), a)
@@ -116,7 +114,7 @@ func TestPendingCancelledLeavesOthers(t *testing.T) {
 }
 
 // A message that is never sent may differ.
-func TestPendingUnusedMessage(t *testing.T) {
+func TestUnusedMessage(t *testing.T) {
 	r, d := newRig(t, standin.Options{CRC: map[string]string{"ip_table_add_del": "deadbeef"}}), newDelegate(t)
 	mustAttach(t, d, r.attachment(sandboxA, nil))
 	if r.Count("ip_table_add_del") > 0 {
@@ -126,7 +124,7 @@ func TestPendingUnusedMessage(t *testing.T) {
 
 // A message that is used and that VPP does not speak is named, with VPP's
 // version.
-func TestPendingShowVersionDiffers(t *testing.T) {
+func TestShowVersionDiffers(t *testing.T) {
 	for _, message := range []string{"show_version", "control_ping"} {
 		r := newRig(t, standin.Options{Version: "23.02-x", CRC: map[string]string{message: "deadbeef"}})
 		_, err := newDelegate(t).Prepare(bounded(t), r.attachment(sandboxA, nil))
@@ -135,7 +133,7 @@ func TestPendingShowVersionDiffers(t *testing.T) {
 }
 
 // parse takes what cannot be or means something else.
-func TestPendingParseRefuses(t *testing.T) {
+func TestParseRefusesMore(t *testing.T) {
 	long := strings.Repeat("x", 251)
 	for keys, says := range map[string]string{
 		`"socket": {"file": "../x"}`:                               `"socket.file"`,
@@ -173,7 +171,7 @@ func TestPendingParseRefuses(t *testing.T) {
 }
 
 // A state that would make Del remove what is another's.
-func TestPendingTamperedState(t *testing.T) {
+func TestTamperedState(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	raw := mustAttach(t, d, r.attachment(sandboxA, nil))
 	for what, change := range map[string]func(*state){
@@ -199,7 +197,7 @@ func TestPendingTamperedState(t *testing.T) {
 }
 
 // A sweep leaves nothing: neither the folder that was made, nor the short link.
-func TestPendingSweepFolder(t *testing.T) {
+func TestSweepFolder(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a := r.attachment(sandboxA, nil)
 	before := r.world()
@@ -211,7 +209,7 @@ func TestPendingSweepFolder(t *testing.T) {
 }
 
 // What is on our socket with somebody else's tag stays, and Del goes through.
-func TestPendingTaggedByOthersOnOurSocket(t *testing.T) {
+func TestTaggedByOthersOnOurSocket(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a := r.attachment(sandboxA, nil)
 	raw := mustAttach(t, d, a)
