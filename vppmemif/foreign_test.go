@@ -9,8 +9,6 @@ import (
 	"github.com/plexus-cni/plexus/e2e/standin"
 )
 
-// What is here shows wrong behaviour; it moves elsewhere once that is mended.
-
 // Somebody makes a memif of their own, with another id and without a tag, on the
 // socket of an attachment. It is not the attachment's.
 func TestUntaggedOfOthersOnOurSocket(t *testing.T) {
