@@ -4,7 +4,9 @@
 //   - ADD and DEL of n networks by the reference plugin bridge, through plexus
 //     and by executing the plugin directly, with the same configurations;
 //   - ADD of n vhost-user ports through plexus, and by the ovs-vsctl commands
-//     that userspace-cni issues, three for a port.
+//     that userspace-cni issues, three for a port;
+//   - ADD of n memifs through plexus, and the bare messages over an open
+//     connection, against the stand-in for VPP.
 //
 // The two sides of a pair alternate, so that a busy machine hurts both.
 package main
@@ -13,6 +15,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,10 +24,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	"go.fd.io/govpp"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/core"
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/e2e/standin"
 )
 
 func main() {
@@ -61,6 +72,9 @@ func run(ctx context.Context, bin string, runs int) error {
 		return err
 	}
 	if err := b.kernelNetworks(); err != nil {
+		return err
+	}
+	if err := b.memifs(ctx); err != nil {
 		return err
 	}
 	dir := filepath.Join(b.dir, "ovs")
@@ -168,6 +182,88 @@ func (b *bench) vhostPorts(ctx context.Context, v *ovs.Switch) error {
 		fmt.Printf("  %2d %11.1f ms %9.1f ms %9.1f ms %9.1fx %9.1f ms\n", n, ms(c), ms(a), ms(a)/float64(n), float64(c)/float64(a), ms(middle(del)))
 	}
 	return nil
+}
+
+// memifs compares n memifs of one pod: the process, what one more memif costs in
+// it, and the seven messages that one needs.
+func (b *bench) memifs(ctx context.Context) error {
+	v, err := standin.Start(ctx, filepath.Join(b.dir, "vpp"), standin.Options{})
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	bare, err := b.bareMemif(ctx, v.Socket())
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nn memifs in a bridge domain (stand-in for VPP); bare messages for one: %.2f ms\n  %2s %12s %16s %12s\n", ms(bare), "n", "ADD plexus", "each beyond 1", "DEL plexus")
+	var one time.Duration
+	for _, n := range []int{1, 2, 4, 8} {
+		var networks []any
+		for i := range n {
+			networks = append(networks, map[string]any{
+				"cniVersion": "1.0.0", "name": fmt.Sprintf("memif%d", i), "type": "vppmemif", "apiSocket": v.Socket(),
+				"bridgeDomain": map[string]any{"name": "bench"}, "socket": map[string]any{"dir": filepath.Join(b.dir, "memif")},
+			})
+		}
+		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "delegates": networks})
+		var add, del []time.Duration
+		for range b.runs {
+			for _, verb := range []string{"ADD", "DEL"} {
+				t, err := b.timed("plexus", verb, "eth0", plexus)
+				if err != nil {
+					return err
+				}
+				if verb == "ADD" {
+					add = append(add, t)
+				} else {
+					del = append(del, t)
+				}
+			}
+		}
+		a := middle(add)
+		if n == 1 {
+			one = a
+			fmt.Printf("  %2d %9.1f ms %16s %9.1f ms\n", n, ms(a), "", ms(middle(del)))
+			continue
+		}
+		each := (a - one) / time.Duration(n-1)
+		fmt.Printf("  %2d %9.1f ms %8.2f ms %3.1fx %9.1f ms\n", n, ms(a), ms(each), float64(each)/float64(bare), ms(middle(del)))
+	}
+	return nil
+}
+
+// bareMemif times the messages that make one memif, over an open connection:
+// socket, interface, tag, look for the domain, join, up; and undoes them, untimed.
+func (b *bench) bareMemif(ctx context.Context, socket string) (time.Duration, error) {
+	core.SetLogLevel(logrus.FatalLevel)
+	conn, err := govpp.Connect(socket)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Disconnect()
+	m, i, d := memif.NewServiceClient(conn), interfaces.NewServiceClient(conn), l2.NewServiceClient(conn)
+	if _, err := d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{IsAdd: true, BdID: 77, Flood: true, UuFlood: true, Forward: true, Learn: true}); err != nil {
+		return 0, err
+	}
+	return b.median(func() (time.Duration, error) {
+		began := time.Now()
+		s, err := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: ^uint32(0), SocketFilename: filepath.Join(b.dir, "bare.sock")})
+		if err != nil {
+			return 0, err
+		}
+		c, err := m.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: s.SocketID})
+		if err != nil {
+			return 0, err
+		}
+		_, errTag := i.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
+		_, errJoin := d.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: 77, Enable: true})
+		_, errUp := i.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
+		took := time.Since(began)
+		_, errDel := m.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
+		_, errSocket := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
+		return took, errors.Join(errTag, errJoin, errUp, errDel, errSocket)
+	})
 }
 
 // vsctl issues the commands that userspace-cni issues for n ports, times them,
