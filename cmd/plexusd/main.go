@@ -15,7 +15,7 @@ import (
 const usage = `usage: plexusd cni [NAME]
 
   cni    answer the CNI request in the environment and on standard input;
-         NAME is the plugin to be: plexus (the default), ovsdpdk, userspace
+         NAME is the plugin to be: plexus (the default), ovsdpdk, vppmemif, userspace
 `
 
 func main() {
