@@ -29,11 +29,9 @@ import (
 // newSocketID lets VPP choose the number of a socket (memif.api).
 const newSocketID = ^uint32(0)
 
-// VLAN tag rewrite operations (l2_vtr.h).
-const (
-	vtrDisabled = 0
-	vtrPush1    = 1 // what comes from the pod gets a tag, what goes to it loses one
-)
+// vtrPush1 is a VLAN tag rewrite (l2_vtr.h): what comes from the pod gets a tag,
+// what goes to it loses one.
+const vtrPush1 = 1
 
 func (s *session) sockets(ctx context.Context) (map[string]uint32, error) {
 	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifSocketFilenameDumpClient, error) {
