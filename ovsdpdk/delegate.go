@@ -76,7 +76,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	}
 	s.Socket = s.Path(s.File)
 	if c.userspace != nil {
-		s.Config = configurationFile(a)
+		s.Config = shareddir.ConfigFile(a)
 	}
 	return s, nil
 }
@@ -99,23 +99,8 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
+	if err := s.Provide(ctx, a, c.userspace); err != nil {
 		return nil, err
-	}
-	if err := s.Make(); err != nil {
-		return nil, err
-	}
-	if s.Config != "" {
-		if err := conf.Step(ctx, "%s: write %s", a.IfName, s.Config); err != nil {
-			return nil, err
-		}
-		data, err := c.userspace.ConfigurationData(a, s.File, a.IPAM)
-		if err == nil {
-			err = s.WriteFile(s.Config, data)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write %s in %s: %w", s.Config, s.Dir, err)
-		}
 	}
 	return result(c, a, s), nil
 }
@@ -303,8 +288,7 @@ func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
 	if err := json.Unmarshal(raw, s); err != nil {
 		return nil, fmt.Errorf("recorded state: %w", err)
 	}
-	config := s.Config == "" || strings.HasPrefix(s.Config, shareddir.ConfigPrefix) && shareddir.CheckFileName(s.Config) == nil
-	if s.Port == "" || s.OVSDB == "" || s.File == "" || shareddir.CheckFileName(s.File) != nil || !config || !s.Valid(sandbox, s.Port) {
+	if s.Port == "" || s.OVSDB == "" || !s.Valid(sandbox, s.Port) {
 		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
 	}
 	return s, nil

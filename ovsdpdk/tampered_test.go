@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // A state that was tampered with leads to no file that is not plexus's.
@@ -62,7 +63,7 @@ func TestPodCannotBlockDel(t *testing.T) {
 			c.a, dir = shared(c.a, c.dir+"/volume"), c.dir+"/volume"
 		}
 		raw := mustAttach(t, c.d, c.a)
-		name := dir + "/" + configurationFile(c.a)
+		name := dir + "/" + shareddir.ConfigFile(c.a)
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // userspace-cni's defaults for ovs-dpdk.
@@ -59,11 +58,6 @@ func parseUserspace(network string, data []byte) (*Config, []string, error) {
 	}
 	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
 	return c, warnings, nil
-}
-
-// configurationFile is the name of the file beside the socket.
-func configurationFile(a conf.Attachment) string {
-	return fmt.Sprintf("%s%s-%s.json", shareddir.ConfigPrefix, shareddir.Short(a.Sandbox), a.IfName)
 }
 
 func opposite(mode string) string {

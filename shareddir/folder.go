@@ -35,14 +35,6 @@ type Folder struct {
 	Was *int `json:"was,omitempty"`
 }
 
-// Use is one attachment's use of a folder: the socket and the configuration
-// file in it, names; either may be empty.
-type Use struct {
-	Folder
-	File   string `json:"file"`
-	Config string `json:"config,omitempty"`
-}
-
 // Wish is what a configuration says of the folder.
 type Wish struct {
 	Base        string                   // folder below which a sandbox has its own

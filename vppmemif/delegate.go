@@ -93,7 +93,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 		s.File = fmt.Sprintf("memif-%s-%s.sock", shareddir.Short(a.Sandbox), a.IfName)
 	}
 	if c.userspace != nil {
-		s.Config = fmt.Sprintf("%s%s-%s.json", shareddir.ConfigPrefix, shareddir.Short(a.Sandbox), a.IfName)
+		s.Config = shareddir.ConfigFile(a)
 	}
 	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
@@ -115,23 +115,8 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		return nil, err
 	}
 	if s.Abstract == "" {
-		if err := conf.Step(ctx, "%s: make folder %s", a.IfName, s.Dir); err != nil {
+		if err := s.Provide(ctx, a, c.userspace); err != nil {
 			return nil, err
-		}
-		if err := s.Make(); err != nil {
-			return nil, err
-		}
-	}
-	if s.Config != "" {
-		if err := conf.Step(ctx, "%s: write %s", a.IfName, s.Config); err != nil {
-			return nil, err
-		}
-		data, err := c.userspace.ConfigurationData(a, s.File, a.IPAM)
-		if err == nil {
-			err = s.WriteFile(s.Config, data)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write %s in %s: %w", s.Config, s.Dir, err)
 		}
 	}
 	v, err := d.vpp.open(ctx, s.API)
@@ -292,8 +277,7 @@ func decodeState(raw json.RawMessage, a conf.Attachment) (*state, error) {
 	}
 	place := s.Abstract != "" && strings.HasPrefix(s.Socket, "abstract:"+s.Abstract+",")
 	if s.Abstract == "" {
-		config := s.Config == "" || strings.HasPrefix(s.Config, shareddir.ConfigPrefix) && shareddir.CheckFileName(s.Config) == nil
-		place = config && s.File != "" && shareddir.CheckFileName(s.File) == nil && s.Valid(a.Sandbox, unique(a)) && s.Socket == s.Path(s.File)
+		place = s.Valid(a.Sandbox, unique(a)) && s.Socket == s.Path(s.File)
 	}
 	domain := s.DomainTag == "" || strings.HasPrefix(s.DomainTag, ownerTag(a.Owner)+domainMark)
 	if !filepath.IsAbs(s.API) || s.Tag != tag(a.Owner, a.Sandbox, a.IfName) || !place || !domain {

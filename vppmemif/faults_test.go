@@ -110,6 +110,9 @@ func TestEveryMessage(t *testing.T) {
 					}
 					count[message]++
 					for _, e := range endings {
+						if e.Retval != 0 && strings.HasSuffix(message, "_dump") {
+							continue // a dump has no error code
+						}
 						e.Message, e.Occurrence = message, count[message]
 						for name, stateless := range map[string]bool{"recorded": false, "lost": true} {
 							t.Run(fmt.Sprintf("%s/%s %d %s/%s", call, message, e.Occurrence, e.name, name), func(t *testing.T) {
@@ -138,8 +141,8 @@ func TestSilence(t *testing.T) {
 func failing(t *testing.T, keys func(*rig) map[string]any, call string, e ending, stateless bool) {
 	t.Helper()
 	c := begin(t, keys)
-	if c.SetFaults(e.Fault) != nil {
-		t.Skip("a dump has no error code")
+	if err := c.SetFaults(e.Fault); err != nil {
+		t.Fatal(err)
 	}
 	c.faults()
 	before := c.world()
