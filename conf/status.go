@@ -33,10 +33,31 @@ type DNS struct {
 // DeviceInfo says what device an attachment is (device-information
 // specification 1.1.0).
 type DeviceInfo struct {
-	Type      string       `json:"type"`
+	Type      string       `json:"type"` // one of the Device constants
 	Version   string       `json:"version"`
+	PCI       *PCIDevice   `json:"pci,omitempty"`
+	VDPA      *VDPADevice  `json:"vdpa,omitempty"`
 	VhostUser *VhostDevice `json:"vhost-user,omitempty"`
 	Memif     *MemifDevice `json:"memif,omitempty"`
+}
+
+// PCIDevice is a PCI function.
+type PCIDevice struct {
+	Address     string `json:"pci-address,omitempty"`
+	VhostNet    string `json:"vhost-net,omitempty"`
+	RDMADevice  string `json:"rdma-device,omitempty"`
+	PFAddress   string `json:"pf-pci-address,omitempty"`
+	Representor string `json:"representor-device,omitempty"`
+}
+
+// VDPADevice is a vDPA device.
+type VDPADevice struct {
+	Parent      string `json:"parent-device,omitempty"`
+	Driver      string `json:"driver,omitempty"`
+	Path        string `json:"path,omitempty"`
+	PCIAddress  string `json:"pci-address,omitempty"`
+	PFAddress   string `json:"pf-pci-address,omitempty"`
+	Representor string `json:"representor-device,omitempty"`
 }
 
 // MemifDevice is a memif socket; role is the pod's side of it.
@@ -51,6 +72,14 @@ type VhostDevice struct {
 	Mode string `json:"mode"` // client or server
 	Path string `json:"path"`
 }
+
+// Types of devices.
+const (
+	DevicePCI       = "pci"
+	DeviceVDPA      = "vdpa"
+	DeviceVhostUser = "vhost-user"
+	DeviceMemif     = "memif"
+)
 
 // DeviceInfoVersion is the version of the device-information specification
 // that DeviceInfo follows.

@@ -91,6 +91,9 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 	}
 	for _, n := range plan.Networks {
 		entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
+		if r.Conf != nil {
+			offerDeviceInfo(entry, r.Sandbox)
+		}
 		c := e.chain(r.Sandbox, tx, entry, r.Netns)
 		for i, typ := range n.List.Types() {
 			d, ok := e.Delegates[typ]
@@ -138,7 +141,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		}
 	}
 	if err := e.publish(ctx, r, tx, results); err != nil {
-		return nil, fmt.Errorf("publish network-status of pod %s: %w", tx.Pod, err)
+		return nil, fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
 	}
 	tx.Phase = PhaseAttached
 	if err := e.Journal.Write(ctx, rec, false); err != nil {
@@ -232,13 +235,13 @@ func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(entry *Entry, 
 	return nil
 }
 
-// publish writes the network-status of the pod.
+// publish writes the files about devices and the network-status of the pod.
 func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
-	if r.Conf == nil || tx.Pod == nil {
-		return nil
+	infos, annotations, err := e.describe(ctx, r, tx, results)
+	if err != nil || r.Conf == nil || tx.Pod == nil {
+		return err
 	}
-	annotations, err := e.annotations(r, tx, results)
-	if err != nil {
+	if err := addStatus(annotations, tx, results, infos); err != nil {
 		return err
 	}
 	if err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod); err != nil {

@@ -34,7 +34,8 @@ func (e *Engine) detach(ctx context.Context, rec *Record, tx *Transaction, netns
 	var left []*Entry
 	live := tx.liveNetns(netns)
 	for _, entry := range slices.Backward(tx.Attachments) {
-		if err := e.chain(rec.Sandbox, tx, entry, live).del(ctx); err != nil {
+		err := errors.Join(e.chain(rec.Sandbox, tx, entry, live).del(ctx), removeDeviceInfo(rec.Sandbox, entry.IfName))
+		if err != nil {
 			errs = append(errs, fmt.Errorf("undo %s (network %s): %w", entry.IfName, entry.Name, err))
 			left = slices.Insert(left, 0, entry)
 		}
@@ -116,6 +117,9 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
 	if err := e.sweep(ctx, configs, keep); err != nil {
 		e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
+	}
+	if err := removeDeviceInfos(r.Sandbox); err != nil {
+		return err
 	}
 	if damaged != nil {
 		aside, err := e.Journal.SetAside(ctx, r.Sandbox)

@@ -1,6 +1,7 @@
 package delegates
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,17 +11,18 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// annotations are those that the pod gets: network-status, with one element
-// for each attachment in order, and what the delegates add.
-func (e *Engine) annotations(r *Request, tx *Transaction, results []*types100.Result) (map[string]string, error) {
-	status := make([]conf.NetworkStatus, len(results))
+// describe asks the built-ins what they say of their attachments, and writes
+// the files of the device-information specification.
+func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) (infos []*conf.DeviceInfo, annotations map[string]string, err error) {
+	infos, annotations = make([]*conf.DeviceInfo, len(results)), map[string]string{}
 	position := map[*Entry]int{}
 	for i, entry := range tx.Attachments {
-		status[i] = networkStatus(entry, results[i])
 		position[entry] = i
+		if infos[i], err = readDeviceInfo(r.Sandbox, entry); err != nil {
+			e.Log.Warn(err.Error())
+		}
 	}
-	annotations := map[string]string{}
-	err := e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+	err = e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
 		describer, ok := e.Delegates[name].(Describer)
 		if !ok {
 			return nil
@@ -30,23 +32,32 @@ func (e *Engine) annotations(r *Request, tx *Transaction, results []*types100.Re
 		if err != nil {
 			return err
 		}
-		if said.DeviceInfo != nil {
-			status[position[entry]].DeviceInfo = said.DeviceInfo
-		}
 		for key, value := range said.Annotations {
 			annotations[key] = appendAnnotation(annotations[key], value)
 		}
-		return nil
+		if said.DeviceInfo == nil {
+			return nil
+		}
+		infos[position[entry]] = said.DeviceInfo
+		return e.writeDeviceInfo(ctx, r, entry, said.DeviceInfo)
 	})
-	if err != nil {
-		return nil, err
+	return infos, annotations, err
+}
+
+// addStatus adds network-status, with one element for each attachment in order,
+// to the annotations that the pod gets.
+func addStatus(annotations map[string]string, tx *Transaction, results []*types100.Result, infos []*conf.DeviceInfo) error {
+	status := make([]conf.NetworkStatus, len(results))
+	for i, entry := range tx.Attachments {
+		status[i] = networkStatus(entry, results[i])
+		status[i].DeviceInfo = infos[i]
 	}
 	text, err := json.Marshal(status)
 	if err != nil {
-		return nil, fmt.Errorf("network-status: %w", err)
+		return fmt.Errorf("network-status: %w", err)
 	}
 	annotations[conf.NetworkStatusAnnotation] = string(text)
-	return annotations, nil
+	return nil
 }
 
 // appendAnnotation joins two JSON lists; anything else is replaced.

@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "mount /var/lib:", err)
 		os.Exit(1)
 	}
+	if err := os.MkdirAll(deviceInfoDir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	status := m.Run()
 	if vswitch.running != nil {
 		if err := vswitch.running.Stop(); err != nil {
@@ -44,6 +48,10 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(status)
 }
+
+// deviceInfoDir is where the device-information specification has the files of
+// attachments.
+const deviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo/cni"
 
 // vswitch is the one OVS-DPDK of this node, started by the first test that
 // needs it.
@@ -280,7 +288,7 @@ func (s *site) world(v *ovs.Switch) string {
 		}
 	}
 	var dirs []string
-	for _, dir := range []string{s.dir, "/run/plexus", "/var/lib/cni", "/var/lib/plexus", "/var/lib/kubelet"} {
+	for _, dir := range []string{s.dir, "/run/plexus", deviceInfoDir, "/var/lib/cni", "/var/lib/plexus", "/var/lib/kubelet"} {
 		if _, err := os.Stat(dir); err == nil {
 			dirs = append(dirs, dir)
 		}

@@ -22,6 +22,10 @@ func recorderPlugin() int {
 		Fail       string          `json:"fail"` // a file; its text is the command to fail
 		PrevResult json.RawMessage `json:"prevResult"`
 		CNIVersion string          `json:"cniVersion"`
+		DeviceInfo json.RawMessage `json:"deviceInfo"` // written where the runtime says
+		Runtime    struct {
+			File string `json:"CNIDeviceInfoFile"`
+		} `json:"runtimeConfig"`
 	}
 	if err == nil {
 		err = json.Unmarshal(stdin, &c)
@@ -35,6 +39,9 @@ func recorderPlugin() int {
 	}
 	if told, errRead := os.ReadFile(c.Fail); errRead == nil && string(told) == command {
 		err = fmt.Errorf("told to fail")
+	}
+	if err == nil && command == "ADD" && len(c.DeviceInfo) > 0 {
+		err = os.WriteFile(c.Runtime.File, c.DeviceInfo, 0o600)
 	}
 	if err != nil {
 		fmt.Printf(`{"code": 123, "msg": %q}`, err)

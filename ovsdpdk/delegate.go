@@ -274,7 +274,7 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 		return conf.Description{}, err
 	}
 	said := conf.Description{DeviceInfo: &conf.DeviceInfo{
-		Type: "vhost-user", Version: conf.DeviceInfoVersion,
+		Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion,
 		VhostUser: &conf.VhostDevice{Mode: opposite(s.Mode), Path: s.Socket},
 	}}
 	said.Annotations, err = c.userspace.Annotations(a, s.File)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -18,6 +19,7 @@ import (
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/vhost_user"
 	"go.fd.io/govpp/binapi/vpe"
 	"go.fd.io/govpp/core"
 )
@@ -49,8 +51,17 @@ func messages() []api.Message {
 		&l2.BridgeDomainAddDelV2{}, &l2.BridgeDomainAddDelV2Reply{}, &l2.BridgeDomainDump{}, &l2.BridgeDomainDetails{},
 		&l2.SwInterfaceSetL2Bridge{}, &l2.SwInterfaceSetL2BridgeReply{},
 		&l2.L2InterfaceVlanTagRewrite{}, &l2.L2InterfaceVlanTagRewriteReply{},
-		&vpe.ShowVersion{}, &vpe.ShowVersionReply{}, &memclnt.ControlPing{}, &memclnt.ControlPingReply{},
+		&memclnt.ControlPing{}, &memclnt.ControlPingReply{},
 		&ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
+	}
+}
+
+// vhostMessages are those of vhost-user, a plugin of VPP that memif does without.
+func vhostMessages() []api.Message {
+	return []api.Message{
+		&vhost_user.CreateVhostUserIfV2{}, &vhost_user.CreateVhostUserIfV2Reply{},
+		&vhost_user.DeleteVhostUserIf{}, &vhost_user.DeleteVhostUserIfReply{},
+		&vhost_user.SwInterfaceVhostUserDump{}, &vhost_user.SwInterfaceVhostUserDetails{},
 	}
 }
 
@@ -136,7 +147,7 @@ func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
 		if o.err != nil {
 			return nil, &unreachable{v.socket, o.err}
 		}
-		if err := compatible(ctx, o.conn); err != nil {
+		if err := compatible(ctx, o.conn, messages()...); err != nil {
 			o.conn.Disconnect()
 			return nil, err
 		}
@@ -152,14 +163,15 @@ func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
 	}
 }
 
-func compatible(ctx context.Context, conn *core.Connection) error {
+// compatible checks that VPP knows the messages, by names and CRCs.
+func compatible(ctx context.Context, conn *core.Connection, messages ...api.Message) error {
 	ch, err := conn.NewAPIChannel()
 	if err != nil {
 		return err
 	}
 	defer ch.Close()
 	var differs *api.CompatibilityError
-	if err := ch.CheckCompatiblity(messages()...); errors.As(err, &differs) {
+	if err := ch.CheckCompatiblity(messages...); errors.As(err, &differs) {
 		version := "unknown"
 		reply, err := vpe.NewServiceClient(conn).ShowVersion(ctx, &vpe.ShowVersion{})
 		if err == nil {
@@ -184,36 +196,36 @@ func (v *vpp) forget(conn *core.Connection) {
 
 // session is a connection for the length of one verb.
 type session struct {
-	vpp  *vpp
-	conn *core.Connection
+	vpp   *vpp
+	conn  *core.Connection
+	begun bool // something has been sent
 }
 
 func (v *vpps) open(ctx context.Context, socket string) (*session, error) {
 	p := v.at(socket)
-	for again := false; ; again = true {
-		conn, err := p.connect(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s := &session{p, conn}
-		if _, err = s.ping(ctx); err == nil {
-			return s, nil
-		}
-		if again {
-			return nil, err // a connection that was just made
-		}
+	conn, err := p.connect(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return &session{vpp: p, conn: conn}, nil
 }
 
-func (s *session) ping(ctx context.Context) (*vpe.ShowVersionReply, error) {
-	return call(ctx, s, func(ctx context.Context) (*vpe.ShowVersionReply, error) {
+// ping is a request without an effect.
+func (s *session) ping(ctx context.Context) error {
+	_, err := call(ctx, s, func(ctx context.Context) (*vpe.ShowVersionReply, error) {
 		return vpe.NewServiceClient(s.conn).ShowVersion(ctx, &vpe.ShowVersion{})
 	})
+	return err
 }
 
 // call makes one request within replyTimeout. An answer with an error code is
-// VPP's; any other error means that the connection is of no use any more.
+// VPP's; any other error means that the connection is of no use any more. The
+// first request of a session may find that VPP has been restarted since the
+// last one and goes to the new VPP then; a later one may not, as it may carry
+// numbers that the former VPP gave.
 func call[R any](ctx context.Context, s *session, request func(context.Context) (R, error)) (R, error) {
+	first := !s.begun
+	s.begun = true
 	bounded, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	reply, err := request(bounded)
@@ -225,6 +237,12 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 		return reply, fmt.Errorf("VPP at %s: %w", s.vpp.socket, ctx.Err())
 	}
 	s.vpp.forget(s.conn)
+	if first && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		if s.conn, err = s.vpp.connect(ctx); err != nil {
+			return reply, err
+		}
+		return call(ctx, s, request)
+	}
 	if bounded.Err() != nil {
 		err = fmt.Errorf("no answer within %s", replyTimeout)
 	}

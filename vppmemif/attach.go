@@ -33,54 +33,6 @@ const newSocketID = ^uint32(0)
 // what goes to it loses one.
 const vtrPush1 = 1
 
-func (s *session) sockets(ctx context.Context) (map[string]uint32, error) {
-	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifSocketFilenameDumpClient, error) {
-		return memif.NewServiceClient(s.conn).MemifSocketFilenameDump(ctx, &memif.MemifSocketFilenameDump{})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list sockets: %w", err)
-	}
-	ids := map[string]uint32{}
-	for _, d := range all {
-		ids[d.SocketFilename] = d.SocketID
-	}
-	return ids, nil
-}
-
-func (s *session) memifs(ctx context.Context) ([]*memif.MemifDetails, error) {
-	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifDumpClient, error) {
-		return memif.NewServiceClient(s.conn).MemifDump(ctx, &memif.MemifDump{})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list memifs: %w", err)
-	}
-	return all, nil
-}
-
-func (s *session) interfaces(ctx context.Context) (map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails, error) {
-	all, err := list(ctx, s, func(ctx context.Context) (interfaces.RPCService_SwInterfaceDumpClient, error) {
-		return interfaces.NewServiceClient(s.conn).SwInterfaceDump(ctx, &interfaces.SwInterfaceDump{SwIfIndex: ^interface_types.InterfaceIndex(0)})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	found := map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}
-	for _, d := range all {
-		found[d.SwIfIndex] = d
-	}
-	return found, nil
-}
-
-func (s *session) domains(ctx context.Context) ([]*l2.BridgeDomainDetails, error) {
-	all, err := list(ctx, s, func(ctx context.Context) (l2.RPCService_BridgeDomainDumpClient, error) {
-		return l2.NewServiceClient(s.conn).BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list bridge domains: %w", err)
-	}
-	return all, nil
-}
-
 // socketFree refuses a socket that somebody else uses in this VPP, or a place
 // where VPP could not listen.
 func (s *session) socketFree(ctx context.Context, st *state) error {
@@ -88,14 +40,14 @@ func (s *session) socketFree(ctx context.Context, st *state) error {
 	if err != nil {
 		return err
 	}
-	if id, known := ids[st.Socket]; known {
-		all, err := s.memifs(ctx)
+	if _, st.Stale = ids[st.Socket]; st.Stale || st.Vhost {
+		all, err := s.ports(ctx, ids)
 		if err != nil {
 			return err
 		}
-		for _, m := range all {
-			if m.SocketID == id {
-				return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, m.IfName, "socket.file")
+		for _, p := range all {
+			if p.socket == st.Socket {
+				return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.name, "socket.file")
 			}
 		}
 	}
@@ -129,30 +81,9 @@ func listenedAt(path string) bool {
 // up at last.
 func (s *session) attach(ctx context.Context, c *Config, a conf.Attachment, st *state) error {
 	step := func(format string, args ...any) error { return conf.Step(ctx, a.IfName+": "+format, args...) }
-	if err := step("add socket %s", st.Socket); err != nil {
-		return err
-	}
-	socket, err := s.addSocket(ctx, st)
+	index, err := s.make(ctx, step, c, st)
 	if err != nil {
 		return err
-	}
-	if err := step("create memif"); err != nil {
-		return err
-	}
-	index, err := s.create(ctx, c, socket)
-	if answered(err, codeListen) {
-		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", st.Socket, err)
-	}
-	if err != nil {
-		return fmt.Errorf("create memif on %s: %w", st.Socket, err)
-	}
-	if err := step("tag %s", st.Tag); err != nil {
-		return err
-	}
-	if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceTagAddDelReply, error) {
-		return interfaces.NewServiceClient(s.conn).SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: index, Tag: st.Tag})
-	}); err != nil {
-		return fmt.Errorf("tag memif: %w", err)
 	}
 	if c.MTU != 0 {
 		if err := step("set mtu %d", c.MTU); err != nil {
@@ -183,17 +114,56 @@ func (s *session) attach(ctx context.Context, c *Config, a conf.Attachment, st *
 	return nil
 }
 
-// addSocket gives the socket a number of its own. A number that is left from
-// before is not used again: after a listen failure VPP answers success on it and
-// listens on nothing.
-func (s *session) addSocket(ctx context.Context, st *state) (uint32, error) {
-	ids, err := s.sockets(ctx)
+// make makes the interface with its socket and tag.
+func (s *session) make(ctx context.Context, step func(string, ...any) error, c *Config, st *state) (interface_types.InterfaceIndex, error) {
+	if st.Vhost {
+		if err := step("create vhost-user on %s", st.Socket); err != nil {
+			return 0, err
+		}
+		return s.createVhost(ctx, c, st)
+	}
+	if err := step("add socket %s", st.Socket); err != nil {
+		return 0, err
+	}
+	socket, err := s.addSocket(ctx, c, st)
 	if err != nil {
 		return 0, err
 	}
-	if id, known := ids[st.Socket]; known {
-		if err := s.deleteSocket(ctx, id); err != nil {
-			return 0, fmt.Errorf("socket %s is in use: %w", st.Socket, err)
+	if err := step("create memif"); err != nil {
+		return 0, err
+	}
+	index, err := s.create(ctx, c, socket)
+	if answered(err, codeListen) {
+		return 0, fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", st.Socket, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("create memif on %s: %w", st.Socket, err)
+	}
+	if err := step("tag %s", st.Tag); err != nil {
+		return 0, err
+	}
+	if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceTagAddDelReply, error) {
+		return interfaces.NewServiceClient(s.conn).SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: index, Tag: st.Tag})
+	}); err != nil {
+		return 0, fmt.Errorf("tag memif: %w", err)
+	}
+	return index, nil
+}
+
+// addSocket gives the socket a number of its own. A number that is left from
+// before is not used again: after a listen failure VPP answers success on it and
+// listens on nothing. One of a name that is the attachment's alone is left from
+// before only if Prepare saw it.
+func (s *session) addSocket(ctx context.Context, c *Config, st *state) (uint32, error) {
+	if st.Stale || c.Socket.File != "" {
+		ids, err := s.sockets(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if id, known := ids[st.Socket]; known {
+			if err := s.deleteSocket(ctx, id); err != nil {
+				return 0, fmt.Errorf("socket %s is in use: %w", st.Socket, err)
+			}
 		}
 	}
 	reply, err := call(ctx, s, func(ctx context.Context) (*memif.MemifSocketFilenameAddDelV2Reply, error) {
@@ -392,24 +362,4 @@ func (s *session) setRoute(ctx context.Context, vrf uint32, r Route, index inter
 		})
 	})
 	return err
-}
-
-// usesOf are the uses of folders by the sockets that this VPP has.
-func usesOf(sockets map[string]uint32, but string) []shareddir.Use {
-	var uses []shareddir.Use
-	for name := range sockets {
-		if name != but && filepath.IsAbs(name) {
-			uses = append(uses, shareddir.Use{Folder: folderOf(name), File: filepath.Base(name)})
-		}
-	}
-	return uses
-}
-
-// folderOf is the folder that a socket is in, behind a short link perhaps.
-func folderOf(socket string) shareddir.Folder {
-	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
-	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {
-		f.Dir, f.Link = at, f.Dir
-	}
-	return f
 }

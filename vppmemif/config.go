@@ -46,6 +46,7 @@ type Config struct {
 	Addresses []string `json:"addresses"` // of the vswitch's side, with prefix
 	Routes    []Route  `json:"routes"`    // into the vrf, through this interface
 
+	vhost     bool              // a vhost-user interface instead of a memif
 	gateways  bool              // the vswitch's side has the gateways that ipam gives
 	userspace *conf.Userspace   // when that is how it was written
 	names     map[string]string // what it calls the keys, where that differs

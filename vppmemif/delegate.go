@@ -40,9 +40,18 @@ type state struct {
 	ID            uint32 `json:"id"`   // on the socket
 	Socket        string `json:"socket"`
 	Abstract      string `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
+	Vhost         bool   `json:"vhost,omitempty"`    // a vhost-user interface instead of a memif
+	Stale         bool   `json:"stale,omitempty"`    // VPP had a socket of the name already, of nobody
 	shareddir.Use        // of a socket in a folder
 	DomainTag     string `json:"domainTag,omitempty"`
 	Domain        uint32 `json:"domain,omitempty"` // id asked for, or the first to try
+}
+
+func (s *state) kind() string {
+	if s.Vhost {
+		return "vhost"
+	}
+	return "memif"
 }
 
 // Prepare decides on names and sees whether VPP will do.
@@ -62,6 +71,11 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 	if err != nil {
 		return nil, err
 	}
+	if s.Vhost {
+		if err := compatible(ctx, v.conn, vhostMessages()...); err != nil {
+			return nil, err
+		}
+	}
 	if err := v.socketFree(ctx, s); err != nil {
 		return nil, err
 	}
@@ -70,7 +84,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 
 // decide chooses names. It looks at the folder's place, nothing else.
 func decide(c *Config, a conf.Attachment) (*state, error) {
-	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID}
+	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.vhost}
 	if b := c.BridgeDomain; b != nil {
 		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
 		if b.ID == 0 {
@@ -90,7 +104,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	}
 	s.File = c.Socket.File
 	if s.File == "" {
-		s.File = fmt.Sprintf("memif-%s-%s.sock", shareddir.Short(a.Sandbox), a.IfName)
+		s.File = fmt.Sprintf("%s-%s-%s.sock", s.kind(), shareddir.Short(a.Sandbox), a.IfName)
 	}
 	if c.userspace != nil {
 		s.Config = shareddir.ConfigFile(a)
@@ -203,19 +217,16 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 // attachment's: it is recorded, or folder or name are made from the
 // attachment's.
 func (d *Delegate) remove(ctx context.Context, ifName string, s *state, own bool) error {
-	if err := conf.Step(ctx, "%s: delete memif %s", ifName, s.Tag); err != nil {
+	if err := conf.Step(ctx, "%s: delete %s %s", ifName, s.kind(), s.Tag); err != nil {
 		return err
 	}
 	var others []shareddir.Use
 	v, err := d.vpp.open(ctx, s.API)
-	switch {
-	case notRunning(err):
-	case err != nil:
+	if err == nil {
+		others, err = v.detach(ctx, s, own)
+	}
+	if err != nil && !notRunning(err) {
 		return err
-	default:
-		if others, err = v.detach(ctx, s, own); err != nil {
-			return err
-		}
 	}
 	if s.Abstract != "" {
 		return nil
@@ -242,8 +253,11 @@ func (d *Delegate) Ready(ctx context.Context, config json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.vpp.open(ctx, c.APISocket)
-	return err
+	v, err := d.vpp.open(ctx, c.APISocket)
+	if err != nil {
+		return err
+	}
+	return v.ping(ctx)
 }
 
 // Describe gives the device-info of the attachment, from the pod's side.
@@ -256,16 +270,26 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	if err != nil {
 		return conf.Description{}, err
 	}
-	role := "slave" // the device-information specification has the former names
-	if s.Role == "client" {
-		role = "master"
-	}
-	said := conf.Description{DeviceInfo: &conf.DeviceInfo{
-		Type: "memif", Version: conf.DeviceInfoVersion,
-		Memif: &conf.MemifDevice{Role: role, Path: result(c, a, s).Interfaces[0].SocketPath, Mode: c.Mode},
-	}}
+	said := conf.Description{DeviceInfo: deviceInfo(c, s, result(c, a, s).Interfaces[0].SocketPath)}
 	said.Annotations, err = c.userspace.Annotations(a, s.File)
 	return said, err
+}
+
+// deviceInfo is the socket as the pod sees it: its side is the other one.
+func deviceInfo(c *Config, s *state, path string) *conf.DeviceInfo {
+	info := &conf.DeviceInfo{Type: conf.DeviceMemif, Version: conf.DeviceInfoVersion}
+	if s.Vhost {
+		info.Type, info.VhostUser = conf.DeviceVhostUser, &conf.VhostDevice{Mode: "client", Path: path}
+		if s.Role == "client" {
+			info.VhostUser.Mode = "server"
+		}
+		return info
+	}
+	info.Memif = &conf.MemifDevice{Role: "slave", Path: path, Mode: c.Mode} // the specification has the former names
+	if s.Role == "client" {
+		info.Memif.Role = "master"
+	}
+	return info
 }
 
 // decodeState reads a recorded state and refuses one that could not be that of

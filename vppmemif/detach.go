@@ -19,8 +19,8 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// notRunning reports whether nobody listens on the API socket. Such a VPP has
-// lost all that it had.
+// notRunning reports whether nobody listens on the API socket: then an error is
+// that of connecting. Such a VPP has lost all that it had.
 func notRunning(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
@@ -34,59 +34,46 @@ func (s *session) detach(ctx context.Context, st *state, own bool) ([]shareddir.
 	if err != nil {
 		return nil, err
 	}
-	mine, others, err := s.find(ctx, st, sockets, own)
+	all, err := s.ports(ctx, sockets)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range mine {
-		_, err := call(ctx, s, func(ctx context.Context) (*memif.MemifDeleteReply, error) {
-			return memif.NewServiceClient(s.conn).MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: m.SwIfIndex})
-		})
-		if err != nil && !answered(err, codeNoInterface) {
-			return nil, fmt.Errorf("delete memif %s: %w", m.IfName, err)
+	var others []string
+	for _, p := range all {
+		unmarked := own && p.tag() == "" && p.socket == st.Socket && (p.memif == nil) == st.Vhost && (st.Vhost || p.memif.ID == st.ID)
+		if p.tag() != st.Tag && !unmarked {
+			others = append(others, p.socket)
+			continue
+		}
+		if err := s.delete(ctx, p); err != nil && !answered(err, codeNoInterface) {
+			return nil, fmt.Errorf("delete %s %s: %w", st.kind(), p.name, err)
 		}
 	}
-	id, known := sockets[st.Socket]
-	used := slices.ContainsFunc(others, func(m *memif.MemifDetails) bool { return m.SocketID == id })
-	gone := st.Socket
-	switch {
-	case known && used:
-		gone = "" // somebody else's interface is on it
-	case known:
+	if id, known := sockets[st.Socket]; known && !slices.Contains(others, st.Socket) {
 		if err := s.deleteSocket(ctx, id); err != nil {
 			return nil, fmt.Errorf("delete socket %s: %w", st.Socket, err)
 		}
+		delete(sockets, st.Socket)
+	}
+	for name := range sockets { // those without an interface yet, too
+		others = append(others, name)
 	}
 	if st.DomainTag != "" {
 		if err := s.deleteDomain(ctx, st.DomainTag); err != nil {
 			return nil, err
 		}
 	}
-	return usesOf(sockets, gone), nil
+	return usesOf(others), nil
 }
 
-// find tells the memifs that are this attachment's from the others.
-func (s *session) find(ctx context.Context, st *state, sockets map[string]uint32, own bool) (mine, others []*memif.MemifDetails, err error) {
-	all, err := s.memifs(ctx)
-	if err != nil {
-		return nil, nil, err
+func (s *session) delete(ctx context.Context, p port) error {
+	if p.memif == nil {
+		return s.deleteVhost(ctx, p.index)
 	}
-	links, err := s.interfaces(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	id, known := sockets[st.Socket]
-	for _, m := range all {
-		link := links[m.SwIfIndex]
-		tagged := link != nil && link.Tag == st.Tag
-		unmarked := own && known && m.SocketID == id && m.ID == st.ID && (link == nil || link.Tag == "")
-		if tagged || unmarked {
-			mine = append(mine, m)
-		} else {
-			others = append(others, m)
-		}
-	}
-	return mine, others, nil
+	_, err := call(ctx, s, func(ctx context.Context) (*memif.MemifDeleteReply, error) {
+		return memif.NewServiceClient(s.conn).MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: p.index})
+	})
+	return err
 }
 
 // deleteDomain removes a bridge domain of ours that has no member.
@@ -120,35 +107,34 @@ func (s *session) compare(ctx context.Context, c *Config, st *state) error {
 	if err != nil {
 		return err
 	}
-	id, known := sockets[st.Socket]
-	if !known {
+	if _, known := sockets[st.Socket]; !known && !st.Vhost {
 		return fmt.Errorf("socket %s is gone from VPP (has it been restarted?)", st.Socket)
 	}
-	all, err := s.memifs(ctx)
+	all, err := s.ports(ctx, sockets)
 	if err != nil {
 		return err
 	}
-	links, err := s.interfaces(ctx)
-	if err != nil {
-		return err
-	}
-	at := slices.IndexFunc(all, func(m *memif.MemifDetails) bool { return m.SocketID == id && m.ID == c.ID })
+	at := slices.IndexFunc(all, func(p port) bool {
+		return p.socket == st.Socket && (p.memif == nil) == st.Vhost && (st.Vhost || p.memif.ID == c.ID)
+	})
 	if at < 0 {
-		return fmt.Errorf("the memif with id %d on socket %s is gone from VPP", c.ID, st.Socket)
+		return fmt.Errorf("the %s on socket %s (id %d) is gone from VPP", st.kind(), st.Socket, c.ID)
 	}
-	m, link := all[at], links[all[at].SwIfIndex]
+	p, link := all[at], all[at].link
 	if link == nil {
-		return fmt.Errorf("memif %s is gone from VPP's interfaces", m.IfName)
+		return fmt.Errorf("%s %s is gone from VPP's interfaces", st.kind(), p.name)
 	}
 	var errs []error
 	differs := func(what string, have, want any) {
 		if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
-			errs = append(errs, fmt.Errorf("memif %s: %s is %s, was %s", m.IfName, what, h, w))
+			errs = append(errs, fmt.Errorf("%s %s: %s is %s, was %s", st.kind(), p.name, what, h, w))
 		}
 	}
 	differs("tag", link.Tag, st.Tag)
-	differs("role", roleOf(m.Role), c.Role)
-	differs("mode", modeOf(m.Mode), c.Mode)
+	differs("role", roleOf(p.server), c.Role)
+	if p.memif != nil {
+		differs("mode", modeOf(p.memif.Mode), c.Mode)
+	}
 	differs("admin state up", link.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0, true)
 	if c.MTU != 0 && len(link.Mtu) > 0 {
 		differs("mtu", link.Mtu[0], c.MTU)
@@ -163,19 +149,19 @@ func (s *session) compare(ctx context.Context, c *Config, st *state) error {
 		}
 		if !slices.ContainsFunc(domains, func(d *l2.BridgeDomainDetails) bool {
 			return (d.BdTag == st.DomainTag || c.BridgeDomain.ID != 0 && d.BdID == c.BridgeDomain.ID) &&
-				slices.ContainsFunc(d.SwIfDetails, func(i l2.BridgeDomainSwIf) bool { return i.SwIfIndex == m.SwIfIndex })
+				slices.ContainsFunc(d.SwIfDetails, func(i l2.BridgeDomainSwIf) bool { return i.SwIfIndex == p.index })
 		}) {
-			errs = append(errs, fmt.Errorf("memif %s is no longer in its bridge domain %s", m.IfName, st.DomainTag))
+			errs = append(errs, fmt.Errorf("%s %s is no longer in its bridge domain %s", st.kind(), p.name, st.DomainTag))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func roleOf(r memif.MemifRole) string {
-	if r == memif.MEMIF_ROLE_API_SLAVE {
-		return "client"
+func roleOf(server bool) string {
+	if server {
+		return "server"
 	}
-	return "server"
+	return "client"
 }
 
 func modeOf(m memif.MemifMode) string {
@@ -213,13 +199,12 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMe
 	var errs []error
 	for _, api := range apis {
 		v, err := d.vpp.open(ctx, api)
-		if notRunning(err) {
-			continue
-		}
 		if err == nil {
 			err = d.sweepAt(ctx, v, owner, bases, keep)
 		}
-		errs = append(errs, err)
+		if !notRunning(err) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -231,30 +216,17 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases 
 	if err != nil {
 		return err
 	}
-	all, err := v.memifs(ctx)
-	if err != nil {
-		return err
-	}
-	links, err := v.interfaces(ctx)
+	all, err := v.ports(ctx, sockets)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, m := range all {
-		link := links[m.SwIfIndex]
-		if link == nil {
-			continue
-		}
-		sandbox, ifName, ours := parseTag(owner, link.Tag)
+	for _, p := range all {
+		sandbox, ifName, ours := parseTag(owner, p.tag())
 		if !ours || keep(sandbox, ifName) {
 			continue
 		}
-		s := &state{API: v.vpp.socket, Tag: link.Tag}
-		for name, id := range sockets {
-			if id == m.SocketID {
-				s.Socket = name
-			}
-		}
+		s := &state{API: v.vpp.socket, Tag: p.tag(), Socket: p.socket, Vhost: p.memif == nil}
 		others, err := v.detach(ctx, s, false)
 		if err == nil && filepath.IsAbs(s.Socket) {
 			f := folderOf(s.Socket)
@@ -262,7 +234,7 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases 
 			err = f.Clear(others, true, filepath.Base(s.Socket), "")
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", link.Tag, err))
+			errs = append(errs, fmt.Errorf("%s: %w", p.tag(), err))
 		}
 	}
 	domains, err := v.domains(ctx)

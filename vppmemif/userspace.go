@@ -2,8 +2,11 @@ package vppmemif
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -20,26 +23,32 @@ func parseUserspace(network string, data []byte) (*Config, []string, error) {
 		return nil, nil, err
 	}
 	h := &u.Host
-	if h.IfType != "memif" {
-		return nil, nil, bad("host.iftype", "%.40q, with engine vpp this version has memif", h.IfType)
-	}
 	c := &Config{
 		APISocket: defaultAPISocket,
-		Mode:      h.Memif.Mode,
-		Socket:    Socket{Dir: u.SharedDir, File: h.Memif.SocketFile},
+		Socket:    Socket{Dir: u.SharedDir},
 		userspace: u,
 		names: map[string]string{
-			"mode": "host.memif.mode", "socket.dir": "sharedDir", "socket.file": "host.memif.socketfile",
+			"mode": "host.memif.mode", "socket.dir": "sharedDir", "socket.group": "host.vhost.group",
 			"bridgeDomain": "host.bridge.bridgeName", "bridgeDomain.id": "host.bridge.bridgeName", "bridgeDomain.name": "host.bridge.bridgeName", "vlan": "host.bridge.vlanId",
 		},
 	}
-	switch h.Memif.Role {
-	case "master":
-		c.Role = "server"
-	case "slave":
-		c.Role = "client"
+	role, key := h.Memif.Role, "host.memif.role"
+	roles := map[string]string{"master": "server", "slave": "client"}
+	switch h.IfType {
+	case "memif":
+		c.Mode, c.Socket.File = h.Memif.Mode, h.Memif.SocketFile
+		c.names["socket.file"] = "host.memif.socketfile"
+	case "vhostuser":
+		c.vhost, c.Socket.File, c.Socket.Group = true, h.Vhost.SocketFile, h.Vhost.Group
+		c.names["socket.file"] = "host.vhost.socketfile"
+		role, key = h.Vhost.Mode, "host.vhost.mode"
+		roles = map[string]string{"server": "server", "client": "client", "": "server"}
 	default:
-		return nil, nil, bad("host.memif.role", "%.40q, allowed are master, slave", h.Memif.Role)
+		return nil, nil, bad("host.iftype", "%.40q, with engine vpp allowed are memif, vhostuser", h.IfType)
+	}
+	if c.Role = roles[role]; c.Role == "" {
+		allowed := slices.DeleteFunc(slices.Sorted(maps.Keys(roles)), func(s string) bool { return s == "" })
+		return nil, nil, bad(key, "%.40q, allowed are %s", role, strings.Join(allowed, ", "))
 	}
 	switch h.NetType {
 	case "bridge":

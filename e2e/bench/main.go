@@ -5,8 +5,9 @@
 //     and by executing the plugin directly, with the same configurations;
 //   - ADD of n vhost-user ports through plexus, and by the ovs-vsctl commands
 //     that userspace-cni issues, three for a port;
-//   - ADD of n memifs through plexus, and the bare messages over an open
-//     connection, against the stand-in for VPP.
+//   - ADD of n memifs through plexus, as processes and in an engine that is kept
+//     with its connection, and the bare messages over an open connection;
+//     against the VPP that PLEXUS_VPP_API names, else the stand-in.
 //
 // The two sides of a pair alternate, so that a busy machine hurts both.
 package main
@@ -184,25 +185,29 @@ func (b *bench) vhostPorts(ctx context.Context, v *ovs.Switch) error {
 	return nil
 }
 
-// memifs compares n memifs of one pod: the process, what one more memif costs in
-// it, and the seven messages that one needs.
+// memifs compares n memifs of one pod: the process, the engine without it, what
+// one more memif costs there, and the messages that one needs.
 func (b *bench) memifs(ctx context.Context) error {
-	v, err := standin.Start(ctx, filepath.Join(b.dir, "vpp"), standin.Options{})
+	socket, which := os.Getenv("PLEXUS_VPP_API"), "VPP at "+os.Getenv("PLEXUS_VPP_API")
+	if socket == "" {
+		v, err := standin.Start(ctx, filepath.Join(b.dir, "vpp"), standin.Options{})
+		if err != nil {
+			return err
+		}
+		defer v.Close()
+		socket, which = v.Socket(), "the stand-in for VPP"
+	}
+	bare, err := b.bareMemif(ctx, socket)
 	if err != nil {
 		return err
 	}
-	defer v.Close()
-	bare, err := b.bareMemif(ctx, v.Socket())
-	if err != nil {
-		return err
-	}
-	fmt.Printf("\nn memifs in a bridge domain (stand-in for VPP); bare messages for one: %.2f ms\n  %2s %12s %16s %12s\n", ms(bare), "n", "ADD plexus", "each beyond 1", "DEL plexus")
+	fmt.Printf("\nn memifs in a bridge domain of %s; bare messages for one: %.2f ms\n  %2s %12s %12s %16s %16s\n", which, ms(bare), "n", "ADD process", "DEL process", "ADD in engine", "each beyond 1")
 	var one time.Duration
 	for _, n := range []int{1, 2, 4, 8} {
 		var networks []any
 		for i := range n {
 			networks = append(networks, map[string]any{
-				"cniVersion": "1.0.0", "name": fmt.Sprintf("memif%d", i), "type": "vppmemif", "apiSocket": v.Socket(),
+				"cniVersion": "1.0.0", "name": fmt.Sprintf("memif%d", i), "type": "vppmemif", "apiSocket": socket,
 				"bridgeDomain": map[string]any{"name": "bench"}, "socket": map[string]any{"dir": filepath.Join(b.dir, "memif")},
 			})
 		}
@@ -221,14 +226,18 @@ func (b *bench) memifs(ctx context.Context) error {
 				}
 			}
 		}
-		a := middle(add)
+		inside, _, err := b.inEngine(ctx, networks)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("  %2d %9.1f ms %9.1f ms %13.2f ms", n, ms(middle(add)), ms(middle(del)), ms(inside))
 		if n == 1 {
-			one = a
-			fmt.Printf("  %2d %9.1f ms %16s %9.1f ms\n", n, ms(a), "", ms(middle(del)))
+			one = inside
+			fmt.Println()
 			continue
 		}
-		each := (a - one) / time.Duration(n-1)
-		fmt.Printf("  %2d %9.1f ms %8.2f ms %3.1fx %9.1f ms\n", n, ms(a), ms(each), float64(each)/float64(bare), ms(middle(del)))
+		each := (inside - one) / time.Duration(n-1)
+		fmt.Printf(" %8.2f ms %3.1fx\n", ms(each), float64(each)/float64(bare))
 	}
 	return nil
 }

@@ -38,8 +38,8 @@
 // for room, once until the peer takes frames again, where VPP drops it at once,
 // so that tests see exact counts.
 //
-// vhost-user and tap interfaces exist for the API only: no socket is opened, no
-// device is made, no frame passes. Memif server interfaces take any number of
+// vhost-user and tap interfaces exist for the API only: a vhost-user server's
+// socket is there but lets nobody in, no device is made, no frame passes. Memif server interfaces take any number of
 // queues of their client but send on the first. Relative memif file names are
 // below Options.RuntimeDir.
 package standin

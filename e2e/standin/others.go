@@ -2,6 +2,8 @@ package standin
 
 import (
 	"fmt"
+	"net"
+	"os"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/interface_types"
@@ -51,10 +53,19 @@ func (v *vswitch) registerVhost(t *table) {
 		if m.UseCustomMac {
 			i.mac = macOf(m.MacAddress)
 		}
+		if m.IsServer {
+			if i.listener, reply.Retval = listenVhost(m.SockFilename); reply.Retval != success {
+				return reply
+			}
+		}
 		reply.SwIfIndex = interface_types.InterfaceIndex(v.add(i).index)
 		return reply
 	})
 	one(t, func(m *vhost_user.DeleteVhostUserIf) *vhost_user.DeleteVhostUserIfReply {
+		if i := v.of(m.SwIfIndex, kindVhost); i != nil && i.listener != nil {
+			i.listener.SetUnlinkOnClose(true)
+			_ = i.listener.Close()
+		}
 		return &vhost_user.DeleteVhostUserIfReply{Retval: v.deleteKind(m.SwIfIndex, kindVhost)}
 	})
 	dump(t, func(m *vhost_user.SwInterfaceVhostUserDump) (all []*vhost_user.SwInterfaceVhostUserDetails) {
@@ -66,6 +77,17 @@ func (v *vswitch) registerVhost(t *table) {
 		}
 		return all
 	})
+}
+
+// listenVhost replaces what is at the path, as VPP does.
+func listenVhost(path string) (*net.UnixListener, int32) {
+	_ = os.Remove(path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, int32(api.SYSCALL_ERROR_2)
+	}
+	l.SetUnlinkOnClose(false)
+	return l, success
 }
 
 func vhostName(number int) string { return fmt.Sprintf("VirtualEthernet0/0/%d", number) }

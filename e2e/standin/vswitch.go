@@ -72,7 +72,9 @@ type iface struct {
 
 	memif *memifIface
 	vhost *vhost_user.CreateVhostUserIfV2
-	tap   *tapv2.TapCreateV3
+	// listener of a vhost-user server; nobody is let in
+	listener *net.UnixListener
+	tap      *tapv2.TapCreateV3
 
 	parent *iface // of a VLAN
 	vlan   uint16
@@ -107,6 +109,11 @@ func (v *vswitch) close() {
 	}
 	for _, p := range v.ports {
 		p.Close()
+	}
+	for _, i := range v.interfaces {
+		if i.listener != nil {
+			_ = i.listener.Close()
+		}
 	}
 	close(v.gone)
 }

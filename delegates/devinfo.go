@@ -1,0 +1,122 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Where the device-information specification (1.1.0, section "CNI device
+// information") has the files, and the capability by which a plugin is told its
+// file.
+const (
+	deviceInfoDir        = "/var/run/k8s.cni.cncf.io/devinfo/cni"
+	deviceInfoCapability = "CNIDeviceInfoFile"
+	maxDeviceInfo        = 64 << 10 // bytes
+)
+
+// deviceInfoFile is the file of an attachment. No container ID has a comma.
+func deviceInfoFile(sandbox, ifName string) string {
+	return filepath.Join(deviceInfoDir, sandbox+","+ifName+".json")
+}
+
+// offerDeviceInfo tells the plugins that declare the capability their file.
+func offerDeviceInfo(entry *Entry, sandbox string) {
+	for _, raw := range entry.List.Plugins {
+		var p struct {
+			Capabilities map[string]bool `json:"capabilities"`
+		}
+		if json.Unmarshal(raw, &p) == nil && p.Capabilities[deviceInfoCapability] {
+			if entry.CapabilityArgs == nil {
+				entry.CapabilityArgs = map[string]any{}
+			}
+			entry.CapabilityArgs[deviceInfoCapability] = deviceInfoFile(sandbox, entry.IfName)
+		}
+	}
+}
+
+// writeDeviceInfo writes what a built-in says of the attachment: to the file
+// that is its own, or to the one that a caller of the delegate alone has named.
+func (e *Engine) writeDeviceInfo(ctx context.Context, r *Request, entry *Entry, info *conf.DeviceInfo) error {
+	file := deviceInfoFile(r.Sandbox, entry.IfName)
+	if r.Conf == nil {
+		var asked struct {
+			RuntimeConfig struct {
+				File string `json:"CNIDeviceInfoFile"`
+			} `json:"runtimeConfig"`
+		}
+		if err := json.Unmarshal(r.Stdin, &asked); err != nil {
+			return coded(codeConfig, fmt.Errorf("key %q: %w", "runtimeConfig."+deviceInfoCapability, err))
+		}
+		if file = asked.RuntimeConfig.File; file == "" {
+			return nil
+		}
+		if !filepath.IsAbs(file) {
+			return coded(codeConfig, fmt.Errorf("key %q: %.200q, want an absolute path", "runtimeConfig."+deviceInfoCapability, file))
+		}
+	}
+	data, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	if err := conf.Step(ctx, "%s: write device information", entry.IfName); err != nil {
+		return err
+	}
+	err = os.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = os.WriteFile(file, data, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write device information: %w", err)
+	}
+	return nil
+}
+
+// readDeviceInfo reads what a plugin has written; nil when it has not.
+func readDeviceInfo(sandbox string, entry *Entry) (*conf.DeviceInfo, error) {
+	if entry.CapabilityArgs[deviceInfoCapability] == nil {
+		return nil, nil
+	}
+	f, err := os.Open(deviceInfoFile(sandbox, entry.IfName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("device information: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
+	if err != nil {
+		return nil, fmt.Errorf("device information: %w", err)
+	}
+	info := &conf.DeviceInfo{}
+	if err := json.Unmarshal(data, info); err != nil || len(data) > maxDeviceInfo {
+		return nil, fmt.Errorf("device information of network %s: %s is no object of the device-information specification, or has more than %d bytes", entry.Name, f.Name(), maxDeviceInfo)
+	}
+	return info, nil
+}
+
+// removeDeviceInfo removes the file of an attachment.
+func removeDeviceInfo(sandbox, ifName string) error {
+	if err := os.Remove(deviceInfoFile(sandbox, ifName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("device information: %w", err)
+	}
+	return nil
+}
+
+// removeDeviceInfos removes the files of a sandbox whose attachments nobody
+// knows any more.
+func removeDeviceInfos(sandbox string) error {
+	files, err := filepath.Glob(deviceInfoFile(sandbox, "*"))
+	for _, file := range files {
+		err = errors.Join(err, os.Remove(file))
+	}
+	return err
+}

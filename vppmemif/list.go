@@ -1,0 +1,142 @@
+package vppmemif
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/vhost_user"
+
+	"github.com/plexus-cni/plexus/shareddir"
+)
+
+func (s *session) sockets(ctx context.Context) (map[string]uint32, error) {
+	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifSocketFilenameDumpClient, error) {
+		return memif.NewServiceClient(s.conn).MemifSocketFilenameDump(ctx, &memif.MemifSocketFilenameDump{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list sockets: %w", err)
+	}
+	ids := map[string]uint32{}
+	for _, d := range all {
+		ids[d.SocketFilename] = d.SocketID
+	}
+	return ids, nil
+}
+
+func (s *session) memifs(ctx context.Context) ([]*memif.MemifDetails, error) {
+	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifDumpClient, error) {
+		return memif.NewServiceClient(s.conn).MemifDump(ctx, &memif.MemifDump{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list memifs: %w", err)
+	}
+	return all, nil
+}
+
+func (s *session) interfaces(ctx context.Context) (map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails, error) {
+	all, err := list(ctx, s, func(ctx context.Context) (interfaces.RPCService_SwInterfaceDumpClient, error) {
+		return interfaces.NewServiceClient(s.conn).SwInterfaceDump(ctx, &interfaces.SwInterfaceDump{SwIfIndex: ^interface_types.InterfaceIndex(0)})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	found := map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}
+	for _, d := range all {
+		found[d.SwIfIndex] = d
+	}
+	return found, nil
+}
+
+func (s *session) domains(ctx context.Context) ([]*l2.BridgeDomainDetails, error) {
+	all, err := list(ctx, s, func(ctx context.Context) (l2.RPCService_BridgeDomainDumpClient, error) {
+		return l2.NewServiceClient(s.conn).BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge domains: %w", err)
+	}
+	return all, nil
+}
+
+// port is an interface on a socket.
+type port struct {
+	index  interface_types.InterfaceIndex
+	name   string // VPP's
+	socket string
+	link   *interfaces.SwInterfaceDetails // nil if it has gone meanwhile
+	memif  *memif.MemifDetails            // nil: vhost-user
+	server bool                           // VPP listens
+}
+
+func (p *port) tag() string {
+	if p.link == nil {
+		return ""
+	}
+	return p.link.Tag
+}
+
+// ports are all memifs, and all vhost-user interfaces if VPP has that plugin.
+func (s *session) ports(ctx context.Context, sockets map[string]uint32) ([]port, error) {
+	memifs, err := s.memifs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	vhosts, err := s.vhosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	links, err := s.interfaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[uint32]string{}
+	for name, id := range sockets {
+		names[id] = name
+	}
+	var all []port
+	for _, m := range memifs {
+		all = append(all, port{index: m.SwIfIndex, name: m.IfName, socket: names[m.SocketID], link: links[m.SwIfIndex], memif: m, server: m.Role == memif.MEMIF_ROLE_API_MASTER})
+	}
+	for _, v := range vhosts {
+		all = append(all, port{index: v.SwIfIndex, name: v.InterfaceName, socket: v.SockFilename, link: links[v.SwIfIndex], server: v.IsServer})
+	}
+	return all, nil
+}
+
+func (s *session) vhosts(ctx context.Context) ([]*vhost_user.SwInterfaceVhostUserDetails, error) {
+	if compatible(ctx, s.conn, vhostMessages()...) != nil {
+		return nil, nil // without the plugin there are none, and none of ours without these messages
+	}
+	all, err := list(ctx, s, func(ctx context.Context) (vhost_user.RPCService_SwInterfaceVhostUserDumpClient, error) {
+		return vhost_user.NewServiceClient(s.conn).SwInterfaceVhostUserDump(ctx, &vhost_user.SwInterfaceVhostUserDump{SwIfIndex: ^interface_types.InterfaceIndex(0)})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list vhost-user interfaces: %w", err)
+	}
+	return all, nil
+}
+
+// usesOf are the uses of folders by the sockets that this VPP has.
+func usesOf(sockets []string) []shareddir.Use {
+	var uses []shareddir.Use
+	for _, name := range sockets {
+		if filepath.IsAbs(name) {
+			uses = append(uses, shareddir.Use{Folder: folderOf(name), File: filepath.Base(name)})
+		}
+	}
+	return uses
+}
+
+// folderOf is the folder that a socket is in, behind a short link perhaps.
+func folderOf(socket string) shareddir.Folder {
+	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
+	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {
+		f.Dir, f.Link = at, f.Dir
+	}
+	return f
+}

@@ -1,0 +1,152 @@
+package vppmemif
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/e2e/standin"
+)
+
+// vhost are the keys of a vhost-user interface in userspace-cni's words. Its
+// configurations name no API socket.
+func vhost(r *rig, mode string) map[string]any {
+	return map[string]any{
+		"apiSocket": nil, "socket": nil, "type": "userspace", "sharedDir": r.dir,
+		"host":      map[string]any{"engine": "vpp", "iftype": "vhostuser", "netType": "bridge", "vhost": map[string]any{"mode": mode}, "bridge": map[string]any{"bridgeName": "blue"}},
+		"container": map[string]any{"engine": "vpp", "iftype": "vhostuser", "netType": "interface"},
+	}
+}
+
+// delegateFor is the delegate of an attachment's type, with the rig's API socket
+// where the configuration can name none.
+func delegateFor(t testing.TB, r *rig, a conf.Attachment) *Delegate {
+	if !strings.Contains(string(a.Conf), `"type":"userspace"`) {
+		return newDelegate(t)
+	}
+	d := NewUserspace(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	d.parse = func(network string, data []byte) (*Config, []string, error) {
+		c, warnings, err := parseUserspace(network, data)
+		if err == nil {
+			c.APISocket = filepath.Join(r.vpp, standin.SocketName)
+		}
+		return c, warnings, err
+	}
+	return d
+}
+
+// vhost-user on VPP: the stand-in has the interface and its place in the bridge
+// domain, but no frames pass it.
+func TestVhostUser(t *testing.T) {
+	for mode, pod := range map[string]string{"server": "client", "client": "server", "": "client"} {
+		t.Run("mode "+mode, func(t *testing.T) {
+			r := newRig(t, standin.Options{})
+			a := r.attachment(sandboxA, vhost(r, mode))
+			d := delegateFor(t, r, a)
+			before := r.world()
+			raw, err := d.Prepare(bounded(t), a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, before, r.world())
+			result, err := d.Add(bounded(t), a, raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(r.dir, sandboxA[:12], "vhost-"+sandboxA[:12]+"-net1.sock")
+			if got := result.Interfaces[0].SocketPath; got != path {
+				t.Errorf("socketPath %q, want %q", got, path)
+			}
+			said, err := d.Describe(a, raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i := said.DeviceInfo; i.Type != "vhost-user" || i.Memif != nil || *i.VhostUser != (conf.VhostDevice{Mode: pod, Path: path}) {
+				t.Errorf("device-info %+v", i)
+			}
+			var config struct {
+				Config conf.UserspaceSide `json:"config"`
+			}
+			data, err := os.ReadFile(filepath.Join(r.dir, sandboxA[:12], "configData-"+sandboxA[:12]+"-net1.json"))
+			if err == nil {
+				err = json.Unmarshal(data, &config)
+			}
+			if v := config.Config.Vhost; err != nil || v.Mode != pod || v.SocketFile != filepath.Base(path) {
+				t.Errorf("configuration %s: %v", data, err)
+			}
+			if err := d.Check(bounded(t), a, raw); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(r.State(), path) {
+				t.Errorf("not in the stand-in:\n%s", r.State())
+			}
+			// Another one on the same socket is refused, and changes nothing.
+			keys := vhost(r, mode)
+			keys["host"].(map[string]any)["vhost"] = map[string]any{"mode": mode, "socketfile": filepath.Base(path)}
+			other := a
+			other.Conf, other.IfName = r.attachment(sandboxA, keys).Conf, "net2"
+			now := r.world()
+			_, err = d.Prepare(bounded(t), other)
+			wantError(t, err, path, "is used by")
+			same(t, now, r.world())
+			r.Close()
+			r.start(standin.Options{})
+			wantError(t, d.Check(bounded(t), a, raw), path, "gone")
+			mustDel(t, d, a, raw)
+			mustDel(t, d, a, raw)
+			same(t, before, r.world())
+		})
+	}
+}
+
+// Without the plugin vhost-user memif works, and vhost-user says what is missing.
+func TestVhostUserMissing(t *testing.T) {
+	r := newRig(t, standin.Options{CRC: map[string]string{"create_vhost_user_if_v2": "", "sw_interface_vhost_user_dump": ""}})
+	a := r.attachment(sandboxA, vhost(r, "server"))
+	_, err := delegateFor(t, r, a).Prepare(bounded(t), a)
+	wantError(t, err, "create_vhost_user_if_v2", "does not speak")
+	m := r.attachment(sandboxA, nil)
+	d := newDelegate(t)
+	mustDel(t, d, m, mustAttach(t, d, m))
+}
+
+// A sweep finds vhost-user interfaces by their tags.
+func TestVhostUserSweep(t *testing.T) {
+	r := newRig(t, standin.Options{})
+	a := r.attachment(sandboxA, vhost(r, "server"))
+	d := delegateFor(t, r, a)
+	before := r.world()
+	raw, err := d.Prepare(bounded(t), a)
+	if err == nil {
+		_, err = d.Add(bounded(t), a, raw)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	same(t, before, r.world())
+}
+
+func TestVhostUserRefused(t *testing.T) {
+	for says, change := range map[string]func(host map[string]any){
+		"host.iftype":           func(h map[string]any) { h["iftype"] = "tap" },
+		"host.vhost.mode":       func(h map[string]any) { h["vhost"] = map[string]any{"mode": "both"} },
+		"host.vhost.socketfile": func(h map[string]any) { h["vhost"] = map[string]any{"mode": "client", "socketfile": "../x"} },
+		"host.vhost.group":      func(h map[string]any) { h["vhost"] = map[string]any{"mode": "client", "group": "nobody-here"} },
+	} {
+		r := newRig(t, standin.Options{})
+		keys := vhost(r, "server")
+		change(keys["host"].(map[string]any))
+		a := r.attachment(sandboxA, keys)
+		before := r.world()
+		_, err := delegateFor(t, r, a).Prepare(bounded(t), a)
+		wantError(t, err, says)
+		same(t, before, r.world())
+	}
+}
