@@ -7,7 +7,7 @@ LINKS   := sriov vppmemif ovsdpdk userspace
 OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping
 FUZZTIME ?= 60s
 
-.PHONY: build plugins demo test unit e2e-ovs e2e-vpp bench fuzz lint packages clean
+.PHONY: build plugins demo test unit e2e-ovs e2e-vpp e2e-sriov bench fuzz lint packages clean
 
 build: ## static executables in bin/
 	@mkdir -p bin
@@ -25,7 +25,7 @@ demo: packages build plugins ## the main job, end to end, without a cluster
 	@$(GO) build -o bin/ ./e2e/demo
 	@bin/demo -bin bin -examples examples
 
-test: lint unit e2e-ovs e2e-vpp demo ## everything
+test: lint unit e2e-ovs e2e-vpp e2e-sriov demo ## everything
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@e2e/packages.sh gcc libc6-dev
@@ -41,6 +41,12 @@ e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, 
 	else echo "memif: PLEXUS_VPP_API names no VPP: against the stand-in (e2e/standin)"; fi
 	$(GO) test -count=1 -run '^TestMemif' ./e2e
 	$(GO) test -count=1 ./e2e/memif ./e2e/standin
+
+e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a virtual machine
+	@e2e/guest/packages.sh
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
+	$(GO) test -c -o bin/sriov.test ./e2e/sriov
+	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 18m
 
 bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -o bin/ ./e2e/bench

@@ -179,6 +179,25 @@ func (l *List) Types() []string {
 	return types
 }
 
+// ifName is the interface name that a network's own configuration asks for, by
+// the key if0name of sriov-cni's ancestors; empty when it asks for none.
+func (l *List) ifName() (string, error) {
+	for _, raw := range l.Plugins {
+		var p struct {
+			Type   string `json:"type"`
+			IfName string `json:"if0name"`
+		}
+		if err := json.Unmarshal(raw, &p); err != nil || p.Type != "sriov" || p.IfName == "" {
+			continue
+		}
+		if err := CheckIfName(p.IfName); err != nil {
+			return "", fmt.Errorf("network %s: key %q: %w", l.Name, "if0name", err)
+		}
+		return p.IfName, nil
+	}
+	return "", nil
+}
+
 // checkCapabilities refuses an argument that no plugin of the list declares
 // (NPWG specification 1.3, section 4.1.2.1).
 func (l *List) checkCapabilities(asked map[string]any) error {

@@ -37,8 +37,10 @@ type Attachment struct {
 	Netns   string // path; may be gone or empty on DEL
 	IfName  string
 	Network string // as network-status calls it
+	NetnsID string // of the namespace that ADD named, see package netns
 	Owner   string // the data folder of the plexus that acts; tells two installations apart
 	Pod     *Pod   // nil when the request names none
+	Args    Args   // CNI_ARGS
 	Conf    json.RawMessage
 	// IPAM is what the configuration's ipam answered; nil without one.
 	IPAM *types100.Result
@@ -227,6 +229,11 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if s.DeviceID != "" {
 		n.CapabilityArgs["deviceID"] = s.DeviceID
 	}
+	if n.IfName == "" && !cluster {
+		if n.IfName, err = list.ifName(); err != nil {
+			return nil, err
+		}
+	}
 	for _, gw := range s.DefaultRoute {
 		addr, err := netip.ParseAddr(gw)
 		if err != nil {
@@ -288,6 +295,13 @@ func Standalone(stdin []byte, ifName string, args Args) (*Plan, error) {
 	}
 	if len(list.Plugins) != 1 {
 		return nil, fmt.Errorf("network configuration: %d plugins, want one", len(list.Plugins))
+	}
+	own, err := list.ifName()
+	if err != nil {
+		return nil, err
+	}
+	if own != "" {
+		ifName = own
 	}
 	return &Plan{Networks: []Network{{Name: list.Name, IfName: ifName, Default: true, List: *list, Args: args}}}, nil
 }

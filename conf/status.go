@@ -48,6 +48,10 @@ type PCIDevice struct {
 	RDMADevice  string `json:"rdma-device,omitempty"`
 	PFAddress   string `json:"pf-pci-address,omitempty"`
 	Representor string `json:"representor-device,omitempty"`
+
+	// For a user-space driver; plexus' own, the specification has neither.
+	IOMMUGroup string `json:"iommu-group,omitempty"`
+	DeviceNode string `json:"device-node,omitempty"`
 }
 
 // VDPADevice is a vDPA device.

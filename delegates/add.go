@@ -12,6 +12,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // Add wires a pod: every network or none. It returns what the configuration
@@ -41,10 +42,11 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	}
 	tx, err := e.prepare(ctx, r, pod, plan)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.release(ctx, r, tx))
 	}
 	rec.Transactions = append(rec.Transactions, tx)
 	if err := e.Journal.Write(ctx, rec, true); err != nil {
+		err = errors.Join(err, e.release(ctx, r, tx))
 		tx.Attachments = nil // none was begun
 		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
 	}
@@ -81,7 +83,7 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) 
 func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*Transaction, error) {
 	tx := &Transaction{
 		Network: r.Network, IfName: r.IfName, Phase: PhaseAdding, Started: time.Now().UTC(),
-		Netns: r.Netns, NetnsID: netnsID(r.Netns), Pod: pod, Path: e.path(r),
+		Netns: r.Netns, NetnsID: netns.ID(r.Netns), Pod: pod, Path: e.path(r),
 	}
 	if tx.NetnsID == "" {
 		return nil, coded(codeEnvironment, fmt.Errorf("CNI_NETNS: %q is no network namespace", r.Netns))
@@ -91,6 +93,7 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 	}
 	for _, n := range plan.Networks {
 		entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
+		tx.Attachments = append(tx.Attachments, entry)
 		if r.Conf != nil {
 			offerDeviceInfo(entry, r.Sandbox)
 		}
@@ -99,27 +102,45 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 			d, ok := e.Delegates[typ]
 			if !ok {
 				if _, err := c.FindInPath(typ, tx.Path); err != nil {
-					return nil, fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
+					return tx, fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
 				}
 				continue
 			}
 			if _, twice := entry.State[typ]; twice {
-				return nil, coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
+				return tx, coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
 			}
 			a, err := c.planned(i)
 			if err == nil {
 				err = c.ipam(a, n.Args.String()).find()
 			}
+			var state json.RawMessage
 			if err == nil {
-				entry.State[typ], err = d.Prepare(ctx, a)
+				state, err = d.Prepare(ctx, a)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("prepare %s (network %s, %s): %w", n.IfName, n.Name, typ, err)
+				return tx, fmt.Errorf("prepare %s (network %s, %s): %w", n.IfName, n.Name, typ, err)
 			}
+			entry.State[typ] = state
 		}
-		tx.Attachments = append(tx.Attachments, entry)
 	}
 	return tx, nil
+}
+
+// release gives back what has been reserved for a transaction that is not begun.
+func (e *Engine) release(ctx context.Context, r *Request, tx *Transaction) error {
+	if tx == nil {
+		return nil
+	}
+	var errs []error
+	errs = append(errs, e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+		if releaser, ok := e.Delegates[name].(Releaser); ok && state != nil {
+			if err := releaser.Release(ctx, a, state); err != nil {
+				errs = append(errs, fmt.Errorf("release %s (network %s): %w", entry.IfName, entry.Name, err))
+			}
+		}
+		return nil
+	}))
+	return errors.Join(errs...)
 }
 
 // attach makes the prepared transaction real and commits it. On an error the
@@ -170,8 +191,9 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction) ([]*t
 		}
 		group.Wait()
 		if err := errors.Join(errs...); err != nil {
-			tx.Attachments = all[:end] // the others were not begun
-			return nil, err
+			rest := *tx
+			tx.Attachments, rest.Attachments = all[:end], all[end:] // which were not begun
+			return nil, errors.Join(err, e.release(ctx, r, &rest))
 		}
 		at = end
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/ovsdpdk"
+	"github.com/plexus-cni/plexus/sriov"
 	"github.com/plexus-cni/plexus/vppmemif"
 )
 
@@ -16,6 +17,7 @@ import (
 func Builtin(log *slog.Logger) map[string]Delegate {
 	return map[string]Delegate{
 		"ovsdpdk":   ovsdpdk.New(log),
+		"sriov":     sriov.New(log),
 		"userspace": byEngine{conf.EngineOVS: ovsdpdk.NewUserspace(log), conf.EngineVPP: vppmemif.NewUserspace(log)},
 		"vppmemif":  vppmemif.New(log),
 	}

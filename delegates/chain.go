@@ -175,8 +175,8 @@ func (c *chain) planned(i int) (conf.Attachment, error) {
 
 func (c *chain) attachment(config []byte) conf.Attachment {
 	return conf.Attachment{
-		Sandbox: c.sandbox, Netns: c.netns, IfName: c.entry.IfName, Network: c.entry.Name,
-		Owner: c.Journal.DataDir(), Pod: c.tx.Pod, Conf: config,
+		Sandbox: c.sandbox, Netns: c.netns, NetnsID: c.tx.NetnsID, IfName: c.entry.IfName, Network: c.entry.Name,
+		Owner: c.Journal.DataDir(), Pod: c.tx.Pod, Args: c.entry.Args, Conf: config,
 	}
 }
 

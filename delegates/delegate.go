@@ -21,8 +21,8 @@ import (
 // Delegate is one backend that plexus runs in-process. Backends satisfy it by
 // shape and never import this package.
 type Delegate interface {
-	// Prepare reads the world and decides; it changes nothing. What it returns
-	// is all that Del will need.
+	// Prepare reads the world and decides; it changes nothing but what a
+	// Releaser gives back. What it returns is all that Del will need.
 	Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error)
 	// Add attaches. a.IPAM holds the addresses, if the configuration asks for any.
 	Add(ctx context.Context, a conf.Attachment, state json.RawMessage) (*types100.Result, error)
@@ -31,6 +31,12 @@ type Delegate interface {
 	// Del detaches. It is idempotent: absent is success. Without state (the
 	// journal is lost) it goes by the marks of ownership.
 	Del(ctx context.Context, a conf.Attachment, state json.RawMessage) error
+}
+
+// Releaser is a Delegate whose Prepare reserves what it chooses, so that nobody
+// else chooses it. Release gives it back when Add is not to come.
+type Releaser interface {
+	Release(ctx context.Context, a conf.Attachment, state json.RawMessage) error
 }
 
 // Settler is a Delegate with a part of Add that costs about the same for one

@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/plugins/pkg/ns"
-	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // Source is where pods and networks come from and where status goes.
@@ -141,47 +140,12 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 	return pod, plan, nil
 }
 
-// netnsID identifies a network namespace beyond its path and its inode number,
-// both of which are used again: "device:inode:cookie", "" when there is none at
-// the path. The cookie (SO_NETNS_COOKIE, socket(7), Linux 5.14) is never used
-// again while the node is up; it is 0 on older kernels.
-func netnsID(path string) string {
-	if path == "" {
-		return ""
-	}
-	namespace, err := ns.GetNS(path)
-	if err != nil {
-		return ""
-	}
-	defer namespace.Close()
-	var st unix.Stat_t
-	if unix.Fstat(int(namespace.Fd()), &st) != nil {
-		return ""
-	}
-	var cookie uint64
-	err = namespace.Do(func(ns.NetNS) error {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		if cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); errors.Is(err, unix.ENOPROTOOPT) {
-			err = nil
-		}
-		return err
-	})
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d:%d", st.Dev, st.Ino, cookie)
-}
-
 // liveNetns picks the path at which the transaction's own namespace can still
 // be entered: the one that DEL names, or the recorded one, or none. A path
 // that leads to another pod's namespace by now is not used.
 func (tx *Transaction) liveNetns(named string) string {
 	for _, path := range []string{named, tx.Netns} {
-		if id := netnsID(path); id != "" && (id == tx.NetnsID || tx.NetnsID == "") {
+		if id := netns.ID(path); id != "" && (id == tx.NetnsID || tx.NetnsID == "") {
 			return path
 		}
 	}

@@ -49,7 +49,7 @@ type Transaction struct {
 	Phase       Phase     `json:"phase"`
 	Started     time.Time `json:"started"`
 	Netns       string    `json:"netns"`
-	NetnsID     string    `json:"netnsID"` // see netnsID; paths are used again
+	NetnsID     string    `json:"netnsID"` // see netns.ID; paths are used again
 	Pod         *conf.Pod `json:"pod,omitempty"`
 	Path        []string  `json:"path"`                  // folders of executables
 	StatusPlace string    `json:"statusPlace,omitempty"` // where network-status is published

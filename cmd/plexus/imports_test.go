@@ -21,10 +21,12 @@ var mayImport = map[string][]string{
 	"cmd/plexusctl":     {"agent", "delegates", "conf"},
 	"agent":             {"delegates", "kube", "conf"},
 	"kube":              {"conf"},
-	"delegates":         {"ovsdpdk", "vppmemif", "lock", "conf"},
+	"delegates":         {"ovsdpdk", "sriov", "vppmemif", "lock", "netns", "conf"},
 	"ovsdpdk":           {"shareddir", "conf"},
 	"vppmemif":          {"shareddir", "lock", "conf"},
+	"sriov":             {"lock", "netns", "conf"},
 	"lock":              {},
+	"netns":             {},
 	"shareddir":         {"conf"},
 	"conf":              {},
 	"e2e/node":          {},
@@ -35,6 +37,7 @@ var mayImport = map[string][]string{
 	"e2e/demo":          {"e2e/node", "e2e/ovs", "e2e/memif", "e2e/standin"},
 	"e2e/bench":         {"delegates", "conf", "e2e/node", "e2e/ovs", "e2e/standin"},
 	"e2e/guest":         {},
+	"e2e/sriov":         {"e2e/node"},
 	"e2e":               {},
 }
 

@@ -1,0 +1,414 @@
+package sriov
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// restore brings a claimed function home and makes it what it was, wherever it
+// is and however far ADD has come. netns is the pod's namespace if it is still
+// there. What is as it was is not touched.
+func (h *host) restore(ctx context.Context, step stepper, c *claim, netns string) error {
+	f, err := h.sys.function(c.PCI)
+	if errors.Is(err, errNoDevice) {
+		return nil // it went, with all that was set
+	}
+	if err != nil {
+		return err
+	}
+	if f.Incarnation != c.Found.Incarnation {
+		return nil // that function went; this is a new one
+	}
+	// Nothing is to be heard of the pod's VLAN, so the function leaves the pod
+	// before its settings change.
+	if err := h.bringHome(ctx, step, f, c, netns); err != nil {
+		return err
+	}
+	links, err := h.atRest(ctx, step, f, c)
+	if err != nil {
+		return err
+	}
+	if c.Found.VF != nil {
+		if err := h.resetOnWire(ctx, step, f, c); err != nil {
+			return err
+		}
+	}
+	for i, l := range links {
+		if c.Found.Links[i].Up && l.RawFlags&unix.IFF_UP == 0 {
+			if err := h.links.set(l.Index, unix.IFF_UP, unix.IFF_UP); err != nil {
+				return fmt.Errorf("set %s up: %w", l.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// bringHome gives the function its former driver, or takes its interfaces out of
+// the pod. Those that are in no namespace that can be entered come home when the
+// driver starts anew.
+func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *claim, netns string) error {
+	if f.Driver == c.Found.Driver {
+		lost, err := h.takeOut(ctx, step, f, c, netns)
+		if err != nil {
+			return err
+		}
+		if lost {
+			h.log.Warn("the interface is in no namespace that can be entered: its driver starts anew", "device", f.PCI, "driver", f.Driver)
+		} else if told, err := h.toldOther(f, c); err != nil || !told {
+			return err
+		}
+	}
+	if f.Driver != "" {
+		if err := step(ctx, "unbind %s from %s", f.PCI, f.Driver); err != nil {
+			return err
+		}
+		if err := h.sys.unbind(ctx, f.PCI); err != nil {
+			return err
+		}
+	}
+	if c.Found.GUID != nil {
+		if err := h.restoreGUID(ctx, step, f, c); err != nil {
+			return err
+		}
+	}
+	if c.Found.Driver == "" {
+		return h.sys.override(ctx, f.PCI, c.Found.Override)
+	}
+	tells := c.tells()
+	if tells != nil {
+		if err := h.tell(f, tells); err != nil {
+			h.log.Warn("the PF does not take the address that its VF had", "device", f.PCI, "error", err.Error())
+		}
+	}
+	if err := step(ctx, "bind %s to %s", f.PCI, c.Found.Driver); err != nil {
+		return err
+	}
+	if err := h.sys.bind(ctx, f.PCI, c.Found.Driver, c.Found.Override); err != nil {
+		return fmt.Errorf("%s is without its driver %s: %w", f.PCI, c.Found.Driver, err)
+	}
+	if len(c.Found.Links) == 0 {
+		return nil
+	}
+	devs, err := h.sys.awaitNetdevs(ctx, f.PCI)
+	if err != nil || tells == nil {
+		return err
+	}
+	// The PF forgets what it was told just for the driver's start, and learns
+	// from the VF itself again.
+	if h.tell(f, zeroMAC) == nil && sameMAC(c.home().MAC, c.Found.Links[0].MAC) {
+		_ = h.links.setMAC(devs[0].Index, c.Found.Links[0].MAC) // atRest tries again, and says so
+	}
+	return nil
+}
+
+// tells is the address that a VF's driver was told by the PF when it started, or
+// had chosen itself; nil when that is not known.
+func (c *claim) tells() net.HardwareAddr {
+	if c.Found.VF == nil || len(c.Found.Links) == 0 || len(c.Found.Links[0].PermMAC) != 6 {
+		return nil
+	}
+	return c.Found.Links[0].PermMAC
+}
+
+// toldOther reports whether the driver has been started anew since, and was told
+// another address.
+func (h *host) toldOther(f *function, c *claim) (bool, error) {
+	if c.tells() == nil {
+		return false, nil
+	}
+	devs, err := h.sys.netdevs(f.PCI)
+	if err != nil || len(devs) == 0 {
+		return false, err
+	}
+	link, err := h.links.byIndex(devs[0].Index)
+	return err == nil && link != nil && !sameMAC(link.PermHWAddr, c.tells()), err
+}
+
+// tell makes the PF tell its VF an address, at its driver's next start.
+func (h *host) tell(f *function, mac net.HardwareAddr) error {
+	pf, err := h.pfLink(f)
+	if err != nil {
+		return err
+	}
+	return h.links.setVFMAC(pf.Index, f.VF, mac)
+}
+
+// restoreGUID gives an InfiniBand VF its GUID back, while it has no driver.
+func (h *host) restoreGUID(ctx context.Context, step stepper, f *function, c *claim) error {
+	pf, err := h.pfLink(f)
+	if err != nil {
+		return err
+	}
+	return h.apply(ctx, step, f, pf, guidChanges(c.Found.GUID))
+}
+
+// takeOut moves the function's interfaces from the pod to the node. lost: they
+// are in neither.
+func (h *host) takeOut(ctx context.Context, step stepper, f *function, c *claim, netns string) (lost bool, err error) {
+	missing := len(c.Found.Links)
+	if missing == 0 {
+		return false, h.sys.override(ctx, f.PCI, c.Found.Override)
+	}
+	devs, err := h.sys.netdevs(f.PCI)
+	if err != nil {
+		return false, err
+	}
+	if len(devs) >= missing {
+		if c.Found.GUID != nil { // the driver takes the GUID when it starts
+			link, err := h.links.byIndex(devs[0].Index)
+			return err == nil && link != nil && !slices.Equal(guidOf(link.HardwareAddr), c.Found.GUID), err
+		}
+		return false, nil
+	}
+	if netns == "" {
+		return true, nil
+	}
+	inPod, err := openLinks(netns)
+	if err != nil {
+		return true, nil // it went at this moment
+	}
+	defer inPod.close()
+	here, err := ns.GetNS("/proc/self/ns/net")
+	if err != nil {
+		return false, err
+	}
+	defer here.Close()
+	links, err := inPod.byParent(f.PCI)
+	if err != nil {
+		return false, fmt.Errorf("interfaces in %s: %w", netns, err)
+	}
+	if len(links)+len(devs) < missing {
+		return true, nil
+	}
+	for _, l := range links {
+		at := min(len(devs), missing-1) // they have kept their order
+		if err := h.takeOne(ctx, step, inPod, here, l, c.Found.Links[at].Name); err != nil {
+			return false, err
+		}
+		devs = append(devs, netdev{Index: l.Index})
+	}
+	if c.Found.GUID != nil {
+		return h.takeOut(ctx, step, f, c, "")
+	}
+	return false, nil
+}
+
+// takeOne takes one interface out of the pod, silent.
+func (h *host) takeOne(ctx context.Context, step stepper, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, name string) error {
+	if err := step(ctx, "move %s home as %s", l.Name, name); err != nil {
+		return err
+	}
+	if err := inPod.set(l.Index, 0, unix.IFF_UP); err != nil {
+		return fmt.Errorf("set %s down: %w", l.Name, err)
+	}
+	if err := inPod.altNames(unix.RTM_DELLINKPROP, l.Index, l.AltNames); err != nil {
+		return fmt.Errorf("drop alternative names of %s: %w", l.Name, err)
+	}
+	free, err := h.freeName(name, 0)
+	if err != nil {
+		return err
+	}
+	if err := inPod.move(l.Index, here, free); err != nil {
+		return fmt.Errorf("move %s home as %s: %w", l.Name, free, err)
+	}
+	return nil
+}
+
+// freeName is the name that an interface had, or one like it when somebody else
+// has it by now.
+func (h *host) freeName(name string, index int) (string, error) {
+	for n := range 1000 {
+		try := name
+		if n > 0 {
+			try = fmt.Sprintf("%.11s_%d", name, n)
+		}
+		other, err := h.links.byName(try)
+		if err != nil {
+			return "", fmt.Errorf("look for a free name like %s: %w", name, err)
+		}
+		if other == nil || other.Index == index {
+			if n > 0 {
+				h.log.Warn("the name of an interface that comes home is taken", "name", name, "gets", try)
+			}
+			return try, nil
+		}
+	}
+	return "", fmt.Errorf("no name like %s is free", name)
+}
+
+// atRest makes the function's interfaces, at home by now, what they were, but
+// for being up.
+func (h *host) atRest(ctx context.Context, step stepper, f *function, c *claim) ([]*netlink.LinkAttrs, error) {
+	if len(c.Found.Links) == 0 {
+		return nil, nil
+	}
+	devs, err := h.sys.netdevs(f.PCI)
+	if err != nil {
+		return nil, err
+	}
+	if len(devs) < len(c.Found.Links) {
+		return nil, fmt.Errorf("%s has %d of its %d interfaces: write its address to %s/unbind and then to %s/bind", f.PCI, len(devs), len(c.Found.Links),
+			"/sys/bus/pci/drivers/"+c.Found.Driver, "/sys/bus/pci/drivers/"+c.Found.Driver)
+	}
+	var all []*netlink.LinkAttrs
+	for i, was := range c.Found.Links {
+		link, err := h.links.byIndex(devs[i].Index)
+		if err == nil && link == nil {
+			err = errors.New("it is gone")
+		}
+		if err == nil {
+			err = h.rest(ctx, step, f, link, was)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("interface %s of %s: %w", devs[i].Name, f.PCI, err)
+		}
+		all = append(all, link)
+	}
+	return all, nil
+}
+
+func (h *host) rest(ctx context.Context, step stepper, f *function, l *netlink.LinkAttrs, was foundLink) error {
+	const flags = unix.IFF_PROMISC | unix.IFF_ALLMULTI
+	wanted := uint32(0)
+	if was.Promisc {
+		wanted |= unix.IFF_PROMISC
+	}
+	if was.AllMulti {
+		wanted |= unix.IFF_ALLMULTI
+	}
+	if l.RawFlags&flags != wanted || !was.Up && l.RawFlags&unix.IFF_UP != 0 {
+		if err := step(ctx, "set flags of %s", l.Name); err != nil {
+			return err
+		}
+		change, up := uint32(flags), uint32(0)
+		if !was.Up {
+			change |= unix.IFF_UP
+		} else {
+			up = l.RawFlags & unix.IFF_UP
+		}
+		if err := h.links.set(l.Index, wanted|up, change|up); err != nil {
+			return fmt.Errorf("set flags: %w", err)
+		}
+		l.RawFlags &^= change
+	}
+	if l.MTU != was.MTU {
+		if err := step(ctx, "set mtu %d of %s", was.MTU, l.Name); err != nil {
+			return err
+		}
+		if err := h.links.setMTU(l.Index, was.MTU); err != nil {
+			return fmt.Errorf("set mtu %d: %w", was.MTU, explain(err))
+		}
+	}
+	if !sameMAC(l.HardwareAddr, was.MAC) && len(was.MAC) == 6 {
+		if err := h.restoreMAC(ctx, step, f, l, was.MAC); err != nil {
+			return err
+		}
+	}
+	if l.Name != was.Name {
+		free, err := h.freeName(was.Name, l.Index)
+		if err != nil {
+			return err
+		}
+		if free != l.Name {
+			if err := step(ctx, "rename %s to %s", l.Name, free); err != nil {
+				return err
+			}
+			if slices.Contains(l.AltNames, free) { // a rename to one's own alternative name is refused
+				if err := h.links.altNames(unix.RTM_DELLINKPROP, l.Index, []string{free}); err != nil {
+					return fmt.Errorf("drop alternative name %s: %w", free, err)
+				}
+			}
+			if err := h.links.rename(l.Index, free); err != nil {
+				return fmt.Errorf("rename to %s: %w", free, err)
+			}
+			l.Name = free
+		}
+	}
+	return h.restoreAltNames(ctx, step, l, was.AltNames)
+}
+
+// restoreMAC gives an interface its address back. A PF that has been told the
+// VF's address lets it have no other: it is told to forget that first.
+func (h *host) restoreMAC(ctx context.Context, step stepper, f *function, l *netlink.LinkAttrs, mac net.HardwareAddr) error {
+	if err := step(ctx, "set mac %s of %s", mac, l.Name); err != nil {
+		return err
+	}
+	err := h.links.setMAC(l.Index, mac)
+	if err == nil || f.PF == "" {
+		return wrap("set mac "+mac.String(), err)
+	}
+	pf, errPF := h.pfLink(f)
+	if errPF != nil {
+		return errPF
+	}
+	for _, told := range []net.HardwareAddr{zeroMAC, mac} { // not every driver can forget
+		if errPF = h.links.setVFMAC(pf.Index, f.VF, told); errPF != nil {
+			continue
+		}
+		if err = h.links.setMAC(l.Index, mac); err == nil {
+			return nil
+		}
+	}
+	return wrap("set mac "+mac.String(), errors.Join(err, errPF))
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, explain(err))
+}
+
+// restoreAltNames gives an interface its alternative names back, those that
+// nobody else has.
+func (h *host) restoreAltNames(ctx context.Context, step stepper, l *netlink.LinkAttrs, was []string) error {
+	for _, name := range was {
+		if slices.Contains(l.AltNames, name) || l.Name == name {
+			continue
+		}
+		if err := step(ctx, "add alternative name %s of %s", name, l.Name); err != nil {
+			return err
+		}
+		err := h.links.altNames(unix.RTM_NEWLINKPROP, l.Index, []string{name})
+		if errors.Is(err, unix.EEXIST) {
+			h.log.Warn("an alternative name of an interface that comes home is taken", "interface", l.Name, "name", name)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("add alternative name %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// resetOnWire makes the VF on its PF what it was.
+func (h *host) resetOnWire(ctx context.Context, step stepper, f *function, c *claim) error {
+	pf, err := h.pfLink(f)
+	if err != nil {
+		return err
+	}
+	now, err := h.links.vf(pf.Index, f.VF)
+	if err != nil {
+		return fmt.Errorf("PF %s: %w", pf.Name, err)
+	}
+	home := c.home()
+	all := changes(now.settings, home.settings)
+	if len(home.MAC) == 6 && !sameMAC(now.MAC, home.MAC) && !isInfiniBand(pf) {
+		all = append(all, change{"set mac " + home.MAC.String(), func(l *links, pf, vf int) error {
+			err := l.setVFMAC(pf, vf, home.MAC)
+			if errors.Is(err, unix.EINVAL) && sameMAC(home.MAC, zeroMAC) {
+				h.log.Warn("the PF's driver keeps the address that it was told of a VF", "device", f.PCI, "mac", now.MAC.String())
+				return nil
+			}
+			return err
+		}})
+	}
+	return h.apply(ctx, step, f, pf, all)
+}
