@@ -41,6 +41,7 @@ type Wish struct {
 	Group       string                   // group of folder and socket
 	Permissions string                   // of an own folder, octal
 	Key         func(name string) string // what the user calls the keys group, permissions and file
+	MaxPath     int                      // of a socket in bytes, where the vswitch takes less than MaxSocketPath
 }
 
 // ShortLinks is where links to folders are whose path is too long for a socket.
@@ -86,10 +87,14 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 		}
 		f.Perm = fs.FileMode(mode)
 	}
-	if len(filepath.Join(f.Dir, file)) > MaxSocketPath {
+	most := MaxSocketPath
+	if w.MaxPath != 0 {
+		most = w.MaxPath
+	}
+	if len(filepath.Join(f.Dir, file)) > most {
 		f.Link = filepath.Join(ShortLinks, unique)
-		if path := filepath.Join(f.Link, file); len(path) > MaxSocketPath {
-			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), MaxSocketPath, w.Key("file"))
+		if path := filepath.Join(f.Link, file); len(path) > most {
+			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
 		}
 	}
 	return f, f.look()

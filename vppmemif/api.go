@@ -56,6 +56,11 @@ func messages() []api.Message {
 	}
 }
 
+// routeMessages are those by which routes are found that nobody has recorded.
+func routeMessages() []api.Message {
+	return []api.Message{&ip.IPTableDump{}, &ip.IPTableDetails{}, &ip.IPRouteDump{}, &ip.IPRouteDetails{}}
+}
+
 // vhostMessages are those of vhost-user, a plugin of VPP that memif does without.
 func vhostMessages() []api.Message {
 	return []api.Message{
@@ -288,7 +293,9 @@ func answered(err error, codes ...api.VPPApiError) bool {
 const (
 	codeNoInterface = api.INVALID_SW_IF_INDEX // -2
 	codeNone        = api.NO_SUCH_ENTRY       // -6: bridge domain missing
-	codeListen      = api.SYSCALL_ERROR_4     // -14: the socket cannot be listened on; its id is of no use then
-	codeBDExists    = api.BD_ALREADY_EXISTS   // -119
-	codeBDUsed      = api.BD_IN_USE           // -120
+	codeNoFIB       = api.NO_SUCH_FIB         // -3: table missing
+	codeNoPath      = api.NO_MATCHING_INTERFACE
+	codeListen      = api.SYSCALL_ERROR_4   // -14: the socket cannot be listened on; its id is of no use then
+	codeBDExists    = api.BD_ALREADY_EXISTS // -119
+	codeBDUsed      = api.BD_IN_USE         // -120
 )

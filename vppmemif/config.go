@@ -101,6 +101,7 @@ const (
 	maxBridgeDomain = 1<<24 - 1 // l2_bd.h, L2_BD_ID_MAX
 	maxRingSize     = 1 << 14   // memif.h, MEMIF_MAX_LOG2_RING_SIZE
 	maxSecret       = 23        // memif.api, string secret[24]
+	maxSocket       = 106       // vppinfra/socket.c, the name with its zero is at most 107
 	maxTag          = 63        // interface.api, string tag[64]; a longer one is cut silently
 	maxVLAN         = 4094
 	minMTU, maxMTU  = 68, 9216

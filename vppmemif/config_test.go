@@ -177,7 +177,7 @@ func TestDecide(t *testing.T) {
 	}
 	a.Netns += strings.Repeat("x", 40)
 	_, err = decide(c, a)
-	wantError(t, err, "bytes", "107", "socket.file")
+	wantError(t, err, "bytes", "106", "socket.file")
 }
 
 // A record that is none, or another's, is refused; nothing is removed.

@@ -34,17 +34,19 @@ func NewUserspace(log *slog.Logger) *Delegate {
 
 // state is all that Del needs: names, none of VPP's numbers.
 type state struct {
-	API           string `json:"api"`
-	Tag           string `json:"tag"`
-	Role          string `json:"role"` // of the vswitch's side
-	ID            uint32 `json:"id"`   // on the socket
-	Socket        string `json:"socket"`
-	Abstract      string `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
-	Vhost         bool   `json:"vhost,omitempty"`    // a vhost-user interface instead of a memif
-	Stale         bool   `json:"stale,omitempty"`    // VPP had a socket of the name already, of nobody
-	shareddir.Use        // of a socket in a folder
-	DomainTag     string `json:"domainTag,omitempty"`
-	Domain        uint32 `json:"domain,omitempty"` // id asked for, or the first to try
+	API           string  `json:"api"`
+	Tag           string  `json:"tag"`
+	Role          string  `json:"role"` // of the vswitch's side
+	ID            uint32  `json:"id"`   // on the socket
+	Socket        string  `json:"socket"`
+	Abstract      string  `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
+	Vhost         bool    `json:"vhost,omitempty"`    // a vhost-user interface instead of a memif
+	Stale         bool    `json:"stale,omitempty"`    // VPP had a socket of the name already, of nobody
+	shareddir.Use         // of a socket in a folder
+	DomainTag     string  `json:"domainTag,omitempty"`
+	Domain        uint32  `json:"domain,omitempty"` // id asked for, or the first to try
+	VRF           uint32  `json:"vrf,omitempty"`
+	Routes        []Route `json:"routes,omitempty"` // VPP keeps them when their interface goes
 }
 
 func (s *state) kind() string {
@@ -84,7 +86,7 @@ func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMess
 
 // decide chooses names. It looks at the folder's place, nothing else.
 func decide(c *Config, a conf.Attachment) (*state, error) {
-	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.vhost}
+	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.vhost, VRF: c.VRF, Routes: c.Routes}
 	if b := c.BridgeDomain; b != nil {
 		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
 		if b.ID == 0 {
@@ -97,8 +99,8 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 			s.Abstract = c.Socket.File
 		}
 		s.Socket = "abstract:" + s.Abstract + ",netns_name=" + a.Netns
-		if len(s.Socket) > shareddir.MaxSocketPath {
-			return nil, fmt.Errorf("socket %s has %d bytes, at most %d are allowed: shorten %q", s.Socket, len(s.Socket), shareddir.MaxSocketPath, "socket.file")
+		if len(s.Socket) > maxSocket {
+			return nil, fmt.Errorf("socket %s has %d bytes, at most %d are allowed: shorten %q", s.Socket, len(s.Socket), maxSocket, "socket.file")
 		}
 		return s, nil
 	}
@@ -109,7 +111,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	if c.userspace != nil {
 		s.Config = shareddir.ConfigFile(a)
 	}
-	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, Key: func(name string) string { return c.key("socket." + name) }}
+	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
 	if s.Folder, err = shareddir.Choose(w, a, s.File, unique(a)); err != nil {
 		return nil, err

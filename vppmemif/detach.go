@@ -45,6 +45,9 @@ func (s *session) detach(ctx context.Context, st *state, own bool) ([]shareddir.
 			others = append(others, p.socket)
 			continue
 		}
+		if err := s.unroute(ctx, p, st); err != nil {
+			return nil, err
+		}
 		if err := s.delete(ctx, p); err != nil && !answered(err, codeNoInterface) {
 			return nil, fmt.Errorf("delete %s %s: %w", st.kind(), p.name, err)
 		}
@@ -64,6 +67,18 @@ func (s *session) detach(ctx context.Context, st *state, own bool) ([]shareddir.
 		}
 	}
 	return usesOf(others), nil
+}
+
+// unroute removes the routes through an interface that is about to be deleted.
+// VPP keeps them, for whatever gets the interface's number next.
+func (s *session) unroute(ctx context.Context, p port, st *state) error {
+	for _, r := range st.Routes {
+		err := s.setRoute(ctx, st.VRF, r, p.index, false)
+		if err != nil && !answered(err, codeNone, codeNoFIB, codeNoPath) {
+			return fmt.Errorf("delete route %s: %w", r.Dst, err)
+		}
+	}
+	return nil
 }
 
 func (s *session) delete(ctx context.Context, p port) error {
@@ -227,6 +242,10 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases 
 			continue
 		}
 		s := &state{API: v.vpp.socket, Tag: p.tag(), Socket: p.socket, Vhost: p.memif == nil}
+		if err := v.forgetRoutes(ctx, p); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.tag(), err))
+			continue
+		}
 		others, err := v.detach(ctx, s, false)
 		if err == nil && filepath.IsAbs(s.Socket) {
 			f := folderOf(s.Socket)

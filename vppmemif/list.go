@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/vhost_user"
@@ -119,6 +122,52 @@ func (s *session) vhosts(ctx context.Context) ([]*vhost_user.SwInterfaceVhostUse
 		return nil, fmt.Errorf("list vhost-user interfaces: %w", err)
 	}
 	return all, nil
+}
+
+// forgetRoutes removes the routes through an interface that nobody has recorded.
+func (s *session) forgetRoutes(ctx context.Context, p port) error {
+	domains, err := s.domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range domains {
+		if slices.ContainsFunc(d.SwIfDetails, func(i l2.BridgeDomainSwIf) bool { return i.SwIfIndex == p.index }) {
+			return nil // a member of a bridge domain has none
+		}
+	}
+	if err := compatible(ctx, s.conn, routeMessages()...); err != nil {
+		return err
+	}
+	tables, err := list(ctx, s, func(ctx context.Context) (ip.RPCService_IPTableDumpClient, error) {
+		return ip.NewServiceClient(s.conn).IPTableDump(ctx, &ip.IPTableDump{})
+	})
+	if err != nil {
+		return fmt.Errorf("list tables: %w", err)
+	}
+	for _, t := range tables {
+		routes, err := list(ctx, s, func(ctx context.Context) (ip.RPCService_IPRouteDumpClient, error) {
+			return ip.NewServiceClient(s.conn).IPRouteDump(ctx, &ip.IPRouteDump{Table: t.Table})
+		})
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			for _, path := range r.Route.Paths {
+				if path.SwIfIndex != uint32(p.index) || path.Type != fib_types.FIB_API_PATH_TYPE_NORMAL {
+					continue
+				}
+				_, err := call(ctx, s, func(ctx context.Context) (*ip.IPRouteAddDelReply, error) {
+					return ip.NewServiceClient(s.conn).IPRouteAddDel(ctx, &ip.IPRouteAddDel{IsMultipath: true, Route: ip.IPRoute{
+						TableID: r.Route.TableID, Prefix: r.Route.Prefix, NPaths: 1, Paths: []fib_types.FibPath{path},
+					}})
+				})
+				if err != nil && !answered(err, codeNone, codeNoFIB, codeNoPath) {
+					return fmt.Errorf("delete route %s: %w", r.Route.Prefix, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // usesOf are the uses of folders by the sockets that this VPP has.

@@ -276,6 +276,12 @@ func TestAddressesTablesRoutes(t *testing.T) {
 	}
 	r.do(&binmemif.MemifDelete{SwIfIndex: i}, &binmemif.MemifDeleteReply{})
 	r.do(&binmemif.MemifSocketFilenameAddDelV2{SocketID: 1}, &binmemif.MemifSocketFilenameAddDelV2Reply{})
+	if text := r.server.State(); !strings.Contains(text, "route ip4 7 192.0.2.0/24 via [10.0.0.9 dev (deleted)]\n") {
+		t.Errorf("the route went with its interface:\n%s", text)
+	}
+	route.IsAdd, route.Route.TableID = false, 7
+	route.Route.Paths = nil
+	r.do(route, &ip.IPRouteAddDelReply{})
 	if after := r.server.State(); after != before {
 		t.Errorf("state afterwards:\n%sbefore:\n%s", after, before)
 	}

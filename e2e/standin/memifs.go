@@ -45,6 +45,10 @@ type memifIface struct {
 	port      *memif.Interface // nil without a listener, and for a client that never was up
 }
 
+// maxServerPath is the longest path that VPP listens at, in bytes
+// (vppinfra/socket.c counts the terminating zero).
+const maxServerPath = 106
+
 // resolve is the file of a socket: relative names are below the runtime folder.
 func (v *vswitch) resolve(name string) string {
 	if filepath.IsAbs(name) || strings.HasPrefix(name, "abstract:") {
@@ -157,6 +161,9 @@ func (v *vswitch) memifCreate(m *binmemif.MemifCreateV2) (uint32, int32) {
 
 // listen opens the listener of a socket.
 func (v *vswitch) listen(s *socket) error {
+	if len(s.file) > maxServerPath && filepath.IsAbs(s.file) {
+		return fmt.Errorf("%s has more than %d bytes", s.file, maxServerPath)
+	}
 	l, err := memif.Listen(s.file)
 	if err != nil {
 		return err

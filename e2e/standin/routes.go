@@ -149,20 +149,11 @@ func without(paths, others []fib_types.FibPath) []fib_types.FibPath {
 	})
 }
 
-// dropPaths removes the addresses, tables and routes of an interface that is
-// deleted.
-func (v *vswitch) dropPaths(i *iface) {
+// dropAddresses removes the addresses and tables of an interface that is
+// deleted. Its routes stay, as in VPP, where they lead to whatever gets its number
+// next: who made them has to remove them.
+func (v *vswitch) dropAddresses(i *iface) {
 	i.addresses, i.tables = nil, [2]uint32{}
-	for _, t := range v.tables {
-		for p, paths := range t.routes {
-			paths = slices.DeleteFunc(slices.Clone(paths), func(f fib_types.FibPath) bool {
-				return f.Type == fib_types.FIB_API_PATH_TYPE_NORMAL && f.SwIfIndex == i.index
-			})
-			if t.routes[p] = paths; len(paths) == 0 {
-				delete(t.routes, p)
-			}
-		}
-	}
 	v.collect()
 }
 

@@ -52,7 +52,7 @@ func TestListenFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.server0(r.path("taken"))
-	long := r.path(strings.Repeat("l", 107-len(r.dir)-1))
+	long := r.path(strings.Repeat("l", 106-len(r.dir)-1))
 	for file, want := range map[string]int32{
 		regular: -14, r.path("taken"): -14, long: 0, long + "x": -14, "abstract:a,netns_name=/run/netns/none": -14,
 		"abstract:a,nonsense": -14,

@@ -134,6 +134,8 @@ func (v *vswitch) pathText(p fib_types.FibPath) string {
 	text := hop.String()
 	if i := v.interfaces[p.SwIfIndex]; i != nil {
 		text += " dev " + i.label()
+	} else if p.SwIfIndex != unset {
+		text += " dev (deleted)"
 	} else {
 		text += fmt.Sprintf(" table %d", p.TableID)
 	}

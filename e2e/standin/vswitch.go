@@ -162,7 +162,7 @@ func (v *vswitch) remove(i *iface) {
 		delete(i.parent.subs, i.vlan)
 	}
 	v.leave(i)
-	v.dropPaths(i)
+	v.dropAddresses(i)
 	delete(v.interfaces, i.index)
 	v.events = append(v.events, event(i, true))
 }
