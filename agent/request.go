@@ -193,6 +193,7 @@ func NewEngine(c *conf.Conf, log *slog.Logger, stderr io.Writer) *delegates.Engi
 	return &delegates.Engine{
 		Delegates: delegates.Builtin(log),
 		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir, Kubeconfig: c.Kubeconfig},
+		Devices:   &kube.Devices{Dir: kube.DefaultKubeletDir},
 		Journal:   delegates.OpenJournal(c.DataDir),
 		Log:       log,
 		Stderr:    stderr,

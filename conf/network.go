@@ -18,6 +18,7 @@ type Definition struct {
 	Fallback     string // the network's name when its config has none
 	Config       []byte // a CNI configuration or configuration list
 	ResourceName string // annotation k8s.v1.cni.cncf.io/resourceName
+	DeviceID     string // that the pod has of this resource, see AssignDevices
 }
 
 // List is a network configuration list (CNI specification 1.1.0, section 1).
@@ -217,8 +218,8 @@ func (l *List) checkCapabilities(asked map[string]any) error {
 	return nil
 }
 
-// inject sets top-level keys in every plugin configuration of the list. With
-// cni-args, each is merged into the object args.cni (CNI CONVENTIONS, "args in
+// inject sets top-level keys in every plugin configuration of the list: the
+// device under both names that Multus writes. With cni-args, each is merged into the object args.cni (CNI CONVENTIONS, "args in
 // network config").
 func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error {
 	for i, raw := range l.Plugins {
@@ -228,6 +229,7 @@ func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error
 		}
 		if deviceID != "" {
 			keys["deviceID"], _ = json.Marshal(deviceID)
+			keys["pciBusID"] = keys["deviceID"]
 		}
 		if len(cniArgs) > 0 {
 			var args map[string]json.RawMessage

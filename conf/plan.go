@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -216,7 +217,8 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err != nil {
 		return nil, err
 	}
-	if err := list.inject(s.CNIArgs, s.DeviceID); err != nil {
+	device := cmp.Or(s.DeviceID, d.DeviceID)
+	if err := list.inject(s.CNIArgs, device); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
 	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
@@ -226,8 +228,8 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	if s.DeviceID != "" {
-		n.CapabilityArgs["deviceID"] = s.DeviceID
+	if device != "" {
+		n.CapabilityArgs["deviceID"] = device
 	}
 	if n.IfName == "" && !cluster {
 		if n.IfName, err = list.ifName(); err != nil {

@@ -325,8 +325,8 @@ func TestEveryPluginOfTheListGetsCNIArgsAndDeviceID(t *testing.T) {
 	p := request{conf: settings(""), pod: podWith(`[{"name": "a", "deviceID": "0000:03:02.1", "cni-args": {"queues": 4, "x": {"y": null}}}]`),
 		networks: map[string]string{"shop/a": `{"name": "a", "plugins": [{"type": "sriov"}, {"type": "tuning", "args": {"other": 1, "cni": {"queues": 1, "kept": true}}}]}`}}.mustPlan(t)
 	n := p.Networks[1]
-	checkJSON(t, n.List.Plugins[0], `{"type": "sriov", "deviceID": "0000:03:02.1", "args": {"cni": {"queues": 4, "x": {"y": null}}}}`)
-	checkJSON(t, n.List.Plugins[1], `{"type": "tuning", "deviceID": "0000:03:02.1", "args": {"other": 1, "cni": {"queues": 4, "x": {"y": null}, "kept": true}}}`)
+	checkJSON(t, n.List.Plugins[0], `{"type": "sriov", "deviceID": "0000:03:02.1", "pciBusID": "0000:03:02.1", "args": {"cni": {"queues": 4, "x": {"y": null}}}}`)
+	checkJSON(t, n.List.Plugins[1], `{"type": "tuning", "deviceID": "0000:03:02.1", "pciBusID": "0000:03:02.1", "args": {"other": 1, "cni": {"queues": 4, "x": {"y": null}, "kept": true}}}`)
 	checkEqual(t, n.CapabilityArgs, map[string]any{"deviceID": "0000:03:02.1"})
 }
 

@@ -31,10 +31,17 @@ type Source interface {
 	Retract(ctx context.Context, place, sandbox string) error
 }
 
+// Devices knows which devices pods have been given by device plugins.
+type Devices interface {
+	// OfPod are the pod's devices by resource.
+	OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error)
+}
+
 // Engine does the verbs of CNI.
 type Engine struct {
 	Delegates map[string]Delegate
 	Source    Source
+	Devices   Devices
 	Journal   *Journal
 	Log       *slog.Logger
 	Stderr    io.Writer // of executed plugins
@@ -131,6 +138,15 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 		if definitions[i], err = e.Source.Network(ctx, w); err != nil {
 			return nil, nil, coded(codeConfig, err)
 		}
+	}
+	given := map[string][]string{}
+	if conf.NeedsDevices(definitions) && pod != nil && e.Devices != nil {
+		if given, err = e.Devices.OfPod(ctx, pod); err != nil {
+			return nil, nil, coded(codeTryAgain, err)
+		}
+	}
+	if definitions, err = conf.AssignDevices(wanted, definitions, given); err != nil {
+		return nil, nil, coded(codeConfig, err)
 	}
 	plan, err := conf.Resolve(r.Conf, wanted, definitions, r.IfName, r.Args)
 	if err != nil {

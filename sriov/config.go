@@ -18,6 +18,7 @@ package sriov
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -251,7 +252,7 @@ func (c *Config) resolveDevice(w *want, args conf.Args, errs *complaints) {
 			}
 		}
 	}
-	w.vf = c.number("vf", c.VF, args.Get("VF"), errs)
+	w.vf = c.number("vf", c.VF, cmp.Or(args.Get("VF"), args.Get("vf")), errs)
 	w.pfOnly = c.PFOnly
 	if w.device == "" && len(w.pfs) == 0 {
 		errs.bad("deviceID", "there is none: the NAD's annotation k8s.v1.cni.cncf.io/resourceName lets a device plugin choose one; or name a PCI address here, or one or several PFs with \"pf\"")

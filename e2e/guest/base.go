@@ -19,7 +19,7 @@ import (
 // What the base holds.
 var (
 	programs = []string{"ip", "bridge", "ping"}
-	modules  = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "uio_pci_generic", "8021q", "veth", "dummy", "bridge", "macvlan", "tun"}
+	modules  = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "uio_pci_generic", "8021q", "veth", "dummy", "bridge", "macvlan", "nlmon", "tun"}
 	loaded   = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1"}
 )
 

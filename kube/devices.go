@@ -1,0 +1,172 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Devices asks the kubelet which devices a pod has been given by device plugins.
+type Devices struct {
+	Dir string // the kubelet's root folder
+}
+
+// DefaultKubeletDir is the kubelet's root folder unless it is told otherwise.
+const DefaultKubeletDir = "/var/lib/kubelet"
+
+// Bounds of the question.
+const (
+	devicesTimeout = 5 * time.Second
+	maxCheckpoint  = 32 << 20 // bytes
+	maxAnswer      = 16 << 20 // bytes, as the kubelet's own clients have it
+)
+
+// OfPod are the pod's devices by resource, in the order of its containers. It
+// asks the podresources API (v1) and, where that is not there, reads the
+// checkpoint of the device manager.
+func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+	socket := filepath.Join(d.Dir, "pod-resources/kubelet.sock")
+	given, err := ask(ctx, socket, pod)
+	if err == nil {
+		return given, nil
+	}
+	file := filepath.Join(d.Dir, "device-plugins/kubelet_internal_checkpoint")
+	given, errFile := readCheckpoint(file, pod)
+	if errFile != nil {
+		return nil, fmt.Errorf("devices of pod %s: %w", pod, errors.Join(err, errFile))
+	}
+	return given, nil
+}
+
+// ask asks for the pod, or for all pods where the kubelet cannot tell of one.
+func ask(ctx context.Context, socket string, pod *conf.Pod) (map[string][]string, error) {
+	if _, err := os.Stat(socket); err != nil {
+		return nil, fmt.Errorf("the kubelet's podresources API: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
+	defer cancel()
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	if err != nil {
+		return nil, fmt.Errorf("the kubelet's podresources API: %w", err)
+	}
+	defer conn.Close()
+	client := podresources.NewPodResourcesListerClient(conn)
+	one, err := client.Get(ctx, &podresources.GetPodResourcesRequest{PodName: pod.Name, PodNamespace: pod.Namespace})
+	if err == nil {
+		return devicesOf(one.GetPodResources()), nil
+	}
+	if code := grpcstatus.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+		return nil, fmt.Errorf("the kubelet's podresources API at %s: %w", socket, err)
+	}
+	all, err := client.List(ctx, &podresources.ListPodResourcesRequest{}) // Get is a feature that may be off
+	if err != nil {
+		return nil, fmt.Errorf("the kubelet's podresources API at %s: %w", socket, err)
+	}
+	for _, p := range all.GetPodResources() {
+		if p.GetName() == pod.Name && p.GetNamespace() == pod.Namespace {
+			return devicesOf(p), nil
+		}
+	}
+	return map[string][]string{}, nil
+}
+
+func devicesOf(p *podresources.PodResources) map[string][]string {
+	given := map[string][]string{}
+	for _, c := range p.GetContainers() {
+		for _, d := range c.GetDevices() {
+			given[d.GetResourceName()] = appendNew(given[d.GetResourceName()], d.GetDeviceIds()...)
+		}
+	}
+	return given
+}
+
+func appendNew(list []string, more ...string) []string {
+	for _, m := range more {
+		if !slices.Contains(list, m) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// checkpoint is what plexus reads of the device manager's checkpoint
+// (pkg/kubelet/cm/devicemanager/checkpoint).
+type checkpoint struct {
+	Data struct {
+		PodDeviceEntries []struct {
+			PodUID       string
+			ResourceName string
+			DeviceIDs    deviceIDs
+		}
+	}
+}
+
+// deviceIDs are a list, or lists by NUMA node.
+type deviceIDs []string
+
+// UnmarshalJSON reads both forms.
+func (d *deviceIDs) UnmarshalJSON(data []byte) error {
+	if json.Unmarshal(data, (*[]string)(d)) == nil {
+		return nil
+	}
+	var byNode map[string][]string
+	if err := json.Unmarshal(data, &byNode); err != nil {
+		return err
+	}
+	nodes := make([]string, 0, len(byNode))
+	for node := range byNode {
+		nodes = append(nodes, node)
+	}
+	slices.Sort(nodes)
+	*d = nil
+	for _, node := range nodes {
+		*d = append(*d, byNode[node]...)
+	}
+	return nil
+}
+
+func readCheckpoint(file string, pod *conf.Pod) (map[string][]string, error) {
+	if pod.UID == "" {
+		return nil, errors.New("its UID is not known, and the kubelet's checkpoint knows pods by nothing else")
+	}
+	st, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: device plugins need one of them", err)
+	}
+	if err == nil && st.Size() > maxCheckpoint {
+		err = fmt.Errorf("%s: %d bytes, at most %d are read", file, st.Size(), maxCheckpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var c checkpoint
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	given := map[string][]string{}
+	for _, e := range c.Data.PodDeviceEntries {
+		if e.PodUID == pod.UID {
+			given[e.ResourceName] = appendNew(given[e.ResourceName], e.DeviceIDs...)
+		}
+	}
+	return given, nil
+}
