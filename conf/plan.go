@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,6 +63,10 @@ type Wanted struct {
 	// AnyForm: a NAD, or a network of that name in confDir, or a folder, or a
 	// file (Multus docs/configuration.md, clusterNetwork).
 	AnyForm bool
+	// ChainDir: the network is made of the files in this folder's subfolder
+	// Name, which may be missing (Multus docs/configuration.md,
+	// auxiliaryCNIChainName).
+	ChainDir string
 
 	selection Selection
 	cluster   bool
@@ -79,11 +84,8 @@ func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 			wanted = append(wanted, Wanted{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
 		}
 	}
-	if c.AuxiliaryCNIChainName != "" {
-		warnings = append(warnings, fmt.Sprintf("plexus configuration %q: key %q: the chain is not run by this version", c.Name, "auxiliaryCNIChainName"))
-	}
 	if pod == nil {
-		return wanted, warnings, nil
+		return c.withChain(wanted), warnings, nil
 	}
 	object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
 	selections, more, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
@@ -97,7 +99,20 @@ func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 		}
 		wanted = append(wanted, Wanted{Namespace: s.Namespace, Name: s.Name, selection: s})
 	}
-	return wanted, warnings, nil
+	return c.withChain(wanted), warnings, nil
+}
+
+// withChain adds the auxiliary chain, last. Its files are below the folder of the
+// cluster network's file, else below confDir.
+func (c *Conf) withChain(wanted []Wanted) []Wanted {
+	if c.AuxiliaryCNIChainName == "" {
+		return wanted
+	}
+	dir := c.ConfDir
+	if filepath.IsAbs(c.ClusterNetwork) {
+		dir = filepath.Dir(c.ClusterNetwork)
+	}
+	return append(wanted, Wanted{Name: c.AuxiliaryCNIChainName, ChainDir: dir})
 }
 
 func wantCluster(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {

@@ -17,6 +17,7 @@ import (
 func Builtin(log *slog.Logger) map[string]Delegate {
 	return map[string]Delegate{
 		"ovsdpdk":   ovsdpdk.New(log),
+		"passthru":  passthru{},
 		"sriov":     sriov.New(log),
 		"userspace": byEngine{conf.EngineOVS: ovsdpdk.NewUserspace(log), conf.EngineVPP: vppmemif.NewUserspace(log)},
 		"vppmemif":  vppmemif.New(log),

@@ -20,7 +20,7 @@ import (
 type Source interface {
 	// Pod finds a pod. uid may be empty. nil, nil: this source knows no pods at all.
 	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
-	// Network finds what the plan wants.
+	// Network finds what the plan wants; nil when that is an empty chain.
 	Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error)
 	// StatusPlace is where Publish will write the status of a pod; "" when it
 	// writes nothing that must be taken back.
@@ -133,12 +133,18 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 	if err != nil {
 		return nil, nil, coded(codeConfig, err)
 	}
-	definitions := make([]*conf.Definition, len(wanted))
-	for i, w := range wanted {
-		if definitions[i], err = e.Source.Network(ctx, w); err != nil {
+	var definitions []*conf.Definition
+	found := wanted[:0]
+	for _, w := range wanted {
+		d, err := e.Source.Network(ctx, w)
+		if err != nil {
 			return nil, nil, coded(codeConfig, err)
 		}
+		if d != nil {
+			found, definitions = append(found, w), append(definitions, d)
+		}
 	}
+	wanted = found
 	given := map[string][]string{}
 	if conf.NeedsDevices(definitions) && pod != nil && e.Devices != nil {
 		if given, err = e.Devices.OfPod(ctx, pod); err != nil {

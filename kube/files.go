@@ -84,5 +84,70 @@ func loadNetwork(file string) (*conf.Definition, error) {
 		return nil, fmt.Errorf("network file: %w", err)
 	}
 	base := filepath.Base(file)
-	return &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data}, nil
+	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data}
+	return d, addSubfolder(d, filepath.Dir(file))
+}
+
+// chainAt is the chain of a subfolder's files, behind a plugin that does nothing;
+// nil without files.
+func chainAt(dir, name string) (*conf.Definition, error) {
+	const nothing = `{"type": "passthru"}`
+	config, err := json.Marshal(map[string]any{"name": name, "plugins": []json.RawMessage{json.RawMessage(nothing)}})
+	if err != nil {
+		return nil, err
+	}
+	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config}
+	if err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
+		return nil, err
+	}
+	return d, nil
+}
+
+// addSubfolder appends the plugins of the subfolder that has a list's name (CNI
+// specification 1.1.0, section 1, loadOnlyInlinedPlugins): its files *.conf, in
+// the order of their names.
+func addSubfolder(d *conf.Definition, dir string) error {
+	var list struct {
+		Name       string          `json:"name"`
+		Plugins    json.RawMessage `json:"plugins"`
+		InlineOnly any             `json:"loadOnlyInlinedPlugins"`
+	}
+	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil || list.InlineOnly == true || list.InlineOnly == "true" ||
+		list.Name == "" || !filepath.IsLocal(list.Name) || filepath.Base(list.Name) != list.Name {
+		return nil // what is wrong with it is said when it is used
+	}
+	files, err := networkFiles(filepath.Join(dir, list.Name))
+	if err != nil {
+		return err
+	}
+	var plugins []json.RawMessage
+	if json.Unmarshal(list.Plugins, &plugins) != nil {
+		return nil // likewise
+	}
+	inline := len(plugins)
+	for _, file := range files {
+		if filepath.Ext(file) != ".conf" {
+			continue
+		}
+		data, err := readRegular(file)
+		if err == nil && !json.Valid(data) {
+			err = errors.New("it is no JSON")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
+		}
+		plugins = append(plugins, data)
+	}
+	if len(plugins) == inline {
+		return nil
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(d.Config, &keys); err != nil {
+		return err
+	}
+	if keys["plugins"], err = json.Marshal(plugins); err != nil {
+		return err
+	}
+	d.Config, err = json.Marshal(keys)
+	return err
 }

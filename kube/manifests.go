@@ -321,8 +321,12 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 }
 
 // Network finds a network: a NAD, or for the networks of the configuration
-// also a network of confDir by name, a folder, a file.
+// also a network of confDir by name, a folder, a file. It returns nil for a chain
+// without files.
 func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition, error) {
+	if w.ChainDir != "" {
+		return chainAt(w.ChainDir, w.Name)
+	}
 	if w.AnyForm && filepath.IsAbs(w.Name) {
 		return networkAt(w.Name)
 	}
