@@ -181,6 +181,12 @@ func reserved(key string) bool {
 	return strings.HasPrefix(key, "cni.dev/")
 }
 
+// IsKey reports whether the plexus configuration knows a top-level key.
+func IsKey(key string) bool {
+	_, known := fieldsOf(reflect.TypeFor[Conf]())[strings.ToLower(key)]
+	return known || reserved(key)
+}
+
 type field struct {
 	name string
 	typ  reflect.Type

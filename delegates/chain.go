@@ -116,7 +116,7 @@ func (c *chain) check(ctx context.Context) error {
 		return errors.Join(err, c.libcni().CheckNetworkList(ctx, list, c.runtimeConf()))
 	}
 	for i, typ := range c.entry.List.Types() {
-		if d, ok := c.Delegates[typ]; ok {
+		if d, ok := c.builtIn(typ); ok {
 			a, err := c.planned(i)
 			if err != nil {
 				return err
@@ -180,12 +180,21 @@ func (c *chain) attachment(config []byte) conf.Attachment {
 	}
 }
 
+// builtIn is the delegate of a plugin type, if the attachment is by built-ins.
+func (c *chain) builtIn(typ string) (Delegate, bool) {
+	d, ok := c.Delegates[typ]
+	return d, ok && !c.entry.Executed
+}
+
 // FindInPath is invoke.Exec: built-ins are found first.
 func (c *chain) FindInPath(plugin string, paths []string) (string, error) {
-	if _, ok := c.Delegates[plugin]; ok {
+	if _, ok := c.builtIn(plugin); ok {
 		return builtinPath + plugin, nil
 	}
 	path, err := c.exec.FindInPath(plugin, paths)
+	if c.entry.Executed && err == nil && isPlexus(path) {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", plugin, path), "")
+	}
 	if err != nil && !slices.Contains(linkedNames, plugin) {
 		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", plugin, strings.Join(paths, ":")), "")
 	}

@@ -72,6 +72,9 @@ type Entry struct {
 	conf.Network
 	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
 	Result json.RawMessage            `json:"result,omitempty"`
+	// Executed: another meta-plugin made it, by executables alone, and so it is
+	// undone, built-in or not.
+	Executed bool `json:"executed,omitempty"`
 }
 
 // DamagedError is a journal file that cannot be used.

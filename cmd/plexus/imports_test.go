@@ -18,7 +18,8 @@ const module = "github.com/plexus-cni/plexus/"
 var mayImport = map[string][]string{
 	"cmd/plexus":        {},
 	"cmd/plexusd":       {"agent"},
-	"cmd/plexusctl":     {"agent", "delegates", "conf"},
+	"cmd/plexusctl":     {"agent", "delegates", "migrate", "conf"},
+	"migrate":           {"delegates", "conf"},
 	"agent":             {"delegates", "kube", "conf"},
 	"kube":              {"conf"},
 	"delegates":         {"ovsdpdk", "sriov", "vppmemif", "lock", "netns", "conf"},

@@ -34,6 +34,7 @@ func command() *cobra.Command {
 		wireCommand("check", "CHECK", "Compare a pod's attachments with what is recorded"),
 		validateCommand(),
 		showCommand(),
+		migrateCommand(),
 	)
 	return root
 }
