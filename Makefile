@@ -51,6 +51,10 @@ e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a vi
 bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -o bin/ ./e2e/bench
 	@bin/bench -bin bin
+	@e2e/guest/packages.sh
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
+	@$(GO) test -c -o bin/sriov.test ./e2e/sriov
+	@bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.run '^$$' -test.bench . -test.benchtime 25x
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./... ); do \

@@ -174,7 +174,7 @@ func join(path, key string) string {
 // objects", and the cni.dev/ namespace of GC).
 func reserved(key string) bool {
 	switch key {
-	case "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult",
+	case "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult", "masterplugin",
 		"ipam", "ipMasq", "dns", "disableCheck", "disableGC", "loadOnlyInlinedPlugins":
 		return true
 	}

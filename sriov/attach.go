@@ -155,8 +155,12 @@ func (h *host) attachKernel(ctx context.Context, step stepper, a conf.Attachment
 	}
 	for i, d := range devs {
 		name := podName(a.IfName, i)
-		if taken, err := inPod.byName(name); err != nil || taken != nil {
-			return nil, errors.Join(err, fmt.Errorf("the pod has an interface %s already", name))
+		taken, err := inPod.byName(name)
+		if err == nil && taken != nil {
+			err = errors.New("the pod has an interface of that name already")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("interface %s: %w", name, err)
 		}
 		if err := h.send(ctx, step, w, d, pod, name); err != nil {
 			return nil, err
@@ -190,7 +194,7 @@ func (h *host) toKernel(ctx context.Context, step stepper, f *function, override
 	if err := h.sys.bind(ctx, f.PCI, "", override); err != nil {
 		return err
 	}
-	_, err := h.sys.awaitNetdevs(ctx, f.PCI)
+	_, err := h.sys.awaitNetdevs(ctx, f.PCI, 1)
 	return err
 }
 
@@ -244,7 +248,7 @@ func (h *host) address(ctx context.Context, step stepper, w *want, f *function, 
 	if err := h.sys.bind(ctx, f.PCI, now.Driver, override); err != nil {
 		return nil, err
 	}
-	if devs, err = h.sys.awaitNetdevs(ctx, f.PCI); err != nil || w.mac == nil {
+	if devs, err = h.sys.awaitNetdevs(ctx, f.PCI, len(devs)); err != nil || w.mac == nil {
 		return devs, err
 	}
 	link, err := h.links.byIndex(devs[0].Index)

@@ -104,7 +104,7 @@ func readClaim(pci string) (*claim, error) {
 		return nil, fmt.Errorf("claim of %s: %w", pci, err)
 	}
 	c := &claim{}
-	if err := json.Unmarshal(data, c); err != nil || c.PCI != pci || c.Sandbox == "" {
+	if err := json.Unmarshal(data, c); err != nil || c.PCI != pci || c.Sandbox == "" || c.Found.Incarnation == 0 {
 		return nil, fmt.Errorf("claim of %s: %s is damaged: if no pod has the function, remove the file", pci, claimFile(pci))
 	}
 	return c, nil

@@ -108,7 +108,11 @@ func (a *asked) UnmarshalJSON(data []byte) error {
 		GUID     string `json:"infinibandGUID"`
 	}
 	if err := json.Unmarshal(data, &keys); err != nil {
-		return fmt.Errorf("runtimeConfig: %w", err)
+		key := "runtimeConfig"
+		if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
+			key += "." + t.Field
+		}
+		return fmt.Errorf("key %q: it is of the wrong kind", key)
 	}
 	*a = asked{keys.MAC, keys.DeviceID, keys.GUID}
 	return nil
@@ -119,14 +123,13 @@ type names []string
 
 // UnmarshalJSON takes "a", "a,b" and ["a", "b"].
 func (n *names) UnmarshalJSON(data []byte) error {
-	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("[")) {
-		return json.Unmarshal(data, (*[]string)(n))
+	var one *string
+	if json.Unmarshal(data, (*[]string)(n)) != nil && json.Unmarshal(data, &one) != nil {
+		return fmt.Errorf("key %q: want a name or a list of names", "pf")
 	}
-	var one string
-	if err := json.Unmarshal(data, &one); err != nil {
-		return fmt.Errorf("pf: want a name or a list of names: %w", err)
+	if one != nil {
+		*n = strings.Split(*one, ",")
 	}
-	*n = strings.Split(one, ",")
 	return nil
 }
 
@@ -156,8 +159,7 @@ type want struct {
 	guid     net.HardwareAddr
 	mtu      int
 	driver   string
-	ifName   string // in the pod, if it is not CNI_IFNAME
-	l2       bool   // no addresses
+	l2       bool // no addresses
 	promisc  bool
 	allMulti bool
 	baseline vfInfo
@@ -189,9 +191,17 @@ func (b *complaints) bad(key, format string, args ...any) {
 // resolve checks every key and says what is asked for.
 func (c *Config) resolve(args conf.Args) (*want, error) {
 	var errs complaints
-	w := &want{vf: -1, config: c, mtu: c.MTU, l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti, ifName: c.IF0Name}
+	w := &want{vf: -1, config: c, mtu: c.MTU, l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti}
 	c.resolveDevice(w, args, &errs)
-	w.settings = resolveSettings("", c.onPF(), &errs)
+	onPF := c.onPF()
+	if arg := args.Get("VLAN"); arg != "" {
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			errs.bad("CNI_ARGS VLAN", "%.20q, want 0 to 4094", arg)
+		}
+		onPF.VLAN = &n
+	}
+	w.settings = resolveSettings("", onPF, &errs)
 	w.mac = resolveMAC(w, c, args, &errs)
 	if b := c.Baseline; b != nil {
 		w.baseline = vfInfo{resolveSettings("baseline.", *b, &errs), parseMAC("baseline.mac", b.MAC, &errs)}
@@ -218,9 +228,8 @@ func (c *Config) resolve(args conf.Args) (*want, error) {
 	return w, errors.Join(errs...)
 }
 
-// Bounds of an MTU, in bytes; the upper one is that of jumbo frames on the NICs
-// that have most.
-const minMTU, maxMTU = 68, 16110
+// Bounds of an MTU, in bytes; a PF has its own as well.
+const minMTU, maxMTU = 68, 65535
 
 func (c *Config) onPF() Baseline {
 	return Baseline{c.VLAN, c.VLANQoS, c.VLANProto, "", c.SpoofChk, c.Trust, c.LinkState, c.MinTxRate, c.MaxTxRate}
@@ -381,18 +390,21 @@ func parseMAC(key, value string, errs *complaints) net.HardwareAddr {
 func (c *Config) resolveDriver(w *want, errs *complaints) {
 	w.driver = c.Driver
 	key := "driver"
-	if c.DPDK != nil {
+	legacy := c.DPDK != nil && *c.DPDK != legacyDPDK{}
+	allowed := append([]string{driverKernel}, userDrivers...)
+	if legacy {
+		allowed = userDrivers
 		key = "dpdk.dpdk_driver"
 		if c.Driver != "" {
 			errs.bad("driver", "\"dpdk\" says it already: leave out one of them")
 		}
 		w.driver = c.DPDK.DPDKDriver
 	}
-	if w.driver == "" && c.DPDK == nil {
+	if w.driver == "" && !legacy {
 		return
 	}
-	if w.driver != driverKernel && !slices.Contains(userDrivers, w.driver) || w.driver == driverKernel && c.DPDK != nil {
-		errs.bad(key, "%.40q, allowed are %s", w.driver, strings.Join(append([]string{driverKernel}, userDrivers...), ", "))
+	if !slices.Contains(allowed, w.driver) {
+		errs.bad(key, "%.40q, allowed are %s", w.driver, strings.Join(allowed, ", "))
 	}
 	if w.driver != driverKernel && (c.Promiscuous || c.AllMulti) {
 		errs.bad("promiscuous, allMulti", "with driver %s there is no kernel interface to set", w.driver)

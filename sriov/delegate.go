@@ -1,11 +1,13 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -161,14 +163,12 @@ func (d *Delegate) Validate(network string, config json.RawMessage) ([]string, e
 // withDevice lets a configuration pass whose device a device plugin will choose.
 func withDevice(config json.RawMessage) json.RawMessage {
 	var keys map[string]json.RawMessage
-	if json.Unmarshal(config, &keys) != nil || keys == nil {
+	var c Config
+	if json.Unmarshal(config, &keys) != nil || keys == nil || json.Unmarshal(config, &c) != nil ||
+		cmp.Or(c.DeviceID, c.PCIBusID, c.RuntimeConfig.DeviceID, c.Master, c.IF0) != "" || len(c.PF) > 0 {
 		return config
 	}
-	for key := range keys {
-		if slices.ContainsFunc([]string{"deviceID", "pciBusID", "pf", "master", "if0"}, func(k string) bool { return strings.EqualFold(k, key) }) {
-			return config
-		}
-	}
+	maps.DeleteFunc(keys, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, "deviceID") })
 	keys["deviceID"] = json.RawMessage(`"0000:00:00.0"`)
 	data, err := json.Marshal(keys)
 	if err != nil {
@@ -188,7 +188,7 @@ func (d *Delegate) Ready(_ context.Context, config json.RawMessage) error {
 		return err
 	}
 	defer h.close()
-	if w.config.DeviceID != "" && w.device != "0000:00:00.0" {
+	if w.device != "" && w.device != "0000:00:00.0" {
 		_, err := h.sys.function(w.device)
 		return err
 	}

@@ -156,7 +156,7 @@ func (s sysfs) netdevs(pci string) ([]netdev, error) {
 
 // representor is the phys_port_name of a VF's or SF's representor
 // (networking/representors in the kernel's documentation).
-var representor = regexp.MustCompile(`^(c\d+)?pf\d+(vf|sf)\d+$`)
+var representor = regexp.MustCompile(`^(c\d+)?pf\d+((vf|sf)\d+)?$`)
 
 // pf finds a PF by the name of its interface, or its PCI address.
 func (s sysfs) pf(name string) (string, error) {
@@ -170,7 +170,10 @@ func (s sysfs) pf(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("PF %s: %w", name, err)
 	}
-	return filepath.Base(to), nil
+	if pci := filepath.Base(to); pciForm.MatchString(pci) {
+		return pci, nil
+	}
+	return "", fmt.Errorf("PF %s: its device %s is no PCI device", name, filepath.Base(to))
 }
 
 // hasDriver reports whether a driver of PCI functions is loaded.
@@ -253,12 +256,12 @@ func (s sysfs) overridden(pci string) (string, error) {
 
 // awaitNetdevs waits until a function that was just bound to a kernel driver
 // has an interface.
-func (s sysfs) awaitNetdevs(ctx context.Context, pci string) ([]netdev, error) {
+func (s sysfs) awaitNetdevs(ctx context.Context, pci string, count int) ([]netdev, error) {
 	ctx, cancel := context.WithTimeout(ctx, netdevTimeout)
 	defer cancel()
 	for {
 		all, err := s.netdevs(pci)
-		if err != nil || len(all) > 0 {
+		if err != nil || len(all) >= count {
 			return all, err
 		}
 		select {
@@ -275,8 +278,9 @@ func (s sysfs) iommuGroup(pci, driver string) (group, node string, err error) {
 	if group, err = s.link(pci, "iommu_group"); err != nil {
 		return "", "", err
 	}
-	switch driver {
-	case "vfio-pci":
+	switch {
+	case driver == "vfio-pci" && group == "":
+	case driver == "vfio-pci":
 		node = "/dev/vfio/" + group
 		if mode, err := os.ReadFile(s.device(pci, "iommu_group/name")); err == nil && strings.TrimSpace(string(mode)) == "vfio-noiommu" {
 			node = "/dev/vfio/noiommu-" + group

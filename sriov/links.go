@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"syscall"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -95,6 +96,9 @@ func (l *links) byName(name string) (*netlink.LinkAttrs, error) {
 // called (IFLA_PARENT_DEV_NAME, Linux 5.14).
 func (l *links) byParent(pci string) ([]*netlink.LinkAttrs, error) {
 	answers, err := l.get(filterSkipStats, ifinfo(0))
+	for tries := 0; errors.Is(err, netlink.ErrDumpInterrupted) && tries < 10; tries++ {
+		answers, err = l.get(filterSkipStats, ifinfo(0)) // an interface came or went meanwhile
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -169,6 +173,12 @@ func (l *links) altNames(typ, index int, altNames []string) error {
 	return err
 }
 
+// parseAttrs is nl.ParseRouteAttr, which panics where the last attribute lacks its
+// padding.
+func parseAttrs(b []byte) ([]syscall.NetlinkRouteAttr, error) {
+	return nl.ParseRouteAttr(append(slices.Clip(b), make([]byte, -len(b)&3)...))
+}
+
 // vlanTag is what the NIC puts on a VF's frames.
 type vlanTag struct {
 	ID    uint32 `json:"id"`
@@ -201,7 +211,7 @@ func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
 	if len(answers) != 1 {
 		return nil, fmt.Errorf("the kernel answered with %d interfaces", len(answers))
 	}
-	attrs, err := nl.ParseRouteAttr(answers[0][unix.SizeofIfInfomsg:])
+	attrs, err := parseAttrs(answers[0][unix.SizeofIfInfomsg:])
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +219,7 @@ func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
 		if a.Attr.Type&nl.NLA_TYPE_MASK != unix.IFLA_VFINFO_LIST {
 			continue
 		}
-		vfs, err := nl.ParseRouteAttr(a.Value)
+		vfs, err := parseAttrs(a.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +239,7 @@ func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
 // parseVF reads one IFLA_VF_INFO (linux/if_link.h, struct ifla_vf_*). Each
 // attribute begins with the VF's number; -1 is what a driver does not know.
 func parseVF(data []byte) (*vfInfo, int, error) {
-	attrs, err := nl.ParseRouteAttr(data)
+	attrs, err := parseAttrs(data)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -262,7 +272,7 @@ func parseVF(data []byte) (*vfInfo, int, error) {
 				info.VLAN = &vlanTag{*id, *qos, proto8021q}
 			}
 		case nl.IFLA_VF_VLAN_LIST:
-			list, err := nl.ParseRouteAttr(b)
+			list, err := parseAttrs(b)
 			if err != nil {
 				return nil, 0, err
 			}
@@ -305,7 +315,7 @@ func words(all ...uint32) []byte {
 
 func (l *links) setVLAN(pfIndex, vf int, v vlanTag) error {
 	payload := words(uint32(vf), v.ID, v.QoS)
-	if v.Proto == proto8021q {
+	if v.Proto != proto8021ad { // a driver may tell of 0 where there is no VLAN
 		return l.setVF(pfIndex, nl.IFLA_VF_VLAN, payload)
 	}
 	list := nl.NewRtAttr(nl.IFLA_VF_VLAN_INFO, append(binary.BigEndian.AppendUint16(payload, v.Proto), 0, 0))

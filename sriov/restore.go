@@ -96,7 +96,7 @@ func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *clai
 	if len(c.Found.Links) == 0 {
 		return nil
 	}
-	devs, err := h.sys.awaitNetdevs(ctx, f.PCI)
+	devs, err := h.sys.awaitNetdevs(ctx, f.PCI, len(c.Found.Links))
 	if err != nil || tells == nil {
 		return err
 	}
