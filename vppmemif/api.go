@@ -30,9 +30,14 @@ const (
 	replyTimeout   = 3 * time.Second
 )
 
-// The library writes its log to standard error, where a runtime reads, and reads
-// the level of it without a lock: it is set before the first connection.
-func init() { core.SetLogLevel(logrus.FatalLevel) }
+// The library writes its logs to standard error, where a runtime reads, and reads
+// the level without a lock: it is set before the first connection.
+func init() {
+	core.SetLogLevel(logrus.FatalLevel)
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	socketclient.SetLogger(quiet)
+}
 
 // messages are those that plexus sends and reads; only they have to be the
 // ones that the running VPP speaks.
@@ -139,14 +144,12 @@ func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
 		err  error
 	}
 	done := make(chan outcome, 1)
-	go func() { // the library takes no context
-		adapter := socketclient.NewVppClient(v.socket)
-		adapter.SetConnectTimeout(connectTimeout)
-		conn, err := core.Connect(adapter)
-		done <- outcome{conn, err}
-	}()
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout+replyTimeout)
 	defer cancel()
+	go func() { // the library takes no context
+		conn, err := dial(ctx, v.socket)
+		done <- outcome{conn, err}
+	}()
 	select {
 	case o := <-done:
 		if o.err != nil {
@@ -165,6 +168,24 @@ func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
 			}
 		}()
 		return nil, &unreachable{v.socket, ctx.Err()}
+	}
+}
+
+// dial connects. VPP lets five wait at its API socket (socksvr.c) and has the
+// kernel send the next one away; that one tries again.
+func dial(ctx context.Context, socket string) (*core.Connection, error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		adapter := socketclient.NewVppClient(socket)
+		adapter.SetConnectTimeout(connectTimeout)
+		conn, err := core.Connect(adapter)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
 	}
 }
 
