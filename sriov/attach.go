@@ -141,6 +141,11 @@ func (h *host) attachKernel(ctx context.Context, step stepper, a conf.Attachment
 		return nil, err
 	}
 	defer inPod.close()
+	release, err := lockNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if slices.Contains(userDrivers, f.Driver) || f.Driver == "" {
 		if err := h.toKernel(ctx, step, f, ""); err != nil {
 			return nil, err

@@ -92,6 +92,13 @@ func lockPF(ctx context.Context, pci string) (release func(), err error) {
 	return lock.Take(ctx, filepath.Join(lockDir, "pf-"+pci), "VFs of PF "+pci)
 }
 
+// lockNames lets one request at a time make interfaces on the node: a driver
+// that starts gives its own the first name that is free, which may be that of
+// another one that is about to come home.
+func lockNames(ctx context.Context) (release func(), err error) {
+	return lock.Take(ctx, filepath.Join(lockDir, "names"), "names of interfaces")
+}
+
 func claimFile(pci string) string { return filepath.Join(claimDir, pci+".json") }
 
 // readClaim returns nil when nobody has claimed the function.

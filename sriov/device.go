@@ -215,13 +215,11 @@ func (s sysfs) unbind(ctx context.Context, pci string) error {
 // bind gives a function that is unbound to a driver; an empty one is the one
 // that the kernel chooses. override is what stays in driver_override.
 func (s sysfs) bind(ctx context.Context, pci, driver, override string) error {
-	if err := s.override(ctx, pci, override); err != nil {
+	// While driver_override names another driver the function takes none but that.
+	if err := s.override(ctx, pci, driver); err != nil {
 		return err
 	}
 	probe := filepath.Join(string(s), "bus/pci/drivers_probe")
-	if driver != "" && driver != override {
-		probe = filepath.Join(string(s), "bus/pci/drivers", driver, "bind")
-	}
 	if err := s.write(ctx, probe, pci); err != nil && !errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("bind %s to %s: %w", pci, orKernels(driver), err)
 	}
@@ -229,7 +227,7 @@ func (s sysfs) bind(ctx context.Context, pci, driver, override string) error {
 	if err == nil && (now == "" || driver != "" && now != driver) {
 		err = fmt.Errorf("bind %s to %s: it has %s now: see the kernel's log", pci, orKernels(driver), orNone(now))
 	}
-	return err
+	return errors.Join(err, s.override(ctx, pci, override))
 }
 
 func (s sysfs) override(ctx context.Context, pci, driver string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -93,10 +94,12 @@ func (h *host) pickOf(ctx context.Context, a conf.Attachment, w *want, pf string
 	var errs []error
 	for _, n := range numbers {
 		c, err := h.claim(ctx, a, w, vfs[n])
-		if err == nil || !errors.Is(err, errTaken) {
+		if err == nil || ctx.Err() != nil {
 			return c, err
 		}
-		errs = append(errs, err)
+		if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) { // of the PF, not of the VF
+			errs = append(errs, err)
+		}
 	}
 	return nil, fmt.Errorf("no VF is free: %w", errors.Join(errs...))
 }
@@ -138,7 +141,13 @@ func (h *host) claim(ctx context.Context, a conf.Attachment, w *want, pci string
 // suits says whether the function can be what is asked for.
 func (h *host) suits(f *function, w *want, before *claim) error {
 	isPF := f.PF == ""
+	class, err := h.sys.read(f.PCI, "class")
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.PCI, err)
+	}
 	switch {
+	case !strings.HasPrefix(class, "0x02"): // PCI code and ID assignment specification, section 1.3
+		return fmt.Errorf("%s is no network device: its PCI class is %s", f.PCI, class)
 	case isPF && (w.settings != settings{} || w.guid != nil || w.config.Baseline != nil):
 		return fmt.Errorf("%s is a whole PF: it has no vlan, vlanQoS, vlanProto, spoofchk, trust, link_state, min_tx_rate, max_tx_rate, baseline", f.PCI)
 	case isPF && f.NumVFs > 0 && !w.kernel(f):

@@ -28,7 +28,15 @@ func (h *host) restore(ctx context.Context, step stepper, c *claim, netns string
 	}
 	// Nothing is to be heard of the pod's VLAN, so the function leaves the pod
 	// before its settings change.
+	release, err := lockNames(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := h.bringHome(ctx, step, f, c, netns); err != nil {
+		return err
+	}
+	if err := h.sys.override(ctx, f.PCI, c.Found.Override); err != nil {
 		return err
 	}
 	links, err := h.atRest(ctx, step, f, c)
