@@ -152,8 +152,18 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	for _, l := range g.lists {
 		errs = append(errs, g.executables(ctx, l))
 	}
-	keep := func(sandbox, _ string) bool { return g.running[sandbox] || e.inJournal(sandbox) }
+	swept := map[types.GCAttachment]bool{}
+	keep := func(sandbox, ifName string) bool {
+		if g.running[sandbox] || e.inJournal(sandbox) {
+			return true
+		}
+		swept[types.GCAttachment{ContainerID: sandbox, IfName: ifName}] = true
+		return false
+	}
 	errs = append(errs, e.sweep(ctx, configs, keep))
+	for a := range swept {
+		errs = append(errs, removeDeviceInfo(a.ContainerID, a.IfName))
+	}
 	return errors.Join(errs...)
 }
 

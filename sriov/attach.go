@@ -99,6 +99,10 @@ func (h *host) onWire(ctx context.Context, step stepper, w *want, c *claim, f *f
 	}
 	all := changes(now, w.settings)
 	if w.mac != nil {
+		c.Told = true
+		if err := c.write(); err != nil {
+			return err
+		}
 		all = append(all, change{"set mac " + w.mac.String(), func(l *links, pf, vf int) error { return l.setVFMAC(pf, vf, w.mac) }})
 	}
 	if w.guid != nil {

@@ -37,6 +37,7 @@ type claim struct {
 	// Baseline are the settings that it gets instead of those found.
 	Baseline vfInfo `json:"baseline"`
 	Left     bool   `json:"left,omitempty"` // taken over: it may not be as it was found
+	Told     bool   `json:"told,omitempty"` // the PF has told the VF an address that is not to stay
 }
 
 // found is a function as it was before anything was changed.

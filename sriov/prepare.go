@@ -131,7 +131,7 @@ func (h *host) claim(ctx context.Context, a conf.Attachment, w *want, pci string
 	}
 	c := &claim{PCI: pci, Owner: a.Owner, Sandbox: a.Sandbox, IfName: a.IfName, Netns: a.Netns, NetnsID: a.NetnsID, Baseline: w.baseline}
 	if before != nil {
-		c.Found, c.Left = before.Found, true
+		c.Found, c.Left, c.Told = before.Found, true, before.Told
 	} else if c.Found, err = h.find(f); err != nil {
 		return nil, err
 	}

@@ -69,8 +69,10 @@ func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *clai
 		}
 		if lost {
 			h.log.Warn("the interface is in no namespace that can be entered: its driver starts anew", "device", f.PCI, "driver", f.Driver)
-		} else if told, err := h.toldOther(f, c); err != nil || !told {
+		} else if told, err := h.toldOther(f, c); err != nil {
 			return err
+		} else if !told {
+			return h.untell(ctx, step, f, c)
 		}
 	}
 	if f.Driver != "" {
@@ -89,8 +91,14 @@ func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *clai
 	if c.Found.Driver == "" {
 		return h.sys.override(ctx, f.PCI, c.Found.Override)
 	}
-	tells := c.tells()
-	if tells != nil {
+	if tells := c.tells(); tells != nil {
+		if err := step(ctx, "tell VF %d its address %s", f.VF, tells); err != nil {
+			return err
+		}
+		c.Told = true
+		if err := c.write(); err != nil {
+			return err
+		}
 		if err := h.tell(f, tells); err != nil {
 			h.log.Warn("the PF does not take the address that its VF had", "device", f.PCI, "error", err.Error())
 		}
@@ -104,16 +112,31 @@ func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *clai
 	if len(c.Found.Links) == 0 {
 		return nil
 	}
-	devs, err := h.sys.awaitNetdevs(ctx, f.PCI, len(c.Found.Links))
-	if err != nil || tells == nil {
+	if _, err := h.sys.awaitNetdevs(ctx, f.PCI, len(c.Found.Links)); err != nil {
 		return err
 	}
-	// The PF forgets what it was told just for the driver's start, and learns
-	// from the VF itself again.
+	return h.untell(ctx, step, f, c)
+}
+
+// untell makes the PF forget the address that it was told for the pod, or just
+// for the driver's start, and learn from the VF itself again: one that the PF has
+// told an address may choose no other.
+func (h *host) untell(ctx context.Context, step stepper, f *function, c *claim) error {
+	if !c.Told || len(c.Found.Links) == 0 {
+		return nil
+	}
+	if err := step(ctx, "let VF %d choose its address", f.VF); err != nil {
+		return err
+	}
+	devs, err := h.sys.netdevs(f.PCI)
+	if err != nil || len(devs) == 0 {
+		return err
+	}
 	if h.tell(f, zeroMAC) == nil && sameMAC(c.home().MAC, c.Found.Links[0].MAC) {
 		_ = h.links.setMAC(devs[0].Index, c.Found.Links[0].MAC) // atRest tries again, and says so
 	}
-	return nil
+	c.Told = false
+	return c.write()
 }
 
 // tells is the address that a VF's driver was told by the PF when it started, or
@@ -229,6 +252,17 @@ func (h *host) takeOne(ctx context.Context, step stepper, inPod *links, here ns.
 	return nil
 }
 
+// strayed reports whether an interface has a name only because its owner was in
+// a pod when the interface's driver started: its function is claimed, and it was
+// found with another name, which it will get.
+func (h *host) strayed(l *netlink.LinkAttrs, name string) bool {
+	if l.ParentDevBus != "pci" || l.Name != name {
+		return false
+	}
+	c, err := readClaim(l.ParentDev)
+	return err == nil && c != nil && !slices.ContainsFunc(c.Found.Links, func(was foundLink) bool { return was.Name == name })
+}
+
 // freeName is the name that an interface had, or one like it when somebody else
 // has it by now.
 func (h *host) freeName(name string, index int) (string, error) {
@@ -240,6 +274,12 @@ func (h *host) freeName(name string, index int) (string, error) {
 		other, err := h.links.byName(try)
 		if err != nil {
 			return "", fmt.Errorf("look for a free name like %s: %w", name, err)
+		}
+		if other != nil && n == 0 && h.strayed(other, name) {
+			away, err := h.freeName(fmt.Sprintf("%.10s_", name), other.Index)
+			if err == nil && h.links.rename(other.Index, away) == nil {
+				other = nil
+			}
 		}
 		if other == nil || other.Index == index {
 			if n > 0 {

@@ -22,6 +22,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(faultEnv) != "" {
+		os.Exit(faultyRequest())
+	}
 	if os.Getenv("PLEXUS_GUEST") == "" {
 		fmt.Println("not run: these tests need an SR-IOV NIC: make e2e-sriov runs them in a virtual machine that has one")
 		os.Exit(0)
@@ -242,8 +245,9 @@ func world(t testing.TB) string {
 	return strings.Join(parts, "\n")
 }
 
-// carrier comes and goes on a PF when its VFs change.
-var carrier = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP| state (UP|DOWN)`)
+// carrier comes and goes on a PF when its VFs change, and an interface has no
+// qdisc before it was up for the first time.
+var carrier = regexp.MustCompile(`NO-CARRIER,|,LOWER_UP| state (UP|DOWN)| qdisc \w+`)
 
 var stanzas = regexp.MustCompile(`\n\d+: `)
 
