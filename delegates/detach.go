@@ -115,8 +115,17 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	}
 	configs := e.knownConfigs(r)
 	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
-	if err := e.sweep(ctx, configs, keep); err != nil {
-		e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
+	var left []error
+	for _, err := range e.sweep(ctx, configs, keep) {
+		var temporary interface{ Temporary() bool }
+		if errors.As(err, &temporary) && temporary.Temporary() { // whoever does not answer may have nothing of ours
+			e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
+			continue
+		}
+		left = append(left, err)
+	}
+	if err := errors.Join(left...); err != nil {
+		return err
 	}
 	if err := removeDeviceInfos(r.Sandbox); err != nil {
 		return err
@@ -142,8 +151,7 @@ func sameSandbox(sandbox, marked string) bool {
 
 // sweep lets every built-in that can remove what carries its mark and is not
 // to be kept. configs are by plugin type.
-func (e *Engine) sweep(ctx context.Context, configs map[string][]json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	var errs []error
+func (e *Engine) sweep(ctx context.Context, configs map[string][]json.RawMessage, keep func(sandbox, ifName string) bool) (errs []error) {
 	for name, d := range e.Delegates {
 		if s, ok := d.(Sweeper); ok {
 			if err := s.Sweep(ctx, e.Journal.DataDir(), configs[name], keep); err != nil {
@@ -151,7 +159,7 @@ func (e *Engine) sweep(ctx context.Context, configs map[string][]json.RawMessage
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // knownConfigs gathers the configurations of built-ins that say where to look

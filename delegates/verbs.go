@@ -160,7 +160,7 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 		swept[types.GCAttachment{ContainerID: sandbox, IfName: ifName}] = true
 		return false
 	}
-	errs = append(errs, e.sweep(ctx, configs, keep))
+	errs = append(errs, e.sweep(ctx, configs, keep)...)
 	for a := range swept {
 		errs = append(errs, removeDeviceInfo(a.ContainerID, a.IfName))
 	}
