@@ -93,6 +93,7 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 		return nil, err
 	}
 	defer done()
+	defer engine.Close()
 	switch command {
 	case "ADD":
 		result, err := engine.Add(ctx, r)

@@ -47,6 +47,17 @@ type Engine struct {
 	Stderr    io.Writer // of executed plugins
 }
 
+// Close ends the connections of the delegates.
+func (e *Engine) Close() { closeAll(e.Delegates) }
+
+func closeAll[D any](all map[string]D) {
+	for _, d := range all {
+		if c, ok := any(d).(interface{ Close() }); ok {
+			c.Close()
+		}
+	}
+}
+
 // Request is one CNI request (CNI specification 1.1.0, section 2).
 type Request struct {
 	Conf    *conf.Conf // nil when a built-in delegate is executed under its own name

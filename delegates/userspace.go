@@ -125,3 +125,6 @@ func (b byEngine) Sweep(ctx context.Context, owner string, configs []json.RawMes
 	}
 	return errors.Join(errs...)
 }
+
+// Close ends the connections of the engines.
+func (b byEngine) Close() { closeAll(b) }

@@ -216,7 +216,25 @@ func (v *vpp) forget(conn *core.Connection) {
 	defer v.unlock()
 	if v.conn == conn {
 		v.conn = nil
-		go conn.Disconnect()
+		conn.Disconnect()
+	}
+}
+
+// close says goodbye to every VPP. One that is left without it keeps what it has
+// of a client until it finds out, and many at once can keep it busy for good
+// (25.06 to 26.06).
+func (v *vpps) close() {
+	v.mu.Lock()
+	all := v.known
+	v.known = nil
+	v.mu.Unlock()
+	for _, p := range all {
+		_ = p.lock(context.Background()) // nobody keeps it for longer than a connect
+		if p.conn != nil {
+			p.conn.Disconnect()
+			p.conn = nil
+		}
+		p.unlock()
 	}
 }
 

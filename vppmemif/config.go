@@ -163,6 +163,9 @@ func (c *Config) check() error {
 	if c.Socket.Abstract && (c.Socket.Dir != "" || c.Socket.Group != "" || c.Socket.Permissions != "") {
 		bad("socket.abstract", "an abstract socket has no folder: leave out dir, group and permissions")
 	}
+	if c.Socket.Abstract && c.Role == "client" {
+		bad("socket.abstract", "with role client VPP would hold the pod's network namespace for ever: let the pod be the client")
+	}
 	if len(c.Secret) > maxSecret {
 		bad("secret", "%d bytes, at most %d are allowed", len(c.Secret), maxSecret)
 	}

@@ -32,6 +32,9 @@ func NewUserspace(log *slog.Logger) *Delegate {
 	return &Delegate{log: log, parse: parseUserspace, vpp: &vpps{}}
 }
 
+// Close ends the connections.
+func (d *Delegate) Close() { d.vpp.close() }
+
 // state is all that Del needs: names, none of VPP's numbers.
 type state struct {
 	API           string  `json:"api"`
