@@ -4,7 +4,7 @@ export CGO_ENABLED ?= 0
 GO      ?= go
 LDFLAGS ?= -s -w
 LINKS   := sriov vppmemif ovsdpdk userspace
-OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping
+OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables
 FUZZTIME ?= 60s
 
 .PHONY: build plugins demo test unit e2e-ovs e2e-vpp e2e-sriov bench fuzz lint packages clean
@@ -36,9 +36,10 @@ e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
 	$(GO) test -count=1 -skip '^TestMemif' ./e2e ./e2e/node ./e2e/ovs
 	CGO_ENABLED=1 $(GO) test -race -count=1 -run Storm ./e2e
 
-e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, else on the stand-in
+e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, else the installed one, else the stand-in
 	@if [ -n "$$PLEXUS_VPP_API" ]; then echo "memif: against the VPP at $$PLEXUS_VPP_API"; \
-	else echo "memif: PLEXUS_VPP_API names no VPP: against the stand-in (e2e/standin)"; fi
+	elif command -v vpp >/dev/null; then echo "memif: against $$(command -v vpp)"; \
+	else echo "memif: PLEXUS_VPP_API names no VPP and none is installed: against the stand-in (e2e/standin)"; fi
 	$(GO) test -count=1 -run '^TestMemif' ./e2e
 	$(GO) test -count=1 ./e2e/memif ./e2e/standin
 

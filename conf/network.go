@@ -13,12 +13,13 @@ import (
 
 // Definition is a network as found: the config of a NAD, or a file.
 type Definition struct {
-	Origin       string // for errors: "NetworkAttachmentDefinition ns/name" or "file /path"
-	Name         string // as network-status calls it, "ns/name" for a NAD; empty for a file
-	Fallback     string // the network's name when its config has none
-	Config       []byte // a CNI configuration or configuration list
-	ResourceName string // annotation k8s.v1.cni.cncf.io/resourceName
-	DeviceID     string // that the pod has of this resource, see AssignDevices
+	Origin       string   // for errors: "NetworkAttachmentDefinition ns/name" or "file /path"
+	Name         string   // as network-status calls it, "ns/name" for a NAD; empty for a file
+	Fallback     string   // the network's name when its config has none
+	Config       []byte   // a CNI configuration or configuration list
+	ResourceName string   // annotation k8s.v1.cni.cncf.io/resourceName
+	Warnings     []string // of what was passed over on the way
+	DeviceID     string   // that the pod has of this resource, see AssignDevices
 }
 
 // List is a network configuration list (CNI specification 1.1.0, section 1).

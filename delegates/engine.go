@@ -170,6 +170,9 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 		return nil, nil, coded(codeConfig, err)
 	}
 	plan.Warnings = append(plan.Warnings, warnings...)
+	for _, d := range definitions {
+		plan.Warnings = append(plan.Warnings, d.Warnings...)
+	}
 	return pod, plan, nil
 }
 

@@ -75,6 +75,8 @@ type Entry struct {
 	// Executed: another meta-plugin made it, by executables alone, and so it is
 	// undone, built-in or not.
 	Executed bool `json:"executed,omitempty"`
+	// Origin is what that meta-plugin itself has recorded of it.
+	Origin json.RawMessage `json:"origin,omitempty"`
 }
 
 // DamagedError is a journal file that cannot be used.

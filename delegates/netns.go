@@ -167,7 +167,8 @@ func isPodLink(i *types100.Interface) bool {
 	return i.Sandbox != "" && i.SocketPath == ""
 }
 
-// compareDefault holds the pod's default routes against what was asked for.
+// compareDefault holds the pod's default routes against what was asked for: of
+// the families of the gateways these alone are there.
 func compareDefault(path string, entry *Entry) error {
 	if len(entry.DefaultRoute) == 0 {
 		return nil
@@ -177,19 +178,35 @@ func compareDefault(path string, entry *Entry) error {
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", entry.IfName, err)
 		}
-		routes, err := h.RouteList(link, netlink.FAMILY_ALL)
+		routes, err := h.RouteList(nil, netlink.FAMILY_ALL) // one with several hops is of no link
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
-		for _, gw := range entry.DefaultRoute {
-			via := net.IP(gw.Unmap().AsSlice())
-			if !slices.ContainsFunc(routes, func(route netlink.Route) bool {
-				return (route.Dst == nil || isDefault(route.Dst)) && (route.Gw.Equal(via) ||
-					slices.ContainsFunc(route.MultiPath, func(hop *netlink.NexthopInfo) bool { return hop.Gw.Equal(via) }))
+		missing := slices.Clone(entry.DefaultRoute)
+		var errs []error
+		for _, route := range routes {
+			if route.Dst != nil && !isDefault(route.Dst) || !slices.ContainsFunc(entry.DefaultRoute, func(gw netip.Addr) bool {
+				return gw.Unmap().Is4() == (route.Family == netlink.FAMILY_V4)
 			}) {
-				return fmt.Errorf("interface %s: the default route via %s is gone", entry.IfName, gw)
+				continue
+			}
+			hops := route.MultiPath
+			if len(hops) == 0 {
+				hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}
+			}
+			for _, hop := range hops {
+				asked := func(gw netip.Addr) bool {
+					return hop.LinkIndex == link.Attrs().Index && hop.Gw.Equal(gw.Unmap().AsSlice())
+				}
+				missing = slices.DeleteFunc(missing, asked)
+				if !slices.ContainsFunc(entry.DefaultRoute, asked) {
+					errs = append(errs, fmt.Errorf("interface %s: there is another default route, via %s", entry.IfName, hop.Gw))
+				}
 			}
 		}
-		return nil
+		for _, gw := range missing {
+			errs = append(errs, fmt.Errorf("interface %s: the default route via %s is gone", entry.IfName, gw))
+		}
+		return errors.Join(errs...)
 	})
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -95,13 +97,19 @@ func networkStatus(entry *Entry, r *types100.Result) conf.NetworkStatus {
 			}
 		}
 		for _, ip := range r.IPs {
-			if len(s.Gateway) == 0 || !entry.Default {
-				break
+			if entry.Default && hasDefault(r.Routes, ip.Address.IP) {
+				s.Gateway = appendGateway(s.Gateway, ip.Gateway)
 			}
-			s.Gateway = appendGateway(s.Gateway, ip.Gateway)
 		}
 	}
 	return s
+}
+
+// hasDefault reports whether there is a default route of an address' family.
+func hasDefault(routes []*types.Route, ip net.IP) bool {
+	return slices.ContainsFunc(routes, func(route *types.Route) bool {
+		return isDefault(&route.Dst) && (route.Dst.IP.To4() != nil) == (ip.To4() != nil)
+	})
 }
 
 func appendGateway(list []string, gw net.IP) []string {

@@ -54,7 +54,7 @@ func TestMemifRefusedConfigurations(t *testing.T) {
 		"file with NUL":          {socket("file", "a\x00b"), []string{`"socket.file"`}},
 		"file of two lines":      {socket("file", "a\nb"), []string{`"socket.file"`, "control character"}},
 		"file of 251 bytes":      {socket("file", strings.Repeat("f", 251)), []string{`"socket.file"`, "at most"}},
-		"file of 100 bytes":      {socket("file", strings.Repeat("f", 100)), []string{`"socket.file"`, "at most 107"}},
+		"file of 100 bytes":      {socket("file", strings.Repeat("f", 100)), []string{`"socket.file"`, "at most 106"}},
 		"abstract with a netns":  {abstract("x,netns_name=/run/netns/other"), []string{`"socket.file"`}},
 		"abstract of 200 bytes":  {abstract(strings.Repeat("f", 200)), []string{`"socket.file"`, "at most"}},
 		"abstract and folder":    {keys{"socket": keys{"abstract": true, "dir": "/run/x"}}, []string{`"socket.abstract"`, "dir"}},

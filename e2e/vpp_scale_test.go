@@ -67,7 +67,7 @@ func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
 	for _, m := range socketLine.FindAllStringSubmatch(text, -1) {
 		sockets[m[2]] = m[1]
 	}
-	if domains := strings.Count(text, "\nbridge-domain ") + strings.Count(text[:min(len(text), 14)], "bridge-domain "); text != "" && (len(sockets) != 4*scalePods || domains != 2) {
+	if domains := strings.Count(text, "\nbridge-domain ") + strings.Count(text[:min(len(text), 14)], "bridge-domain "); domains != 2 || len(sockets) > 0 && len(sockets) != 4*scalePods {
 		t.Errorf("%d sockets listen in %d bridge domains, want %d in 2", len(sockets), domains, 4*scalePods)
 	}
 	files, err := filepath.Glob(filepath.Join(s.dir, "memif", "*", "*.sock"))
@@ -75,7 +75,7 @@ func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
 	if len(files) != 4*scalePods {
 		t.Errorf("%d socket files, want %d", len(files), 4*scalePods)
 	}
-	if text == "" { // a VPP that shows no numbers
+	if len(sockets) == 0 { // a VPP, which chooses numbers of its own
 		sockets = map[string]string{"1": files[0], "21": files[20], "300": files[299]}
 	}
 	// The first pod's eth0 is in blue and its net1 in red; so is everyone's.
@@ -89,6 +89,13 @@ func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
 		}
 		before := partner[other].Received()
 		peer := dial(t, sockets[id], memif.Options{})
+		// Both addresses are learned before many frames come: VPP 26.06 does not
+		// survive it when it has no buffer left to flood so many members.
+		for _, way := range [][2]*memif.Peer{{peer, partner[domain]}, {partner[domain], peer}} {
+			if got, err := memif.Transfer(deadline(t), way[0], way[1], 1, memif.Traffic{}); err != nil || got != 1 {
+				t.Errorf("the first frame: %d passed, %v", got, err)
+			}
+		}
 		passes(t, peer, partner[domain])
 		if now := partner[other].Received(); now != before {
 			t.Errorf("%d frames of socket %s crossed from one bridge domain to another", now-before, id)

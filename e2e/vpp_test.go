@@ -11,22 +11,43 @@ import (
 	"github.com/plexus-cni/plexus/e2e/memif"
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/e2e/vpp"
 )
 
-// vppAPI is the API socket that the tests of memif run against: that of the VPP
-// which PLEXUS_VPP_API names, else a stand-in, with its State.
+// vppAPI is the API socket that the tests of memif run against, and what is
+// there: that of the VPP which PLEXUS_VPP_API names and which has to see the
+// node's folders, else of the machine's VPP, started here, else of a stand-in.
 func vppAPI(t testing.TB) (api string, state func() string) {
 	t.Helper()
+	dir := filepath.Join(node.Dir(), "vpp")
+	text := func(state func() (string, error)) func() string {
+		return func() string {
+			text, err := state()
+			if err != nil {
+				t.Error(err)
+			}
+			return text
+		}
+	}
 	if api := os.Getenv("PLEXUS_VPP_API"); api != "" {
-		t.Logf("against the VPP at %s", api)
-		return api, func() string { return "" }
+		version, err := vpp.Version(api)
+		must(t, err)
+		t.Logf("against VPP %s at %s", version, api)
+		return api, text(func() (string, error) { return vpp.State(api) })
 	}
-	s, err := standin.Start(context.Background(), filepath.Join(node.Dir(), "vpp"), standin.Options{})
-	if err != nil {
-		t.Fatal(err)
+	if program := vpp.Find(); program != "" {
+		p, err := vpp.Start(deadline(t), program, dir, filepath.Join(dir, standin.SocketName))
+		must(t, err)
+		t.Cleanup(p.Kill)
+		version, err := vpp.Version(p.Socket())
+		must(t, err)
+		t.Logf("against VPP %s, %s", version, program)
+		return p.Socket(), text(p.State)
 	}
+	s, err := standin.Start(context.Background(), dir, standin.Options{})
+	must(t, err)
 	t.Cleanup(s.Close)
-	t.Logf("no VPP is named by PLEXUS_VPP_API: against the stand-in %s", s.Socket())
+	t.Logf("PLEXUS_VPP_API names no VPP and none is installed: against the stand-in")
 	return s.Socket(), s.State
 }
 

@@ -35,6 +35,9 @@ func (m *Manifests) networkFile(name string) (*conf.Definition, error) {
 			continue
 		}
 		if named.Name == name {
+			for _, err := range errs {
+				d.Warnings = append(d.Warnings, err.Error())
+			}
 			return d, nil
 		}
 	}

@@ -103,6 +103,9 @@ func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
 }
 
 func removeIfThere(file string) error {
+	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil // which a read-only file system does not say of a removal
+	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,7 +88,7 @@ func ToMultus(n Node) (*Return, error) {
 	if len(moved) != 1 {
 		return nil, fmt.Errorf("%s has %d files *%s, want the one that plexus took the place of", n.ConfDir, len(moved), aside)
 	}
-	b := &Return{From: filepath.Join(n.ConfDir, plexusConf), To: moved[0][:len(moved[0])-len(aside)], Caches: map[string][]byte{}, Results: map[string][]byte{}, cache: n.CacheDir, multus: n.Multus}
+	b := &Return{From: filepath.Join(n.ConfDir, plexusConf), To: moved[0][:len(moved[0])-len(aside)], Caches: map[string][]byte{}, Results: map[string][]byte{}, multus: n.Multus}
 	data, err := os.ReadFile(b.From)
 	if err != nil {
 		return nil, err
@@ -101,6 +102,7 @@ func ToMultus(n Node) (*Return, error) {
 			b.multus = b.settings.CNIDir
 		}
 	}
+	b.cache = cmp.Or(n.CacheDir, b.multus)
 	j := delegates.OpenJournal(b.settings.DataDir)
 	sandboxes, err := j.Sandboxes()
 	if err != nil {
@@ -131,9 +133,20 @@ type multusDelegate struct {
 	Bytes  []byte
 }
 
+// toDelegate is an attachment as Multus records it.
+func toDelegate(e *delegates.Entry) (any, error) {
+	if e.Origin != nil {
+		return e.Origin, nil
+	}
+	text, err := json.Marshal(&e.List)
+	d := multusDelegate{Name: e.Name, IfName: e.IfName, Bytes: text}
+	d.ConfList.CNIVersion, d.ConfList.Name, d.ConfList.Plugins = e.List.CNIVersion, e.List.Name, e.List.Plugins
+	return d, err
+}
+
 func (b *Return) convert(rec *delegates.Record) error {
 	builtin := delegates.Builtin(nil)
-	var all []multusDelegate
+	var all []any
 	for _, tx := range rec.Transactions {
 		if tx.Phase != delegates.PhaseAttached {
 			return errors.New("a request was cut short: DEL it first")
@@ -144,12 +157,10 @@ func (b *Return) convert(rec *delegates.Record) error {
 					return fmt.Errorf("pod %s: plexus itself attached %s (network %s, %s): delete the pod first", tx.Pod, e.IfName, e.Name, typ)
 				}
 			}
-			text, err := json.Marshal(&e.List)
+			d, err := toDelegate(e)
 			if err != nil {
 				return err
 			}
-			d := multusDelegate{Name: e.Name, IfName: e.IfName, Bytes: text}
-			d.ConfList.CNIVersion, d.ConfList.Name, d.ConfList.Plugins = e.List.CNIVersion, e.List.Name, e.List.Plugins
 			all = append(all, d)
 			name := fmt.Sprintf("%s-%s-%s", e.List.Name, rec.Sandbox, e.IfName)
 			data, err := os.ReadFile(filepath.Join(b.settings.DataDir, "results", name))
@@ -193,7 +204,10 @@ func (b *Return) Apply(ctx context.Context) error {
 		}
 	}
 	for name := range b.Results {
-		if err := os.Remove(filepath.Join(b.settings.DataDir, "results", name)); err != nil && b.settings.DataDir != b.cache {
+		if b.settings.DataDir == b.cache {
+			break // it is where it was
+		}
+		if err := os.Remove(filepath.Join(b.settings.DataDir, "results", name)); err != nil {
 			return err
 		}
 	}

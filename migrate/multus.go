@@ -7,6 +7,7 @@
 package migrate
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,18 +27,18 @@ import (
 // Node says where things are.
 type Node struct {
 	ConfDir  string   // of the runtime's network configurations
-	CacheDir string   // libcni's, with the folder results
+	CacheDir string   // libcni's, with the folder results; empty: Multus' (since 3.8)
 	Multus   string   // Multus' cache of delegates; empty: as its configuration says
 	BinDirs  []string // of executables
 }
 
 // Defaults of Multus (docs/configuration.md, cniDir) and of libcni.
 const (
-	DefaultConfDir  = "/etc/cni/net.d"
-	DefaultCacheDir = "/var/lib/cni"
-	defaultMultus   = "/var/lib/cni/multus"
-	aside           = ".before-plexus" // what a configuration that is replaced is called from then on
-	plexusConf      = "00-plexus.conf"
+	DefaultConfDir = "/etc/cni/net.d"
+	defaultMultus  = "/var/lib/cni/multus"
+	aside          = ".before-plexus" // what a configuration that is replaced is called from then on
+	plexusConf     = "00-plexus.conf"
+	inDaemon       = "/host" // where Multus' daemon has the node's folders
 )
 
 // Migration is what there is to do.
@@ -48,6 +49,7 @@ type Migration struct {
 	Records []*delegates.Record // pods that are running
 	Results map[string][]byte   // libcni's cached results, by file name
 	Left    []string            // what cannot be moved, and why
+	Missing []string            // what DEL will do without
 
 	settings *conf.Conf
 	moved    []string // files whose content is the journal's from then on
@@ -92,7 +94,8 @@ func FromMultus(n Node) (*Migration, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("Multus' cache: %w", err)
 	}
-	results, err := readResults(filepath.Join(n.CacheDir, "results"))
+	resultsDir := filepath.Join(cmp.Or(n.CacheDir, dir), "results")
+	results, err := readResults(resultsDir)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +112,9 @@ func FromMultus(n Node) (*Migration, error) {
 		m.moved = append(m.moved, filepath.Join(dir, e.Name()))
 	}
 	for name := range m.Results {
-		m.moved = append(m.moved, filepath.Join(n.CacheDir, "results", name))
+		if file := filepath.Join(resultsDir, name); file != filepath.Join(m.settings.DataDir, "results", name) {
+			m.moved = append(m.moved, file)
+		}
 	}
 	return m, nil
 }
@@ -154,11 +159,17 @@ func (m *Migration) convertConf(data []byte) (cniDir string, err error) {
 			m.Dropped = append(m.Dropped, key)
 		}
 	}
+	if err := hereNotThere(keys); err != nil {
+		return "", err
+	}
 	if m.Conf, err = json.MarshalIndent(keys, "", "  "); err != nil {
 		return "", err
 	}
 	if m.settings, err = conf.Parse(m.Conf); err != nil {
 		return "", err
+	}
+	if !m.settings.HasClusterNetwork() {
+		return "", errors.New("it names no cluster network: neither clusterNetwork nor delegates")
 	}
 	slices.Sort(m.Dropped)
 	cniDir = defaultMultus
@@ -166,6 +177,24 @@ func (m *Migration) convertConf(data []byte) (cniDir string, err error) {
 		cniDir = m.settings.CNIDir
 	}
 	return cniDir, nil
+}
+
+// hereNotThere corrects a clusterNetwork that is a file as Multus' daemon sees it.
+func hereNotThere(keys map[string]json.RawMessage) error {
+	var name string
+	if json.Unmarshal(keys["clusterNetwork"], &name) != nil || !filepath.IsAbs(name) {
+		return nil
+	}
+	_, err := os.Stat(name)
+	if here, ok := strings.CutPrefix(name, inDaemon); err != nil && ok {
+		if _, err = os.Stat(here); err == nil {
+			keys["clusterNetwork"], err = json.Marshal(here)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("clusterNetwork: %w", err)
+	}
+	return nil
 }
 
 func readResults(dir string) (map[string]*cached, error) {
@@ -195,7 +224,8 @@ func (m *Migration) convertSandbox(sandbox, file string, results map[string]*cac
 		return nil, err
 	}
 	var all []delegate
-	if err := json.Unmarshal(data, &all); err != nil || len(all) == 0 {
+	var origins []json.RawMessage
+	if err := errors.Join(json.Unmarshal(data, &all), json.Unmarshal(data, &origins)); err != nil || len(all) == 0 {
 		return nil, fmt.Errorf("%s is not Multus' list of delegates", file)
 	}
 	tx := &delegates.Transaction{
@@ -214,12 +244,15 @@ func (m *Migration) convertSandbox(sandbox, file string, results map[string]*cac
 		default:
 			ifName = fmt.Sprintf("net%d", i)
 		}
-		entry := &delegates.Entry{Executed: true, Network: conf.Network{Name: d.Name, IfName: ifName, Default: i == 0, List: *list}}
+		entry := &delegates.Entry{Executed: true, Origin: origins[i], Network: conf.Network{Name: d.Name, IfName: ifName, Default: i == 0, List: *list}}
 		if entry.Name == "" {
 			entry.Name = list.Name
 		}
 		name := fmt.Sprintf("%s-%s-%s", list.Name, sandbox, ifName)
-		if c := results[name]; c != nil {
+		c := results[name]
+		if c == nil {
+			m.Missing = append(m.Missing, fmt.Sprintf("sandbox %s: libcni's cache has no usable %s: DEL of %s gets no CNI_ARGS, capability arguments and result", sandbox, name, ifName))
+		} else {
 			entry.Args, entry.CapabilityArgs = conf.Args(c.CNIArgs), c.CapabilityArgs
 			if tx.Netns == "" {
 				tx.Netns = c.Netns

@@ -42,7 +42,7 @@ until those pods are gone. --back is the way back.`,
 	}
 	f := c.Flags()
 	f.StringVar(&n.ConfDir, "conf-dir", migrate.DefaultConfDir, "folder of the runtime's network configurations")
-	f.StringVar(&n.CacheDir, "cni-cache", migrate.DefaultCacheDir, "libcni's cache")
+	f.StringVar(&n.CacheDir, "cni-cache", "", "libcni's cache (default: Multus', where it is since 3.8)")
 	f.StringVar(&n.Multus, "multus-cache", "", "Multus' cache (default: as its configuration says)")
 	f.StringVar(&binDirs, "cni-path", "/opt/cni/bin", "folders of the plugins' executables, separated by ':'")
 	f.BoolVar(&apply, "apply", false, "do it")
@@ -63,6 +63,9 @@ func printMigration(w io.Writer, m *migrate.Migration) {
 			}
 			fmt.Fprintln(w)
 		}
+	}
+	for _, what := range m.Missing {
+		fmt.Fprintln(w, "missing:", what)
 	}
 	for _, why := range m.Left {
 		fmt.Fprintln(w, "cannot be moved:", why)

@@ -1,0 +1,141 @@
+// Package vpp runs the machine's VPP, if it has one, in the node of a test: a
+// process of its own with memif, vhost-user and ping, and a State of what it
+// has.
+package vpp
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.fd.io/govpp/adapter/socketclient"
+	"go.fd.io/govpp/binapi/vpe"
+	"go.fd.io/govpp/core"
+)
+
+// Find is the program of the machine's VPP, empty if it has none.
+func Find() string {
+	program, err := exec.LookPath("vpp")
+	if err != nil {
+		return ""
+	}
+	return program
+}
+
+// Process is a running VPP.
+type Process struct {
+	socket string
+	cmd    *exec.Cmd
+	ended  sync.WaitGroup
+	done   chan struct{}
+}
+
+// started numbers the VPPs of this process; each has shared memory by a name.
+var started int
+
+// config keeps VPP from what a node of a test has not: huge pages, PCI, a CPU of
+// its own.
+const config = `unix { nodaemon nobanner nosyslog runtime-dir %[1]s/run cli-listen %[1]s/run/cli.sock poll-sleep-usec 100 log %[1]s/vpp.log }
+api-segment { prefix %[3]s }
+socksvr { socket-name %[2]s }
+statseg { socket-name %[1]s/run/stats.sock size 32M }
+memory { main-heap-size 512M main-heap-page-size default }
+buffers { buffers-per-numa 16384 page-size default }
+plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin vhost_plugin.so { enable } plugin ping_plugin.so { enable } }
+`
+
+// Start starts VPP with its API socket at a path and its files in dir. It runs
+// until it is killed.
+func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
+	started++
+	name := fmt.Sprintf("plexus%d-%d", os.Getpid(), started)
+	for _, d := range []string{filepath.Join(dir, "run"), filepath.Dir(socket)} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("start VPP: %w", err)
+		}
+	}
+	file := filepath.Join(dir, "startup.conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, dir, socket, name), 0o644); err != nil {
+		return nil, fmt.Errorf("start VPP: %w", err)
+	}
+	out, err := os.Create(filepath.Join(dir, "output"))
+	if err != nil {
+		return nil, fmt.Errorf("start VPP: %w", err)
+	}
+	defer out.Close()
+	p := &Process{socket: socket, cmd: exec.Command(program, "-c", file), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	begun := make(chan error)
+	p.ended.Go(func() {
+		runtime.LockOSThread() // the signal at this thread's death is the process'
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		begun <- err
+		if err == nil {
+			_ = p.cmd.Wait()
+		}
+		for _, end := range []string{"-global_vm", "-vpe-api"} {
+			_ = os.Remove("/dev/shm/" + name + end)
+		}
+		close(p.done)
+	})
+	if err := <-begun; err != nil {
+		return nil, fmt.Errorf("start VPP: %w", err)
+	}
+	if err := p.await(ctx, out.Name()); err != nil {
+		p.Kill()
+		return nil, fmt.Errorf("start VPP: %w", err)
+	}
+	return p, nil
+}
+
+// await waits until the API answers.
+func (p *Process) await(ctx context.Context, output string) error {
+	for {
+		if conn, err := core.Connect(socketclient.NewVppClient(p.socket)); err == nil {
+			conn.Disconnect()
+			return nil
+		}
+		select {
+		case <-p.done:
+			text, _ := os.ReadFile(output)
+			return fmt.Errorf("it has ended: %s", text)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Socket is the path of the API socket.
+func (p *Process) Socket() string { return p.socket }
+
+// Kill kills VPP. What its sockets leave behind stays.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	p.ended.Wait()
+}
+
+// State is what VPP has, see State.
+func (p *Process) State() (string, error) { return State(p.socket) }
+
+// Version is what a VPP says of itself.
+func Version(socket string) (string, error) {
+	conn, err := core.Connect(socketclient.NewVppClient(socket))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Disconnect()
+	reply, err := vpe.NewServiceClient(conn).ShowVersion(context.Background(), &vpe.ShowVersion{})
+	if err != nil {
+		return "", err
+	}
+	return reply.Version, nil
+}
