@@ -94,10 +94,11 @@ func (v *validator) cniFile(data []byte) {
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		v.problem(fmt.Errorf("CNI configuration: %w", err))
+		_, err := (&conf.Definition{Origin: "CNI configuration", Config: data}).ParseList("") // names the line
+		v.problem(err)
 		return
 	}
-	if head.Type != "plexus" && head.Type != "multus" {
+	if head.Type != "plexus" && head.Type != "multus" && head.Type != "multus-shim" {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
 		return
 	}
@@ -111,6 +112,10 @@ func (v *validator) cniFile(data []byte) {
 	}
 	for i, raw := range c.Delegates {
 		v.network(&conf.Definition{Origin: fmt.Sprintf("delegates[%d]", i), Fallback: c.Name, Config: raw}, c.CNIVersion)
+	}
+	if len(v.findings) == 0 && len(c.Delegates) > 0 { // what is wrong with them together
+		_, err := conf.Resolve(c, nil, nil, "eth0", nil)
+		v.problem(err)
 	}
 }
 

@@ -115,7 +115,7 @@ func (c *Conf) check() error {
 		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
 	}
 	if c.Type != "plexus" && c.Type != "multus" {
-		bad("type", "%q, want plexus (or multus)", c.Type)
+		bad("type", "%q, want plexus (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
 	}
 	if !networkName.MatchString(c.Name) || len(c.Name) > maxName {
 		bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)

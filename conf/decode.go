@@ -154,7 +154,7 @@ func (k *keyCheck) unknown(path, key string, known map[string]field) {
 	case k.strictness == RefuseUnknown && near != "":
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q, did you mean %.80q?", k.object, join(path, key), join(path, near)))
 	case k.strictness == RefuseUnknown:
-		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q", k.object, join(path, key)))
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q: leave it out; docs/configuration.md has the known ones", k.object, join(path, key)))
 	case distance == 1 && len(near) > 2:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q", k.object, join(path, key), join(path, near)))
 	default:

@@ -111,7 +111,7 @@ func (d *Definition) parseList() (*List, error) {
 		}
 	}
 	if len(l.Plugins) == 0 {
-		return nil, fmt.Errorf("key %q: the list is empty", "plugins")
+		return nil, fmt.Errorf("key %q: the list is empty: name one plugin at least", "plugins")
 	}
 	for i, raw := range l.Plugins {
 		var p plugin

@@ -210,7 +210,7 @@ func (c *Conf) inline() ([]*Definition, error) {
 		}
 		if p.MasterPlugin {
 			if master >= 0 {
-				return nil, fmt.Errorf("plexus configuration: delegates[%d] and delegates[%d] both have %q", master, i, "masterplugin")
+				return nil, fmt.Errorf("plexus configuration: delegates[%d] and delegates[%d] both have %q: keep one", master, i, "masterplugin")
 			}
 			master = i
 		}

@@ -237,7 +237,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"an address where the network switches ips off", withNAD(`[{"name": "a", "ips": ["10.0.0.7"]}]`, `{"type": "x", "capabilities": {"ips": false, "mac": true}}`), []string{"shop/a", "ips"}},
 		{"a hardware address where none is declared", withNAD(`[{"name": "a", "mac": "02:00:00:00:00:01"}]`, `{"type": "x", "capabilities": {"ips": true}}`), []string{"shop/a", `{"mac": true}`}},
 		{"a GUID where none is declared", withNAD(`[{"name": "a", "infiniband-guid": "02:00:00:00:00:00:00:01"}]`, `{"type": "x"}`), []string{"shop/a", "infinibandGUID"}},
-		{"a port mapping where none is declared", withNAD(`[{"name": "a", "portMappings": [{"containerPort": 80}]}]`, `{"type": "x"}`), []string{"shop/a", "portMappings"}},
+		{"a port mapping where none is declared", withNAD(`[{"name": "a", "portMappings": [{"hostPort": 8080, "containerPort": 80}]}]`, `{"type": "x"}`), []string{"shop/a", "portMappings"}},
 		{"a bandwidth where none is declared", withNAD(`[{"name": "a", "bandwidth": {"ingressRate": 1}}]`, `{"type": "x"}`), []string{"shop/a", "bandwidth"}},
 
 		{"the default route on two networks", withNAD(`[{"name": "a", "default-route": ["10.0.0.1"]}, {"name": "b", "default-route": ["10.0.1.1"]}]`, anyNAD), []string{"shop/a", "shop/b", "default route"}},
@@ -354,7 +354,7 @@ func TestCapabilityArguments(t *testing.T) {
 	p := request{conf: settings(""), networks: nads("shop/a", "shop/b"), pod: podWith(`[{"name": "a", "ips": ["10.0.0.7/24"], "mac": "02:00:00:00:00:01",
 		"infiniband-guid": "02:00:00:00:00:00:00:01", "portMappings": [{"hostPort": 8080, "containerPort": 80}], "bandwidth": {"ingressRate": 5}}, {"name": "b"}]`)}.mustPlan(t)
 	checkJSON(t, asJSON(t, p.Networks[1].CapabilityArgs), `{"ips": ["10.0.0.7/24"], "mac": "02:00:00:00:00:01", "infinibandGUID": "02:00:00:00:00:00:00:01",
-		"portMappings": [{"hostPort": 8080, "containerPort": 80}], "bandwidth": {"ingressRate": 5}}`)
+		"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}], "bandwidth": {"ingressRate": 5}}`)
 	checkEqual(t, len(p.Networks[2].CapabilityArgs), 0)
 }
 
@@ -425,7 +425,7 @@ func TestGoldenPlans(t *testing.T) {
 			conf: `{"cniVersion": "1.1.0", "name": "node", "type": "plexus", "clusterNetwork": "/etc/cni/calico.conflist", "defaultNetworks": ["side"]}`,
 			pod: podWith(`[{"name": "a", "interface": "data0", "ips": ["10.0.0.7/24", "fd00::7"], "mac": "02:00:00:00:00:07", "infiniband-guid": "02:00:00:00:00:00:00:07",
 				"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}], "bandwidth": {"ingressRate": 1, "ingressBurst": 2, "egressRate": 3, "egressBurst": 4},
-				"deviceID": "0000:03:02.1", "cni-args": {"queues": 4}, "default-route": ["10.0.0.1"], "ipam-claim-reference": "claim"}]`), args: args + ";IP=10.1.1.1",
+				"deviceID": "0000:03:02.1", "cni-args": {"queues": 4}, "default-route": ["10.0.0.1"]}]`), args: args + ";IP=10.1.1.1",
 			networks: map[string]string{
 				"/etc/cni/calico.conflist": `{"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": [{"type": "calico"}]}`,
 				"kube-system/side":         `{"type": "bridge"}`,

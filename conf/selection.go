@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,7 +100,32 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 	if err := joinSome(errs); err != nil {
 		return nil, nil, err
 	}
+	if err := together(selections); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", object, err)
+	}
 	return selections, warnings, nil
+}
+
+// together refuses what no two networks of an annotation may have.
+func together(selections []Selection) error {
+	routed := -1
+	named := map[string]int{}
+	for i, s := range selections {
+		if j, taken := named[s.Interface]; taken && s.Interface != "" {
+			return fmt.Errorf("networks %d and %d: key %q: %s/%s and %s/%s would both have the interface name %q: give one another", j+1, i+1, "interface",
+				selections[j].Namespace, selections[j].Name, s.Namespace, s.Name, s.Interface)
+		}
+		named[s.Interface] = i
+		if len(s.DefaultRoute) == 0 {
+			continue
+		}
+		if routed >= 0 {
+			return fmt.Errorf("networks %d and %d: key %q: %s/%s and %s/%s both ask for the default route, one may", routed+1, i+1, "default-route",
+				selections[routed].Namespace, selections[routed].Name, s.Namespace, s.Name)
+		}
+		routed = i
+	}
+	return nil
 }
 
 func parseJSONForm(object, text string) ([]Selection, []string, error) {
@@ -197,15 +223,16 @@ func (s *Selection) check() error {
 			bad("infiniband-guid", "%.60q, want 8 bytes like 02:00:00:00:00:00:00:01", s.InfinibandGUID)
 		}
 	}
-	for _, p := range s.PortMappings {
-		if p.HostPort < 0 || p.HostPort > 65535 {
-			bad("portMappings.hostPort", "%d, want 0 to 65535", p.HostPort)
+	for i := range s.PortMappings {
+		p := &s.PortMappings[i]
+		if p.HostPort < 1 || p.HostPort > 65535 {
+			bad("portMappings.hostPort", "%d, want 1 to 65535", p.HostPort)
 		}
 		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
 			bad("portMappings.containerPort", "%d, want 1 to 65535", p.ContainerPort)
 		}
-		switch strings.ToLower(p.Protocol) {
-		case "", "tcp", "udp", "sctp":
+		switch p.Protocol = cmp.Or(strings.ToLower(p.Protocol), "tcp"); p.Protocol { // section 4.1.2.1.7
+		case "tcp", "udp", "sctp":
 		default:
 			bad("portMappings.protocol", "%.20q, allowed are tcp, udp, sctp", p.Protocol)
 		}
@@ -216,8 +243,18 @@ func (s *Selection) check() error {
 	if s.DeviceID != "" && !deviceID.MatchString(s.DeviceID) {
 		bad("deviceID", "%.60q, want a device's name like 0000:03:02.1", s.DeviceID)
 	}
-	if b := s.Bandwidth; b != nil && (b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0) {
-		bad("bandwidth", "rates and bursts must be 0 or more")
+	if b := s.Bandwidth; b != nil {
+		switch {
+		case b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0:
+			bad("bandwidth", "rates and bursts must be 0 or more")
+		case b.IngressBurst > 0 && b.IngressRate == 0 || b.EgressBurst > 0 && b.EgressRate == 0:
+			bad("bandwidth", "a burst needs its rate: set ingressRate beside ingressBurst, egressRate beside egressBurst")
+		case b.IngressRate == 0 && b.EgressRate == 0:
+			bad("bandwidth", "it limits nothing: set ingressRate or egressRate")
+		}
+	}
+	if s.IPAMClaimReference != "" && len(s.IPs) > 0 { // section 4.1.2.1.11.1
+		bad("ipam-claim-reference", "the claim has the addresses: leave out \"ips\", or the claim")
 	}
 	for _, gw := range s.DefaultRoute {
 		if !isAddress(gw) {

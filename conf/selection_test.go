@@ -56,10 +56,9 @@ func TestTheJSONFormOfTheNetworksAnnotation(t *testing.T) {
 			"bandwidth": {"ingressRate": 1000, "ingressBurst": 2000, "egressRate": 3000, "egressBurst": 4000},
 			"deviceID": "0000:03:02.1",
 			"cni-args": {"queues": 4, "labels": {"a": "b"}},
-			"default-route": ["10.0.0.1", "fd00::1"],
-			"ipam-claim-reference": "claim"
+			"default-route": ["10.0.0.1", "fd00::1"]
 		},
-		{"name": "slow"},
+		{"name": "slow", "ipam-claim-reference": "claim"},
 		{"name": "old", "interfaceRequest": "data1"},
 		{"name": "both", "interface": "data2", "interfaceRequest": "data3"}
 	] `)
@@ -68,17 +67,16 @@ func TestTheJSONFormOfTheNetworksAnnotation(t *testing.T) {
 	checkEqual(t, got, []conf.Selection{
 		{
 			Name: "fast", Namespace: "lab", Interface: "data0",
-			IPs:                []string{"10.0.0.7", "10.0.0.8/24", "fd00::7/64"},
-			MAC:                "02:00:00:00:00:07",
-			InfinibandGUID:     "02:00:00:00:00:00:00:07",
-			PortMappings:       []conf.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "TCP", HostIP: "192.0.2.1"}},
-			Bandwidth:          &conf.Bandwidth{IngressRate: 1000, IngressBurst: 2000, EgressRate: 3000, EgressBurst: 4000},
-			DeviceID:           "0000:03:02.1",
-			CNIArgs:            map[string]json.RawMessage{"queues": json.RawMessage("4"), "labels": json.RawMessage(`{"a": "b"}`)},
-			DefaultRoute:       []string{"10.0.0.1", "fd00::1"},
-			IPAMClaimReference: "claim",
+			IPs:            []string{"10.0.0.7", "10.0.0.8/24", "fd00::7/64"},
+			MAC:            "02:00:00:00:00:07",
+			InfinibandGUID: "02:00:00:00:00:00:00:07",
+			PortMappings:   []conf.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp", HostIP: "192.0.2.1"}},
+			Bandwidth:      &conf.Bandwidth{IngressRate: 1000, IngressBurst: 2000, EgressRate: 3000, EgressBurst: 4000},
+			DeviceID:       "0000:03:02.1",
+			CNIArgs:        map[string]json.RawMessage{"queues": json.RawMessage("4"), "labels": json.RawMessage(`{"a": "b"}`)},
+			DefaultRoute:   []string{"10.0.0.1", "fd00::1"},
 		},
-		{Name: "slow", Namespace: "shop"},
+		{Name: "slow", Namespace: "shop", IPAMClaimReference: "claim"},
 		{Name: "old", Namespace: "shop", Interface: "data1", InterfaceRequest: "data1"},
 		{Name: "both", Namespace: "shop", Interface: "data2", InterfaceRequest: "data3"},
 	})

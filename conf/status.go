@@ -20,6 +20,8 @@ type NetworkStatus struct {
 	DNS        DNS         `json:"dns"`
 	DeviceInfo *DeviceInfo `json:"device-info,omitempty"`
 	Gateway    []string    `json:"gateway,omitempty"`
+	// DefaultRoute are the gateways of a network that was asked for the default route (5.3.6.4).
+	DefaultRoute []string `json:"default-route,omitempty"`
 }
 
 // DNS is the dns of a network-status.

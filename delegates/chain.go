@@ -76,8 +76,14 @@ func networkList(l *conf.List) (*libcni.NetworkConfigList, error) {
 	return list, nil
 }
 
-// add runs ADD over the chain.
-func (c *chain) add(ctx context.Context) (*types100.Result, error) {
+// add runs ADD over the chain. libcni panics on some results with a null in
+// them; as an error it has what was attached undone.
+func (c *chain) add(ctx context.Context) (result *types100.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			result, err = nil, fmt.Errorf("internal error: %v", p)
+		}
+	}()
 	list, err := networkList(&c.entry.List)
 	if err != nil {
 		return nil, err
@@ -86,8 +92,11 @@ func (c *chain) add(ctx context.Context) (*types100.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := types100.NewResultFromResult(r)
+	result, err = types100.NewResultFromResult(r)
 	if err != nil {
+		return nil, fmt.Errorf("result: %w", err)
+	}
+	if err := checkResult(result); err != nil {
 		return nil, fmt.Errorf("result: %w", err)
 	}
 	// A list of an older version has lost what only CNI 1.1 can say.
@@ -100,6 +109,20 @@ func (c *chain) add(ctx context.Context) (*types100.Result, error) {
 		}
 	}
 	return result, nil
+}
+
+// checkResult refuses a result that would not survive being written and read.
+func checkResult(r *types100.Result) error {
+	if at := slices.Index(r.Interfaces, nil); at >= 0 {
+		return fmt.Errorf("interfaces[%d] is null", at)
+	}
+	if at := slices.IndexFunc(r.IPs, func(ip *types100.IPConfig) bool { return ip == nil || ip.Address.IP == nil }); at >= 0 {
+		return fmt.Errorf("ips[%d] has no address", at)
+	}
+	if at := slices.IndexFunc(r.Routes, func(route *types.Route) bool { return route == nil || route.Dst.IP == nil }); at >= 0 {
+		return fmt.Errorf("routes[%d] has no dst", at)
+	}
+	return nil
 }
 
 // check runs CHECK over the chain. Lists below CNI 0.4.0 know no CHECK; their

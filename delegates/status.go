@@ -82,13 +82,15 @@ func networkStatus(entry *Entry, r *types100.Result) conf.NetworkStatus {
 		Name: entry.Name, Interface: entry.IfName, Default: entry.Default,
 		DNS: conf.DNS{Nameservers: r.DNS.Nameservers, Domain: r.DNS.Domain, Search: r.DNS.Search, Options: r.DNS.Options},
 	}
-	for _, i := range r.Interfaces {
-		if i.Sandbox != "" && i.Name == entry.IfName {
-			s.MAC, s.MTU = i.Mac, i.Mtu
-		}
+	first := slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i.Sandbox != "" })
+	if first >= 0 {
+		i := r.Interfaces[first]
+		s.Interface, s.MAC, s.MTU = i.Name, i.Mac, i.Mtu
 	}
 	for _, ip := range r.IPs {
-		s.IPs = append(s.IPs, ip.Address.IP.String())
+		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface == first {
+			s.IPs = append(s.IPs, ip.Address.IP.String())
+		}
 	}
 	if entry.Default || len(entry.DefaultRoute) > 0 {
 		for _, route := range r.Routes {
@@ -101,6 +103,9 @@ func networkStatus(entry *Entry, r *types100.Result) conf.NetworkStatus {
 				s.Gateway = appendGateway(s.Gateway, ip.Gateway)
 			}
 		}
+	}
+	if len(entry.DefaultRoute) > 0 {
+		s.DefaultRoute = s.Gateway
 	}
 	return s
 }

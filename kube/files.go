@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ func (m *Manifests) networkFile(name string) (*conf.Definition, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(files, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 	var errs []error
 	for _, file := range files {
 		d, err := loadNetwork(file)
@@ -42,6 +44,15 @@ func (m *Manifests) networkFile(name string) (*conf.Definition, error) {
 		}
 	}
 	return nil, errors.Join(errs...)
+}
+
+// rank puts lists before single configurations (NPWG specification 1.3, section
+// 3.4.1).
+func rank(file string) int {
+	if filepath.Ext(file) == ".conflist" {
+		return 0
+	}
+	return 1
 }
 
 // networkAt is the network of a file, or the first one of a folder in the

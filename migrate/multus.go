@@ -92,7 +92,7 @@ func FromMultus(n Node) (*Migration, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("Multus' cache: %w", err)
+		return nil, fmt.Errorf("cache of Multus: %w", err)
 	}
 	resultsDir := filepath.Join(cmp.Or(n.CacheDir, dir), "results")
 	results, err := readResults(resultsDir)
@@ -152,7 +152,6 @@ func (m *Migration) convertConf(data []byte) (cniDir string, err error) {
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return "", err
 	}
-	keys["type"] = json.RawMessage(`"plexus"`)
 	for key := range keys {
 		if !conf.IsKey(key) { // the daemon's own, of Multus thick
 			delete(keys, key)
