@@ -25,8 +25,7 @@ func Builtin(log *slog.Logger) map[string]Delegate {
 }
 
 // linkedNames are the names under which the plexus executable is installed
-// beside its own. One that is not in the table must not be executed: it would
-// only come back here.
+// beside its own. They must not be executed: they would only come back here.
 var linkedNames = []string{"sriov", "vppmemif", "ovsdpdk", "userspace"}
 
 // isPlexus reports whether an executable found in CNI_PATH is a link of the

@@ -215,14 +215,11 @@ func (c *chain) FindInPath(plugin string, paths []string) (string, error) {
 		return builtinPath + plugin, nil
 	}
 	path, err := c.exec.FindInPath(plugin, paths)
-	if c.entry.Executed && err == nil && isPlexus(path) {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", plugin, path), "")
-	}
-	if err != nil && !slices.Contains(linkedNames, plugin) {
+	if err != nil {
 		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", plugin, strings.Join(paths, ":")), "")
 	}
-	if err != nil || isPlexus(path) {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is not built into this plexus", plugin), "")
+	if isPlexus(path) {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", plugin, path), "")
 	}
 	return path, nil
 }

@@ -72,7 +72,7 @@ func TestDefaultRouteOfFamilies(t *testing.T) {
 		{"both", `"10.247.0.1", "fd00:247::1"`, []string{"4 via 10.247.0.1 dev net1", "6 via fd00:247::1 dev net1"}, "ip -6 route replace default via fd00:244::1 dev eth0", "fd00:247::1"},
 		{"several of both", `"fd00:247::1", "10.247.0.1", "fd00:247::2", "10.247.0.2"`, []string{
 			"4 via 10.247.0.1 dev net1", "4 via 10.247.0.2 dev net1", "6 via fd00:247::1 dev net1", "6 via fd00:247::2 dev net1",
-		}, "", ""}, // CHECK: TestPendingCheckOfSeveralGateways
+		}, "", ""}, // CHECK: TestCheckOfSeveralGateways
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, id, p := s.on(t), sandboxID(640+n), newPod(t, fmt.Sprintf("route%d", n))

@@ -152,6 +152,7 @@ func (m *Migration) convertConf(data []byte) (cniDir string, err error) {
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return "", err
 	}
+	keys["type"] = json.RawMessage(`"plexus"`)
 	for key := range keys {
 		if !conf.IsKey(key) { // the daemon's own, of Multus thick
 			delete(keys, key)

@@ -12,11 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What plexus does not do yet: each of these fails until it does.
-
 // network-status gives the cluster network's gateway of a family no more when
 // default-route has taken that family's default route away from it.
-func TestPendingStatusAfterDefaultRoute(t *testing.T) {
+func TestStatusAfterDefaultRoute(t *testing.T) {
 	s := routeSite(t)
 	for n, test := range []struct {
 		gateways string
@@ -50,7 +48,7 @@ func TestPendingStatusAfterDefaultRoute(t *testing.T) {
 
 // CHECK succeeds on several gateways of a family, which are one route with
 // several hops, and names the one that is gone.
-func TestPendingCheckOfSeveralGateways(t *testing.T) {
+func TestCheckOfSeveralGateways(t *testing.T) {
 	s := routeSite(t)
 	for n, test := range []struct{ gateways, spoil, gone string }{
 		{`"10.247.0.1", "10.247.0.2"`, "ip route replace default via 10.247.0.1 dev net1", "10.247.0.2"},
@@ -70,7 +68,7 @@ func TestPendingCheckOfSeveralGateways(t *testing.T) {
 
 // CHECK sees that another network has a default route again, before which the
 // one that was asked for counts for nothing.
-func TestPendingCheckOfAnotherDefaultRoute(t *testing.T) {
+func TestCheckOfAnotherDefaultRoute(t *testing.T) {
 	s := routeSite(t)
 	s.pod("stolen", `[{"name": "extra", "default-route": ["fd00:247::1"]}]`)
 	p := newPod(t, "stolen")
@@ -83,7 +81,7 @@ func TestPendingCheckOfAnotherDefaultRoute(t *testing.T) {
 
 // DEL succeeds when the pod's namespace is gone, also below a plugin that works
 // in the namespace alone and fails without one, as sbr does.
-func TestPendingDelWithoutNetnsOfSBR(t *testing.T) {
+func TestDelWithoutNetnsOfSBR(t *testing.T) {
 	uplink(t)
 	s := pluginSite(t)
 	s.pod("gone", "mac")
@@ -100,7 +98,7 @@ func TestPendingDelWithoutNetnsOfSBR(t *testing.T) {
 
 // When the folder of manifests has become read-only, no status is published
 // there, and so none is to be taken back: nothing keeps the journal.
-func TestPendingReadOnlyManifests(t *testing.T) {
+func TestReadOnlyManifests(t *testing.T) {
 	s, _, _ := undoSite(t)
 	p := newPod(t, "three")
 	must(t, unix.Mount(s.manifests, s.manifests, "", unix.MS_BIND, ""))
@@ -118,7 +116,7 @@ func TestPendingReadOnlyManifests(t *testing.T) {
 
 // Multus has had libcni's cache in its own folder since 3.8, not in
 // /var/lib/cni/results: without a flag it is found there, and so what DEL needs.
-func TestPendingMigrateFindsResults(t *testing.T) {
+func TestMigrateFindsResults(t *testing.T) {
 	m := newMultusNode(t)
 	t.Cleanup(func() {
 		if t.Failed() { // the rules left behind are in the way of other tests
@@ -148,7 +146,7 @@ func TestPendingMigrateFindsResults(t *testing.T) {
 
 // The way there and back leaves Multus' cache as it was, what was asked of each
 // attachment included: Multus' DEL gives it to the plugins.
-func TestPendingMigrateThereAndBack(t *testing.T) {
+func TestMigrateThereAndBack(t *testing.T) {
 	m := newMultusNode(t)
 	p, id := newPod(t, "migrant"), sandboxID(811)
 	m.wire(id, p)
@@ -167,7 +165,7 @@ func TestPendingMigrateThereAndBack(t *testing.T) {
 
 // With cniDir, Multus' folder becomes plexus' data folder: what is moved stays
 // in place, and is not removed as Multus'.
-func TestPendingMigrateWithCNIDir(t *testing.T) {
+func TestMigrateWithCNIDir(t *testing.T) {
 	m := newMultusNode(t)
 	writeFile(t, filepath.Join(m.confDir, "00-multus.conf"), string(changed(t, m.conf, map[string]any{"cniDir": multusCache})))
 	p, id := newPod(t, "migrant"), sandboxID(812)
@@ -180,7 +178,7 @@ func TestPendingMigrateWithCNIDir(t *testing.T) {
 }
 
 // What migrate cannot use of a running pod it tells, rather than losing it.
-func TestPendingMigrateTellsWhatIsMissing(t *testing.T) {
+func TestMigrateTellsWhatIsMissing(t *testing.T) {
 	for name, spoil := range map[string]func(file string) error{
 		"missing":   os.Remove,
 		"cut short": func(file string) error { return os.Truncate(file, 20) },
@@ -203,7 +201,7 @@ func TestPendingMigrateTellsWhatIsMissing(t *testing.T) {
 // A configuration with which no pod would start is not written: one that names
 // no cluster network, by a slip or because Multus' daemon sees the node's files
 // elsewhere.
-func TestPendingMigrateWithoutClusterNetwork(t *testing.T) {
+func TestMigrateWithoutClusterNetwork(t *testing.T) {
 	for name, text := range map[string]string{
 		"a slip": `{"name": "x", "type": "multus", "clusterNetwrk": "y"}`,
 		"thick":  `{"name": "x", "type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/99-loopback.conf"}`,
@@ -219,7 +217,7 @@ func TestPendingMigrateWithoutClusterNetwork(t *testing.T) {
 }
 
 // Multus' daemon sees the node's files below /host; the node does not.
-func TestPendingMigrateOfThickMultus(t *testing.T) {
+func TestMigrateOfThickMultus(t *testing.T) {
 	m := newMultusNode(t)
 	file := filepath.Join(m.confDir, "99-loopback.conf")
 	writeFile(t, filepath.Join(m.confDir, "00-multus.conf"), `{"cniVersion": "1.0.0", "name": "x", "type": "multus-shim", "clusterNetwork": "/host`+file+`"}`)
@@ -230,7 +228,7 @@ func TestPendingMigrateOfThickMultus(t *testing.T) {
 }
 
 // A network file that is malformed is passed over with a warning.
-func TestPendingWarningOfAMalformedNeighbour(t *testing.T) {
+func TestWarningOfAMalformedNeighbour(t *testing.T) {
 	s, log := policySite(t)
 	net := filepath.Join(s.dir, "net.d")
 	must(t, os.MkdirAll(net, 0o755))
