@@ -36,12 +36,12 @@ const vtrPush1 = 1
 // socketFree refuses a socket that somebody else uses in this VPP, or a place
 // where VPP could not listen.
 func (s *session) socketFree(ctx context.Context, st *state) error {
-	ids, err := s.sockets(ctx)
-	if err != nil {
-		return err
-	}
-	if _, st.Stale = ids[st.Socket]; st.Stale || st.Vhost {
-		all, err := s.ports(ctx, ids)
+	if !st.Alone {
+		sockets, err := s.sockets(ctx)
+		if err != nil {
+			return err
+		}
+		all, err := s.ports(ctx, sockets)
 		if err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (s *session) make(ctx context.Context, step func(string, ...any) error, c *
 	if err := step("add socket %s", st.Socket); err != nil {
 		return 0, err
 	}
-	socket, err := s.addSocket(ctx, c, st)
+	socket, err := s.addSocket(ctx, st)
 	if err != nil {
 		return 0, err
 	}
@@ -152,15 +152,18 @@ func (s *session) make(ctx context.Context, step func(string, ...any) error, c *
 
 // addSocket gives the socket a number of its own. A number that is left from
 // before is not used again: after a listen failure VPP answers success on it and
-// listens on nothing. One of a name that is the attachment's alone is left from
-// before only if Prepare saw it.
-func (s *session) addSocket(ctx context.Context, c *Config, st *state) (uint32, error) {
-	if st.Stale || c.Socket.File != "" {
-		ids, err := s.sockets(ctx)
+// listens on nothing. Beside one of a name that is the attachment's alone it may
+// stay until detach removes both.
+func (s *session) addSocket(ctx context.Context, st *state) (uint32, error) {
+	if !st.Alone {
+		sockets, err := s.sockets(ctx)
 		if err != nil {
 			return 0, err
 		}
-		if id, known := ids[st.Socket]; known {
+		for id, name := range sockets {
+			if name != st.Socket {
+				continue
+			}
 			if err := s.deleteSocket(ctx, id); err != nil {
 				return 0, fmt.Errorf("socket %s is in use: %w", st.Socket, err)
 			}

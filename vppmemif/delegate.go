@@ -44,7 +44,7 @@ type state struct {
 	Socket        string  `json:"socket"`
 	Abstract      string  `json:"abstract,omitempty"` // name of an abstract socket; there is no folder then
 	Vhost         bool    `json:"vhost,omitempty"`    // a vhost-user interface instead of a memif
-	Stale         bool    `json:"stale,omitempty"`    // VPP had a socket of the name already, of nobody
+	Alone         bool    `json:"alone,omitempty"`    // the socket's name is the attachment's own, nobody else's
 	shareddir.Use         // of a socket in a folder
 	DomainTag     string  `json:"domainTag,omitempty"`
 	Domain        uint32  `json:"domain,omitempty"` // id asked for, or the first to try
@@ -96,6 +96,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 			s.Domain = domainID(b.Name)
 		}
 	}
+	s.Alone = c.Socket.File == ""
 	if c.Socket.Abstract {
 		s.Abstract = unique(a)
 		if c.Socket.File != "" {

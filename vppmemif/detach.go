@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,14 +53,15 @@ func (s *session) detach(ctx context.Context, st *state, own bool) ([]shareddir.
 			return nil, fmt.Errorf("delete %s %s: %w", st.kind(), p.name, err)
 		}
 	}
-	if id, known := sockets[st.Socket]; known && !slices.Contains(others, st.Socket) {
+	used := slices.Contains(others, st.Socket)
+	for id, name := range sockets {
+		if name != st.Socket || used {
+			others = append(others, name) // without an interface yet, perhaps
+			continue
+		}
 		if err := s.deleteSocket(ctx, id); err != nil {
 			return nil, fmt.Errorf("delete socket %s: %w", st.Socket, err)
 		}
-		delete(sockets, st.Socket)
-	}
-	for name := range sockets { // those without an interface yet, too
-		others = append(others, name)
 	}
 	if st.DomainTag != "" {
 		if err := s.deleteDomain(ctx, st.DomainTag); err != nil {
@@ -122,7 +124,7 @@ func (s *session) compare(ctx context.Context, c *Config, st *state) error {
 	if err != nil {
 		return err
 	}
-	if _, known := sockets[st.Socket]; !known && !st.Vhost {
+	if !st.Vhost && !slices.Contains(slices.Collect(maps.Values(sockets)), st.Socket) {
 		return fmt.Errorf("socket %s is gone from VPP (has it been restarted?)", st.Socket)
 	}
 	all, err := s.ports(ctx, sockets)

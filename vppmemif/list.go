@@ -18,18 +18,20 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-func (s *session) sockets(ctx context.Context) (map[string]uint32, error) {
+// sockets are the names of all memif sockets by their numbers. Two may have one
+// name.
+func (s *session) sockets(ctx context.Context) (map[uint32]string, error) {
 	all, err := list(ctx, s, func(ctx context.Context) (memif.RPCService_MemifSocketFilenameDumpClient, error) {
 		return memif.NewServiceClient(s.conn).MemifSocketFilenameDump(ctx, &memif.MemifSocketFilenameDump{})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list sockets: %w", err)
 	}
-	ids := map[string]uint32{}
+	names := map[uint32]string{}
 	for _, d := range all {
-		ids[d.SocketFilename] = d.SocketID
+		names[d.SocketID] = d.SocketFilename
 	}
-	return ids, nil
+	return names, nil
 }
 
 func (s *session) memifs(ctx context.Context) ([]*memif.MemifDetails, error) {
@@ -84,7 +86,7 @@ func (p *port) tag() string {
 }
 
 // ports are all memifs, and all vhost-user interfaces if VPP has that plugin.
-func (s *session) ports(ctx context.Context, sockets map[string]uint32) ([]port, error) {
+func (s *session) ports(ctx context.Context, sockets map[uint32]string) ([]port, error) {
 	memifs, err := s.memifs(ctx)
 	if err != nil {
 		return nil, err
@@ -97,13 +99,9 @@ func (s *session) ports(ctx context.Context, sockets map[string]uint32) ([]port,
 	if err != nil {
 		return nil, err
 	}
-	names := map[uint32]string{}
-	for name, id := range sockets {
-		names[id] = name
-	}
 	var all []port
 	for _, m := range memifs {
-		all = append(all, port{index: m.SwIfIndex, name: m.IfName, socket: names[m.SocketID], link: links[m.SwIfIndex], memif: m, server: m.Role == memif.MEMIF_ROLE_API_MASTER})
+		all = append(all, port{index: m.SwIfIndex, name: m.IfName, socket: sockets[m.SocketID], link: links[m.SwIfIndex], memif: m, server: m.Role == memif.MEMIF_ROLE_API_MASTER})
 	}
 	for _, v := range vhosts {
 		all = append(all, port{index: v.SwIfIndex, name: v.InterfaceName, socket: v.SockFilename, link: links[v.SwIfIndex], server: v.IsServer})

@@ -295,9 +295,13 @@ func (r *rig) socketIDs(d *Delegate) map[string]uint32 {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ids, err := s.sockets(bounded(r.t))
+	names, err := s.sockets(bounded(r.t))
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	ids := map[string]uint32{}
+	for id, name := range names {
+		ids[name] = id
 	}
 	return ids
 }

@@ -7,7 +7,8 @@
 //     that userspace-cni issues, three for a port;
 //   - ADD of n memifs through plexus, as processes and in an engine that is kept
 //     with its connection, and the bare messages over an open connection;
-//     against the VPP that PLEXUS_VPP_API names, else the stand-in.
+//     against the VPP that PLEXUS_VPP_API names, else the machine's, else the
+//     stand-in.
 //
 // The two sides of a pair alternate, so that a busy machine hurts both.
 package main
@@ -19,6 +20,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +39,7 @@ import (
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/e2e/vpp"
 )
 
 func main() {
@@ -189,6 +192,15 @@ func (b *bench) vhostPorts(ctx context.Context, v *ovs.Switch) error {
 // one more memif costs there, and the messages that one needs.
 func (b *bench) memifs(ctx context.Context) error {
 	socket, which := os.Getenv("PLEXUS_VPP_API"), "VPP at "+os.Getenv("PLEXUS_VPP_API")
+	if program := vpp.Find(); socket == "" && program != "" {
+		dir := filepath.Join(b.dir, "vpp")
+		v, err := vpp.Start(ctx, program, dir, filepath.Join(dir, standin.SocketName))
+		if err != nil {
+			return err
+		}
+		defer v.Kill()
+		socket, which = v.Socket(), program
+	}
 	if socket == "" {
 		v, err := standin.Start(ctx, filepath.Join(b.dir, "vpp"), standin.Options{})
 		if err != nil {
@@ -265,13 +277,20 @@ func (b *bench) bareMemif(ctx context.Context, socket string) (time.Duration, er
 		if err != nil {
 			return 0, err
 		}
+		domains, errFind := d.BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
+		for errFind == nil {
+			_, errFind = domains.Recv()
+		}
+		if errors.Is(errFind, io.EOF) {
+			errFind = nil
+		}
 		_, errTag := i.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
 		_, errJoin := d.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: 77, Enable: true})
 		_, errUp := i.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
 		took := time.Since(began)
 		_, errDel := m.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
 		_, errSocket := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
-		return took, errors.Join(errTag, errJoin, errUp, errDel, errSocket)
+		return took, errors.Join(errFind, errTag, errJoin, errUp, errDel, errSocket)
 	})
 }
 
