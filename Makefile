@@ -26,6 +26,7 @@ demo: packages build plugins ## the main job, end to end, without a cluster
 	@bin/demo -bin bin -examples examples
 
 test: lint unit e2e-ovs e2e-vpp e2e-sriov demo ## everything
+	@$(MAKE) fuzz FUZZTIME=5000x
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@e2e/packages.sh gcc libc6-dev

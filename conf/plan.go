@@ -30,6 +30,8 @@ type Network struct {
 	Args           Args           `json:"args,omitempty"`           // CNI_ARGS
 	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"` // by capability
 	DefaultRoute   []netip.Addr   `json:"defaultRoute,omitempty"`   // gateways that the pod asked for
+	Resource       string         `json:"resource,omitempty"`       // of the device, if a device plugin has given one
+	DeviceID       string         `json:"deviceID,omitempty"`       // of this resource
 }
 
 // Attachment is what one delegate sees: its own configuration, with name,
@@ -242,6 +244,9 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	}
 	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
+	}
+	if device != "" && d.ResourceName != "" {
+		n.Resource, n.DeviceID = d.ResourceName, device
 	}
 	if device != "" {
 		n.CapabilityArgs["deviceID"] = device

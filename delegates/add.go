@@ -202,6 +202,11 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction) ([]*t
 
 func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry) (*types100.Result, error) {
 	began := time.Now()
+	if r.Conf != nil {
+		if err := adoptDeviceInfo(ctx, r.Sandbox, entry); err != nil {
+			return nil, fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err)
+		}
+	}
 	result, err := e.chain(r.Sandbox, tx, entry, r.Netns).add(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err)

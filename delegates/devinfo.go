@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -18,6 +19,7 @@ import (
 // file.
 const (
 	deviceInfoDir        = "/var/run/k8s.cni.cncf.io/devinfo/cni"
+	devicePluginDir      = "/var/run/k8s.cni.cncf.io/devinfo/dp"
 	deviceInfoCapability = "CNIDeviceInfoFile"
 	maxDeviceInfo        = 64 << 10 // bytes
 )
@@ -69,7 +71,31 @@ func (e *Engine) writeDeviceInfo(ctx context.Context, r *Request, entry *Entry, 
 	if err := conf.Step(ctx, "%s: write device information", entry.IfName); err != nil {
 		return err
 	}
-	err = os.MkdirAll(filepath.Dir(file), 0o755)
+	return putDeviceInfo(file, data)
+}
+
+// adoptDeviceInfo gives the attachment what its device plugin says of the device,
+// before its plugins run; they may say more.
+func adoptDeviceInfo(ctx context.Context, sandbox string, entry *Entry) error {
+	if entry.Resource == "" {
+		return nil
+	}
+	name := strings.ReplaceAll(entry.Resource+"-"+entry.DeviceID, "/", "-") + "-device.json"
+	data, err := readBounded(filepath.Join(devicePluginDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := conf.Step(ctx, "%s: copy device information", entry.IfName); err != nil {
+		return err
+	}
+	return putDeviceInfo(deviceInfoFile(sandbox, entry.IfName), data)
+}
+
+func putDeviceInfo(file string, data []byte) error {
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
 	if err == nil {
 		err = os.WriteFile(file, data, 0o644)
 	}
@@ -79,28 +105,38 @@ func (e *Engine) writeDeviceInfo(ctx context.Context, r *Request, entry *Entry, 
 	return nil
 }
 
-// readDeviceInfo reads what a plugin has written; nil when it has not.
+// readDeviceInfo reads what a plugin, or the device plugin, has written; nil when
+// none has.
 func readDeviceInfo(sandbox string, entry *Entry) (*conf.DeviceInfo, error) {
-	if entry.CapabilityArgs[deviceInfoCapability] == nil {
-		return nil, nil
-	}
-	f, err := os.Open(deviceInfoFile(sandbox, entry.IfName))
+	file := deviceInfoFile(sandbox, entry.IfName)
+	data, err := readBounded(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	info := &conf.DeviceInfo{}
+	if err := json.Unmarshal(data, info); err != nil {
+		return nil, fmt.Errorf("device information of network %s: %s is no object of the device-information specification", entry.Name, file)
+	}
+	return info, nil
+}
+
+func readBounded(file string) ([]byte, error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("device information: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
+	if err == nil && len(data) > maxDeviceInfo {
+		err = fmt.Errorf("%s has more than %d bytes", file, maxDeviceInfo)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("device information: %w", err)
 	}
-	info := &conf.DeviceInfo{}
-	if err := json.Unmarshal(data, info); err != nil || len(data) > maxDeviceInfo {
-		return nil, fmt.Errorf("device information of network %s: %s is no object of the device-information specification, or has more than %d bytes", entry.Name, f.Name(), maxDeviceInfo)
-	}
-	return info, nil
+	return data, nil
 }
 
 // removeDeviceInfo removes the file of an attachment.
