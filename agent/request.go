@@ -27,8 +27,9 @@ import (
 
 // Call is one execution of a CNI plugin.
 type Call struct {
-	// As is the name that the plugin was executed by: plexus, or that of a
-	// built-in delegate, which is then that plugin alone.
+	// As is the name that the plugin was executed by: plexus' own
+	// (conf.IsOwnType), or that of a built-in delegate, which is then that
+	// plugin alone.
 	As     string
 	Getenv func(string) string
 	Stdin  io.Reader
@@ -166,7 +167,7 @@ func (c *Call) open(stdin []byte) (*delegates.Engine, *delegates.Request, func()
 		Path:    filepath.SplitList(c.Getenv("CNI_PATH")),
 	}
 	settings := &conf.Conf{DataDir: conf.DefaultDataDir, LogLevel: conf.LogError}
-	if c.As == "plexus" || c.As == "multus" {
+	if conf.IsOwnType(c.As) {
 		if settings, err = conf.Parse(stdin); err != nil {
 			return nil, nil, nil, configError(err)
 		}

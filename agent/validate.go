@@ -98,7 +98,7 @@ func (v *validator) cniFile(data []byte) {
 		v.problem(err)
 		return
 	}
-	if head.Type != "plexus" && head.Type != "multus" && head.Type != "multus-shim" {
+	if !conf.IsOwnType(head.Type) && head.Type != "multus-shim" {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
 		return
 	}

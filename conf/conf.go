@@ -109,13 +109,20 @@ func Parse(data []byte) (*Conf, error) {
 	return c, nil
 }
 
+// IsOwnType reports whether a plugin type is plexus itself: by its name, by one
+// of its own on a node where another one runs beside it (plexus-canary), or by
+// that of Multus, whose place it takes.
+func IsOwnType(name string) bool {
+	return name == "plexus" || name == "multus" || strings.HasPrefix(name, "plexus-")
+}
+
 func (c *Conf) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if c.Type != "plexus" && c.Type != "multus" {
-		bad("type", "%q, want plexus (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
+	if !IsOwnType(c.Type) {
+		bad("type", "%q, want plexus, plexus-NAME (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
 	}
 	if !networkName.MatchString(c.Name) || len(c.Name) > maxName {
 		bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)

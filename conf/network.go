@@ -164,7 +164,7 @@ func checkType(t string) error {
 		return fmt.Errorf("key %q is missing: it names the plugin", "type")
 	case strings.ContainsAny(t, "/\x00") || t == "." || t == ".." || len(t) > maxName:
 		return fmt.Errorf("key %q: %.80q is no plugin name", "type", t)
-	case t == "plexus":
+	case IsOwnType(t) && t != "multus":
 		return fmt.Errorf("key %q: plexus cannot be a delegate of itself", "type")
 	}
 	return nil
