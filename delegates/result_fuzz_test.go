@@ -130,7 +130,7 @@ func FuzzRecord(f *testing.F) {
 			rec.remove(rec.find("eth0"))
 		}
 		if err := engine.Journal.Write(context.Background(), rec, false); err != nil {
-			t.Skip(err)
+			return
 		}
 		again, err := engine.Journal.Read("abc")
 		if err != nil {
