@@ -23,6 +23,7 @@ import (
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/e2e/vpp"
 )
 
 const frames = 1000
@@ -45,7 +46,7 @@ type demo struct {
 	ctx                  context.Context
 	bin, conf, manifests string
 	began                time.Time
-	vpp                  *standin.Server
+	vpp                  func() (string, error) // what the memif vswitch has
 }
 
 func (d *demo) run(examples string) error {
@@ -65,19 +66,38 @@ func (d *demo) run(examples string) error {
 	return errors.Join(err, v.Stop())
 }
 
+// startVPP starts the machine's VPP, or a stand-in.
+func (d *demo) startVPP() (stop func(), err error) {
+	const api = "/run/vpp/api.sock"
+	if program := vpp.Find(); program != "" {
+		p, err := vpp.Start(d.ctx, program, filepath.Dir(api), api)
+		if err != nil {
+			return nil, err
+		}
+		d.vpp = p.State
+		d.say("VPP runs: %s", program)
+		return p.Kill, nil
+	}
+	s, err := standin.StartAt(d.ctx, api, standin.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d.vpp = func() (string, error) { return s.State(), nil }
+	d.say("no VPP is installed: a stand-in speaks its binary API, with real memif sockets behind it")
+	return s.Close, nil
+}
+
 func (d *demo) withSwitch(v *ovs.Switch, examples string) error {
 	version, err := v.AppCtl(d.ctx, "version")
 	if err != nil {
 		return err
 	}
 	d.say("OVS-DPDK runs: %s", strings.Join(strings.Split(strings.TrimSpace(version), "\n"), ", "))
-	vpp, err := standin.StartAt(d.ctx, "/run/vpp/api.sock", standin.Options{})
+	stop, err := d.startVPP()
 	if err != nil {
 		return err
 	}
-	defer vpp.Close()
-	d.vpp = vpp
-	d.say("Debian has no VPP: a stand-in speaks its binary API, with real memif sockets behind it")
+	defer stop()
 	if err := d.copyManifests(examples); err != nil {
 		return err
 	}
@@ -285,7 +305,11 @@ func (d *demo) world(v *ovs.Switch) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ovs-vsctl show:  %s\n", orNothing(strings.Join(strings.Fields(rows)[1:], " ")))
 	var ours []string
-	for line := range strings.Lines(d.vpp.State()) {
+	state, err := d.vpp()
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(state) {
 		if strings.Contains(line, "plexus") {
 			ours = append(ours, strings.TrimSpace(line))
 		}
