@@ -139,10 +139,31 @@ func (c *claim) write() error {
 }
 
 func (c *claim) remove() error {
-	if err := os.Remove(claimFile(c.PCI)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("claim of %s: %w", c.PCI, err)
+	for _, file := range []string{claimFile(c.PCI) + ".new", claimFile(c.PCI)} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("claim of %s: %w", c.PCI, err)
+		}
 	}
 	return nil
+}
+
+// removeHalves removes claims that were never put in place, as their writer was
+// killed.
+func removeHalves(ctx context.Context) error {
+	files, err := filepath.Glob(claimFile("*") + ".new")
+	errs := []error{err}
+	for _, file := range files {
+		release, err := lockFunction(ctx, strings.TrimSuffix(filepath.Base(file), ".json.new"))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		release()
+	}
+	return errors.Join(errs...)
 }
 
 // claims are all claims of the node that can be read, with an error for the

@@ -133,7 +133,7 @@ func (h *host) del(ctx context.Context, pci, netns string, meant func(*claim) bo
 // its namespace.
 func (d *Delegate) Sweep(ctx context.Context, owner string, _ []json.RawMessage, keep func(sandbox, ifName string) bool) error {
 	all, err := claims()
-	errs := []error{err}
+	errs := []error{err, removeHalves(ctx)}
 	for _, c := range all {
 		if c.Owner != owner || keep(c.Sandbox, c.IfName) {
 			continue

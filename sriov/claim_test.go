@@ -1,0 +1,36 @@
+package sriov
+
+import (
+	"log/slog"
+	"os"
+	"testing"
+)
+
+// A claim whose writer was killed before it was in place goes with the next
+// sweep, and no claim that is in place.
+func TestHalfClaims(t *testing.T) {
+	if err := os.MkdirAll(claimDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	whole := &claim{PCI: "0000:7f:10.1", Owner: "o", Sandbox: "s", IfName: "net1", Found: found{Incarnation: 1}}
+	if err := whole.write(); err != nil {
+		t.Fatal(err)
+	}
+	half := claimFile("0000:7f:10.0") + ".new"
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keep := func(string, string) bool { return true }
+	if err := New(slog.New(slog.DiscardHandler)).Sweep(t.Context(), "o", nil, keep); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(half); err == nil {
+		t.Error("the half is still there")
+	}
+	if c, err := readClaim(whole.PCI); err != nil || c == nil {
+		t.Errorf("the whole one: %v, %v", c, err)
+	}
+	if err := whole.remove(); err != nil {
+		t.Error(err)
+	}
+}
