@@ -141,16 +141,21 @@ func (p *Peer) Next(ctx context.Context, what string, match func(frame []byte) b
 }
 
 // Transfer sends n test frames from one peer to the other and returns what the
-// other has received more once they have all arrived. An error tells that not
-// all have before the deadline of ctx, or within 60 s.
+// other has received more of that sender once they have all arrived: what a
+// bridge has flooded before may still be on its way. An error tells that not all
+// have before the deadline of ctx, or within 60 s.
 func Transfer(ctx context.Context, from, to *Peer, n int, t Traffic) (int, error) {
-	before := to.Received()
+	received := func() int { return to.TallyFrom(from.MAC()).Frames }
+	before := received()
 	if t.To == nil {
 		t.To = to.MAC()
 	}
 	if err := from.Send(ctx, n, t); err != nil {
 		return 0, err
 	}
-	err := to.WaitReceived(ctx, before+n)
-	return to.Received() - before, err
+	err := to.wait(ctx, fmt.Sprintf("has received %d frames of %s", before+n, from.MAC()), func() bool { return received() >= before+n })
+	if err != nil {
+		err = fmt.Errorf("%w: it has %s", err, to.Tally())
+	}
+	return received() - before, err
 }
