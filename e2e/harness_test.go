@@ -18,6 +18,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/plexus-cni/plexus/e2e/fault"
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
 )
@@ -26,8 +27,8 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == recorder {
 		os.Exit(recorderPlugin())
 	}
-	if os.Getenv(faultEnv) != "" {
-		os.Exit(faultyRequest())
+	if fault.Asked() {
+		os.Exit(fault.Answer())
 	}
 	node.Enter()
 	// What plugins keep below /var/lib stays in this node's memory.

@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"e2e/standin/serve": {"e2e/standin"},
 	"e2e/demo":          {"e2e/node", "e2e/ovs", "e2e/memif", "e2e/standin", "e2e/vpp"},
 	"e2e/bench":         {"delegates", "conf", "e2e/node", "e2e/ovs", "e2e/standin", "e2e/vpp"},
+	"e2e/fault":         {"agent", "conf"},
 	"e2e/guest":         {},
 	"e2e/sriov":         {"e2e/node"},
 	"e2e":               {},

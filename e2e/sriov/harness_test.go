@@ -18,12 +18,13 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/plexus-cni/plexus/e2e/fault"
 	"github.com/plexus-cni/plexus/e2e/node"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(faultEnv) != "" {
-		os.Exit(faultyRequest())
+	if fault.Asked() {
+		os.Exit(fault.Answer())
 	}
 	if os.Getenv("PLEXUS_GUEST") == "" {
 		fmt.Println("not run: these tests need an SR-IOV NIC: make e2e-sriov runs them in a virtual machine that has one")
