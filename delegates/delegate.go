@@ -71,3 +71,27 @@ type Readier interface {
 type Sweeper interface {
 	Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error
 }
+
+// Restorer is a Delegate whose datapath may lose what Add made and keep the pod's
+// side: a vswitch that was restarted.
+type Restorer interface {
+	// Restore makes again what is missing of an attachment and leaves alone what
+	// is there, so that frames flow without touching the pod. a.IPAM holds the
+	// recorded addresses. It says what it made, nothing when all was there.
+	Restore(ctx context.Context, a conf.Attachment, state json.RawMessage) (made []string, err error)
+}
+
+// Watcher is a Delegate that notices when what it attaches to was away.
+type Watcher interface {
+	// Place is the address of what a configuration attaches to, a vswitch.
+	Place(config json.RawMessage) (string, error)
+	// Watch returns nil when the place has gone and answers again, and ctx's
+	// error when that is done. A place that does not answer at first is waited for.
+	Watch(ctx context.Context, place string) error
+}
+
+// Inspector is a Delegate that tells what the datapath has of an attachment, for
+// people: keys and values in the words of its own tools.
+type Inspector interface {
+	Inspect(ctx context.Context, a conf.Attachment, state json.RawMessage) (map[string]string, error)
+}
