@@ -1,7 +1,8 @@
 // Package agent answers CNI requests: it reads environment and standard input
 // as the CNI specification 1.1.0 section 2 has them, lets the engine do the
 // verb, and writes the result or the error. plexusd cni answers one request
-// with it.
+// with it, plexusd serve is the node agent: it answers the requests of all
+// pods, keeps what they got, and tells about it.
 package agent
 
 import (
@@ -10,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -22,7 +22,6 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
-	"github.com/plexus-cni/plexus/kube"
 )
 
 // Call is one execution of a CNI plugin.
@@ -35,7 +34,15 @@ type Call struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	// ID is that of delegates.Request.
+	ID string
+	// Node is what requests of this process share; nil for the only one.
+	Node *Node
 }
+
+// codeNotReady is the code of STATUS when ADD cannot be served (CNI specification
+// 1.1.0, section "STATUS").
+const codeNotReady = 50
 
 // maxStdin bounds the configuration, in bytes.
 const maxStdin = 4 << 20
@@ -89,12 +96,24 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 	if err := c.required(command); err != nil {
 		return nil, err
 	}
-	engine, r, done, err := c.open(stdin)
+	node := c.Node
+	if node == nil {
+		node = &Node{}
+		defer node.Close()
+	}
+	engine, r, done, err := c.open(node, stdin)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	defer engine.Close()
+	ctx, end := node.begin(ctx, command, r)
+	out, err = c.do(ctx, command, engine, r, stdin, cniVersion)
+	end(err)
+	node.tell(engine, command, r, out, err)
+	return out, err
+}
+
+func (c *Call) do(ctx context.Context, command string, engine *delegates.Engine, r *delegates.Request, stdin []byte, cniVersion string) (any, error) {
 	switch command {
 	case "ADD":
 		result, err := engine.Add(ctx, r)
@@ -107,6 +126,9 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 	case "CHECK":
 		return nil, engine.Check(ctx, r)
 	case "STATUS":
+		if c.Node == nil && r.Conf != nil && r.Conf.Agent.Socket != "" {
+			return nil, &delegates.Error{Code: codeNotReady, Err: fmt.Errorf("the node agent at %s does not answer: is plexusd serve running on this node?", r.Conf.Agent.Socket)}
+		}
 		return nil, engine.Status(ctx, r)
 	default: // GC; required has seen to the rest
 		valid, err := validAttachments(stdin)
@@ -153,7 +175,7 @@ func configError(err error) error {
 }
 
 // open reads the configuration and makes the engine that it asks for.
-func (c *Call) open(stdin []byte) (*delegates.Engine, *delegates.Request, func(), error) {
+func (c *Call) open(node *Node, stdin []byte) (*delegates.Engine, *delegates.Request, func(), error) {
 	args, err := conf.ParseArgs(c.Getenv("CNI_ARGS"))
 	if err != nil {
 		return nil, nil, nil, &delegates.Error{Code: types.ErrInvalidEnvironmentVariables, Err: err}
@@ -165,6 +187,7 @@ func (c *Call) open(stdin []byte) (*delegates.Engine, *delegates.Request, func()
 		IfName:  c.Getenv("CNI_IFNAME"),
 		Args:    args,
 		Path:    filepath.SplitList(c.Getenv("CNI_PATH")),
+		ID:      c.ID,
 	}
 	settings := &conf.Conf{DataDir: conf.DefaultDataDir, LogLevel: conf.LogError}
 	if conf.IsOwnType(c.As) {
@@ -182,24 +205,16 @@ func (c *Call) open(stdin []byte) (*delegates.Engine, *delegates.Request, func()
 		r.Network = named.Name
 	}
 	log, done := openLog(settings, c.Stderr)
-	engine := NewEngine(settings, log, c.Stderr)
+	engine, err := node.engine(settings, log, c.Stderr)
+	if err != nil {
+		done()
+		return nil, nil, nil, configError(err)
+	}
 	if r.Conf == nil && engine.Delegates[c.As] == nil {
 		done()
 		return nil, nil, nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
 	}
 	return engine, r, done, nil
-}
-
-// NewEngine makes the engine that a configuration asks for. Nothing is opened.
-func NewEngine(c *conf.Conf, log *slog.Logger, stderr io.Writer) *delegates.Engine {
-	return &delegates.Engine{
-		Delegates: delegates.Builtin(log),
-		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir, Kubeconfig: c.Kubeconfig},
-		Devices:   &kube.Devices{Dir: kube.DefaultKubeletDir},
-		Journal:   delegates.OpenJournal(c.DataDir),
-		Log:       log,
-		Stderr:    stderr,
-	}
 }
 
 // asVersion is a result in the version that the request asks for.

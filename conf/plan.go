@@ -32,6 +32,8 @@ type Network struct {
 	DefaultRoute   []netip.Addr   `json:"defaultRoute,omitempty"`   // gateways that the pod asked for
 	Resource       string         `json:"resource,omitempty"`       // of the device, if a device plugin has given one
 	DeviceID       string         `json:"deviceID,omitempty"`       // of this resource
+	// Asked marks the pod's selection of this network, "" when the configuration names it.
+	Asked string `json:"asked,omitempty"`
 }
 
 // Attachment is what one delegate sees: its own configuration, with name,
@@ -241,6 +243,9 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
 	if n.Name == "" {
 		n.Name = list.Name
+	}
+	if !cluster {
+		n.Asked = s.mark()
 	}
 	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)

@@ -15,6 +15,8 @@ type Pod struct {
 	Volumes     []Volume
 	// SharedDirMount is where a container mounts the volume shared-dir.
 	SharedDirMount string
+	// Ended: it is being deleted, or its containers have ended for good.
+	Ended bool `json:"-"`
 }
 
 // Volume is a pod volume that the host can reach; other kinds are left out.

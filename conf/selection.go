@@ -2,6 +2,8 @@ package conf
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -286,6 +288,16 @@ func CheckIfName(name string) error {
 
 // capabilityArgs are the capability arguments that the selection asks for
 // (NPWG specification 1.3, section 4.1.2.1; CNI CONVENTIONS).
+// mark is the same for selections that ask for the same, "" for none.
+func (s *Selection) mark() string {
+	if s.Name == "" {
+		return ""
+	}
+	text, _ := json.Marshal(s) // a Selection can always be marshalled: it was parsed
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
 func (s *Selection) capabilityArgs() map[string]any {
 	args := map[string]any{}
 	if len(s.IPs) > 0 {

@@ -22,4 +22,16 @@ func WithSteps(ctx context.Context, observe func(step string) error) context.Con
 	return context.WithValue(ctx, stepKey{}, observe)
 }
 
+// Undoing returns a context whose steps are told as what undoes a failure.
+func Undoing(ctx context.Context) context.Context {
+	observe, ok := ctx.Value(stepKey{}).(func(string) error)
+	if !ok {
+		return ctx
+	}
+	return WithSteps(ctx, func(step string) error { return observe(UndoMark + step) })
+}
+
+// UndoMark begins the words of a step that undoes a failure.
+const UndoMark = "undo: "
+
 type stepKey struct{}

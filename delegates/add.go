@@ -40,6 +40,9 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err != nil {
 		return nil, err
 	}
+	if tx := rec.find(r.IfName); tx != nil { // done; the answer was lost
+		return tx.answer(r)
+	}
 	tx, err := e.prepare(ctx, r, pod, plan)
 	if err != nil {
 		return nil, errors.Join(err, e.release(ctx, r, tx))
@@ -48,17 +51,18 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err := e.Journal.Write(ctx, rec, true); err != nil {
 		err = errors.Join(err, e.release(ctx, r, tx))
 		tx.Attachments = nil // none was begun
-		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
+		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
 	result, err := e.attach(ctx, r, rec, tx)
 	if err != nil {
-		return nil, errors.Join(err, e.detach(ctx, rec, tx, r.Netns))
+		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
 	return result, nil
 }
 
 // recordForAdd is the record that the transaction will be added to. An ADD of
-// what is attached is refused; what an ADD that was killed has left is undone.
+// what is attached is refused, unless it is the same request again; what an ADD
+// that was killed has left is undone.
 func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) {
 	rec, err := e.Journal.Read(r.Sandbox)
 	if err != nil {
@@ -71,11 +75,13 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) 
 	switch {
 	case tx == nil:
 		return rec, nil
+	case tx.Phase == PhaseAttached && r.ID != "" && tx.Request == r.ID:
+		return rec, nil
 	case tx.Phase == PhaseAttached:
 		return nil, fmt.Errorf("sandbox %s: interface %s is attached to network %s since %s: DEL it first", r.Sandbox, r.IfName, tx.Network, tx.Started.Format(time.RFC3339))
 	}
 	e.Log.Warn("an earlier request was cut short; undoing it", "sandbox", r.Sandbox, "phase", tx.Phase)
-	return rec, e.detach(ctx, rec, tx, r.Netns)
+	return rec, e.detach(conf.Undoing(ctx), rec, tx, r.Netns)
 }
 
 // prepare finds every plugin and asks the built-ins what they will do. Nothing
@@ -83,7 +89,13 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) 
 func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*Transaction, error) {
 	tx := &Transaction{
 		Network: r.Network, IfName: r.IfName, Phase: PhaseAdding, Started: time.Now().UTC(),
-		Netns: r.Netns, NetnsID: netns.ID(r.Netns), Pod: pod, Path: e.path(r),
+		Netns: r.Netns, NetnsID: netns.ID(r.Netns), Pod: pod, Path: e.path(r), Request: r.ID,
+	}
+	if r.Conf != nil && json.Valid(r.Stdin) {
+		tx.Conf = r.Stdin
+	}
+	if pod != nil {
+		tx.Networks = pod.Annotations[conf.NetworksAnnotation]
 	}
 	if tx.NetnsID == "" {
 		return nil, coded(codeEnvironment, fmt.Errorf("CNI_NETNS: %q is no network namespace", r.Netns))
@@ -92,38 +104,46 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 		tx.StatusPlace = e.Source.StatusPlace(pod)
 	}
 	for _, n := range plan.Networks {
-		entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
-		tx.Attachments = append(tx.Attachments, entry)
-		if r.Conf != nil {
-			offerDeviceInfo(entry, r.Sandbox)
-		}
-		c := e.chain(r.Sandbox, tx, entry, r.Netns)
-		for i, typ := range n.List.Types() {
-			d, ok := e.Delegates[typ]
-			if !ok {
-				if _, err := c.FindInPath(typ, tx.Path); err != nil {
-					return tx, fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
-				}
-				continue
-			}
-			if _, twice := entry.State[typ]; twice {
-				return tx, coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
-			}
-			a, err := c.planned(i)
-			if err == nil {
-				err = c.ipam(a, n.Args.String()).find()
-			}
-			var state json.RawMessage
-			if err == nil {
-				state, err = d.Prepare(ctx, a)
-			}
-			if err != nil {
-				return tx, fmt.Errorf("prepare %s (network %s, %s): %w", n.IfName, n.Name, typ, err)
-			}
-			entry.State[typ] = state
+		if err := e.prepareOne(ctx, r, tx, n); err != nil {
+			return tx, err
 		}
 	}
 	return tx, nil
+}
+
+// prepareOne adds a network to the transaction.
+func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n conf.Network) error {
+	entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
+	tx.Attachments = append(tx.Attachments, entry)
+	if r.Conf != nil {
+		offerDeviceInfo(entry, r.Sandbox)
+	}
+	c := e.chain(r.Sandbox, tx, entry, r.Netns)
+	for i, typ := range n.List.Types() {
+		d, ok := e.Delegates[typ]
+		if !ok {
+			if _, err := c.FindInPath(typ, tx.Path); err != nil {
+				return fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
+			}
+			continue
+		}
+		if _, twice := entry.State[typ]; twice {
+			return coded(codeConfig, fmt.Errorf("network %s: plugin %q stands twice in its list, a built-in delegate may once", n.Name, typ))
+		}
+		a, err := c.planned(i)
+		if err == nil {
+			err = c.ipam(a, n.Args.String()).find()
+		}
+		var state json.RawMessage
+		if err == nil {
+			state, err = d.Prepare(ctx, a)
+		}
+		if err != nil {
+			return fmt.Errorf("prepare %s (network %s, %s): %w", n.IfName, n.Name, typ, err)
+		}
+		entry.State[typ] = state
+	}
+	return nil
 }
 
 // release gives back what has been reserved for a transaction that is not begun.
@@ -161,17 +181,53 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 			return nil, err
 		}
 	}
-	if err := e.publish(ctx, r, tx, results); err != nil {
+	if err := e.publish(ctx, r, tx, results, nil); err != nil {
 		return nil, fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
 	}
 	tx.Phase = PhaseAttached
 	if err := e.Journal.Write(ctx, rec, false); err != nil {
 		return nil, err
 	}
+	return asked(r, tx, results), nil
+}
+
+// asked is what the configuration wants ADD to answer.
+func asked(r *Request, tx *Transaction, results []*types100.Result) *types100.Result {
 	if r.Conf != nil && r.Conf.Result == conf.ResultDefaultNetwork {
-		return results[0], nil
+		return results[0]
 	}
-	return merge(tx.Attachments, results, r.Netns), nil
+	return merge(tx.Attachments, results, r.Netns)
+}
+
+// answer is what ADD answered.
+func (tx *Transaction) answer(r *Request) (*types100.Result, error) {
+	results, err := tx.results()
+	if err != nil {
+		return nil, err
+	}
+	return asked(r, tx, results), nil
+}
+
+// results are the recorded results, one for each attachment.
+func (tx *Transaction) results() ([]*types100.Result, error) {
+	results := make([]*types100.Result, len(tx.Attachments))
+	for i, entry := range tx.Attachments {
+		r, err := entry.ParseResult()
+		if err != nil {
+			return nil, err
+		}
+		results[i] = r
+	}
+	return results, nil
+}
+
+// ParseResult is the recorded result.
+func (entry *Entry) ParseResult() (*types100.Result, error) {
+	r := &types100.Result{}
+	if err := json.Unmarshal(entry.Result, r); err != nil {
+		return nil, fmt.Errorf("recorded result of %s: %w", entry.IfName, err)
+	}
+	return r, nil
 }
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
@@ -245,30 +301,42 @@ func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction) error 
 
 func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error) error {
 	for _, entry := range tx.Attachments {
-		c := e.chain(r.Sandbox, tx, entry, r.Netns)
-		for i, typ := range entry.List.Types() {
-			if e.Delegates[typ] == nil {
-				continue
-			}
-			a, err := c.planned(i)
-			if err == nil {
-				err = do(entry, typ, a, entry.State[typ])
-			}
-			if err != nil {
-				return err
-			}
+		err := e.eachOfChain(r.Sandbox, tx, entry, r.Netns, func(name string, a conf.Attachment, state json.RawMessage) error {
+			return do(entry, name, a, state)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachOfChain calls do with the built-ins of one attachment.
+func (e *Engine) eachOfChain(sandbox string, tx *Transaction, entry *Entry, netns string, do func(name string, a conf.Attachment, state json.RawMessage) error) error {
+	c := e.chain(sandbox, tx, entry, netns)
+	for i, typ := range entry.List.Types() {
+		if _, ok := c.builtIn(typ); !ok {
+			continue
+		}
+		a, err := c.planned(i)
+		if err != nil {
+			return err
+		}
+		if err := do(typ, a, entry.State[typ]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // publish writes the files about devices and the network-status of the pod.
-func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
+// others are elements of the status that somebody else has written.
+func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result, others []json.RawMessage) error {
 	infos, annotations, err := e.describe(ctx, r, tx, results)
 	if err != nil || r.Conf == nil || tx.Pod == nil {
 		return err
 	}
-	if err := addStatus(annotations, tx, results, infos); err != nil {
+	if err := addStatus(annotations, tx, results, infos, others); err != nil {
 		return err
 	}
 	if err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod); err != nil {

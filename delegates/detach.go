@@ -31,14 +31,9 @@ func (e *Engine) detach(ctx context.Context, rec *Record, tx *Transaction, netns
 			errs = append(errs, fmt.Errorf("undo network-status of pod %s: %w", tx.Pod, err))
 		}
 	}
-	var left []*Entry
-	live := tx.liveNetns(netns)
-	for _, entry := range slices.Backward(tx.Attachments) {
-		err := errors.Join(e.chain(rec.Sandbox, tx, entry, live).del(ctx), removeDeviceInfo(rec.Sandbox, entry.IfName))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("undo %s (network %s): %w", entry.IfName, entry.Name, err))
-			left = slices.Insert(left, 0, entry)
-		}
+	left, err := e.detachEach(ctx, rec.Sandbox, tx, tx.Attachments, tx.liveNetns(netns))
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
 		rec.remove(tx)
@@ -51,6 +46,20 @@ func (e *Engine) detach(ctx context.Context, rec *Record, tx *Transaction, netns
 		errs = append(errs, e.Journal.Write(ctx, rec, false))
 	}
 	return errors.Join(errs...)
+}
+
+// detachEach undoes attachments of a transaction, last one first. left are those
+// of which something remains.
+func (e *Engine) detachEach(ctx context.Context, sandbox string, tx *Transaction, entries []*Entry, live string) (left []*Entry, err error) {
+	var errs []error
+	for _, entry := range slices.Backward(entries) {
+		err := errors.Join(e.chain(sandbox, tx, entry, live).del(ctx), removeDeviceInfo(sandbox, entry.IfName))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("undo %s (network %s): %w", entry.IfName, entry.Name, err))
+			left = slices.Insert(left, 0, entry)
+		}
+	}
+	return left, errors.Join(errs...)
 }
 
 // Del undoes an ADD by the journal alone. What never was, or is gone, is

@@ -68,6 +68,9 @@ type Request struct {
 	IfName  string
 	Args    conf.Args
 	Path    []string // folders of executables
+	// ID is the same when a request is made again because its answer was lost; ""
+	// when it cannot be.
+	ID string
 }
 
 // Time limits. A runtime has its own, above these.
@@ -92,6 +95,10 @@ func coded(code uint, err error) error {
 	var inner *types.Error
 	if errors.As(err, &inner) {
 		return err
+	}
+	var temporary interface{ Temporary() bool }
+	if errors.As(err, &temporary) && temporary.Temporary() {
+		code = codeTryAgain
 	}
 	return &Error{code, err}
 }
@@ -144,26 +151,9 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 	if err != nil {
 		return nil, nil, coded(codeConfig, err)
 	}
-	var definitions []*conf.Definition
-	found := wanted[:0]
-	for _, w := range wanted {
-		d, err := e.Source.Network(ctx, w)
-		if err != nil {
-			return nil, nil, coded(codeConfig, err)
-		}
-		if d != nil {
-			found, definitions = append(found, w), append(definitions, d)
-		}
-	}
-	wanted = found
-	given := map[string][]string{}
-	if conf.NeedsDevices(definitions) && pod != nil && e.Devices != nil {
-		if given, err = e.Devices.OfPod(ctx, pod); err != nil {
-			return nil, nil, coded(codeTryAgain, err)
-		}
-	}
-	if definitions, err = conf.AssignDevices(wanted, definitions, given); err != nil {
-		return nil, nil, coded(codeConfig, err)
+	wanted, definitions, err := e.lookUp(ctx, pod, wanted, nil)
+	if err != nil {
+		return nil, nil, err
 	}
 	plan, err := conf.Resolve(r.Conf, wanted, definitions, r.IfName, r.Args)
 	if err != nil {
@@ -174,6 +164,31 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 		plan.Warnings = append(plan.Warnings, d.Warnings...)
 	}
 	return pod, plan, nil
+}
+
+// lookUp finds the networks and gives them devices, none that have has. What is an
+// empty chain is left out.
+func (e *Engine) lookUp(ctx context.Context, pod *conf.Pod, wanted []conf.Wanted, have []conf.Network) ([]conf.Wanted, []*conf.Definition, error) {
+	var definitions []*conf.Definition
+	var found []conf.Wanted
+	for _, w := range wanted {
+		d, err := e.Source.Network(ctx, w)
+		if err != nil {
+			return nil, nil, coded(codeConfig, err)
+		}
+		if d != nil {
+			found, definitions = append(found, w), append(definitions, d)
+		}
+	}
+	given := map[string][]string{}
+	if conf.NeedsDevices(definitions) && pod != nil && e.Devices != nil {
+		var err error
+		if given, err = e.Devices.OfPod(ctx, pod); err != nil {
+			return nil, nil, coded(codeTryAgain, err)
+		}
+	}
+	definitions, err := conf.AssignDevices(found, definitions, conf.WithoutDevices(given, have))
+	return found, definitions, coded(codeConfig, err)
 }
 
 // liveNetns picks the path at which the transaction's own namespace can still

@@ -44,16 +44,24 @@ type Record struct {
 // Transaction is one ADD in force. A sandbox has one, or several when built-in
 // delegates are executed under their own names, once for each interface.
 type Transaction struct {
-	Network     string    `json:"network"` // name of the request's configuration
-	IfName      string    `json:"ifName"`  // CNI_IFNAME of the request
-	Phase       Phase     `json:"phase"`
-	Started     time.Time `json:"started"`
-	Netns       string    `json:"netns"`
-	NetnsID     string    `json:"netnsID"` // see netns.ID; paths are used again
-	Pod         *conf.Pod `json:"pod,omitempty"`
-	Path        []string  `json:"path"`                  // folders of executables
-	StatusPlace string    `json:"statusPlace,omitempty"` // where network-status is published
-	Attachments []*Entry  `json:"attachments"`
+	Network string    `json:"network"` // name of the request's configuration
+	IfName  string    `json:"ifName"`  // CNI_IFNAME of the request
+	Phase   Phase     `json:"phase"`
+	Started time.Time `json:"started"`
+	Netns   string    `json:"netns"`
+	NetnsID string    `json:"netnsID"` // see netns.ID; paths are used again
+	Pod     *conf.Pod `json:"pod,omitempty"`
+	Request string    `json:"request,omitempty"` // Request.ID
+	// Conf is the configuration of the request; Networks is what the pod's
+	// annotation asked for by then, to see a change of it.
+	Conf        json.RawMessage `json:"conf,omitempty"`
+	Networks    string          `json:"networks,omitempty"`
+	Path        []string        `json:"path"`                  // folders of executables
+	StatusPlace string          `json:"statusPlace,omitempty"` // where network-status is published
+	// Published names the elements of network-status that were ever written; the
+	// others there are somebody else's.
+	Published   []string `json:"published,omitempty"`
+	Attachments []*Entry `json:"attachments"`
 }
 
 // Phase says how far a transaction came.
@@ -70,6 +78,9 @@ const (
 // delegates of its chain will need for DEL.
 type Entry struct {
 	conf.Network
+	// Phase is "" when it is that of the transaction. An attachment that comes or
+	// goes while the pod runs has its own.
+	Phase  Phase                      `json:"phase,omitempty"`
 	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
 	Result json.RawMessage            `json:"result,omitempty"`
 	// Executed: another meta-plugin made it, by executables alone, and so it is

@@ -47,12 +47,19 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, resu
 }
 
 // addStatus adds network-status, with one element for each attachment in order,
-// to the annotations that the pod gets.
-func addStatus(annotations map[string]string, tx *Transaction, results []*types100.Result, infos []*conf.DeviceInfo) error {
-	status := make([]conf.NetworkStatus, len(results))
+// and those of others behind them, to the annotations that the pod gets.
+func addStatus(annotations map[string]string, tx *Transaction, results []*types100.Result, infos []*conf.DeviceInfo, others []json.RawMessage) error {
+	status := make([]any, len(results))
 	for i, entry := range tx.Attachments {
-		status[i] = networkStatus(entry, results[i])
-		status[i].DeviceInfo = infos[i]
+		one := networkStatus(entry, results[i])
+		one.DeviceInfo = infos[i]
+		status[i] = one
+		if name := published(&one); !slices.Contains(tx.Published, name) {
+			tx.Published = append(tx.Published, name)
+		}
+	}
+	for _, other := range others {
+		status = append(status, other)
 	}
 	text, err := json.Marshal(status)
 	if err != nil {
@@ -61,6 +68,9 @@ func addStatus(annotations map[string]string, tx *Transaction, results []*types1
 	annotations[conf.NetworkStatusAnnotation] = string(text)
 	return nil
 }
+
+// published names an element of network-status.
+func published(s *conf.NetworkStatus) string { return s.Name + "@" + s.Interface }
 
 // appendAnnotation joins two JSON lists; anything else is replaced.
 func appendAnnotation(old, value string) string {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -128,3 +130,51 @@ func (b byEngine) Sweep(ctx context.Context, owner string, configs []json.RawMes
 
 // Close ends the connections of the engines.
 func (b byEngine) Close() { closeAll(b) }
+
+// Restore is Restorer, for the engines that have it.
+func (b byEngine) Restore(ctx context.Context, a conf.Attachment, state json.RawMessage) ([]string, error) {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	if r, ok := d.(Restorer); ok {
+		return r.Restore(ctx, a, state)
+	}
+	return nil, nil
+}
+
+// Place is Watcher; the engine stands before the address.
+func (b byEngine) Place(config json.RawMessage) (string, error) {
+	engine, err := conf.UserspaceEngine(config)
+	if err != nil {
+		return "", err
+	}
+	w, ok := b[engine].(Watcher)
+	if !ok {
+		return "", nil
+	}
+	place, err := w.Place(config)
+	return engine + " " + place, err
+}
+
+// Watch is Watcher.
+func (b byEngine) Watch(ctx context.Context, place string) error {
+	engine, address, _ := strings.Cut(place, " ")
+	w, ok := b[engine].(Watcher)
+	if !ok {
+		return fmt.Errorf("engine %.40q is not watched", engine)
+	}
+	return w.Watch(ctx, address)
+}
+
+// Inspect is Inspector, for the engines that have it.
+func (b byEngine) Inspect(ctx context.Context, a conf.Attachment, state json.RawMessage) (map[string]string, error) {
+	d, err := b.of(a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	if i, ok := d.(Inspector); ok {
+		return i.Inspect(ctx, a, state)
+	}
+	return nil, nil
+}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -47,6 +46,10 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 	tx.Path = searchPath(e.path(r), tx.Path)
 	var errs []error
 	for _, entry := range tx.Attachments {
+		if entry.Phase != "" {
+			errs = append(errs, fmt.Errorf("check %s (network %s): a change of the pod's networks was cut short (%s)", entry.IfName, entry.Name, entry.Phase))
+			continue
+		}
 		if err := e.checkOne(ctx, r, tx, entry, netns); err != nil {
 			errs = append(errs, fmt.Errorf("check %s (network %s): %w", entry.IfName, entry.Name, err))
 		}
@@ -55,9 +58,9 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 }
 
 func (e *Engine) checkOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry, netns string) error {
-	result := &types100.Result{}
-	if err := json.Unmarshal(entry.Result, result); err != nil {
-		return fmt.Errorf("recorded result: %w", err)
+	result, err := entry.ParseResult()
+	if err != nil {
+		return err
 	}
 	return errors.Join(
 		e.chain(r.Sandbox, tx, entry, netns).check(ctx),

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -14,10 +15,53 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
+// find finds a network: a NAD, or for the networks of the configuration also a
+// network of confDir by name, a folder, a file. It returns nil for a chain
+// without files. nads says where NADs are, for errors; definition finds one, and
+// returns nil when there is none, with what may hide it.
+func find(w conf.Wanted, confDir, nads string, definition func(namespace, name string) (*conf.Definition, error)) (*conf.Definition, error) {
+	if w.ChainDir != "" {
+		return chainAt(w.ChainDir, w.Name)
+	}
+	if w.AnyForm && filepath.IsAbs(w.Name) {
+		return networkAt(w.Name)
+	}
+	d, broken := definition(w.Namespace, w.Name)
+	var away interface{ Temporary() bool }
+	unknown := errors.As(broken, &away) && away.Temporary()
+	if d == nil && w.AnyForm {
+		d, err := networkFile(confDir, w.Name)
+		if d != nil {
+			return d, nil
+		}
+		if unknown {
+			return nil, broken
+		}
+		return nil, errors.Join(fmt.Errorf("network %q is neither a NetworkAttachmentDefinition in namespace %s nor a network of %s, nor an absolute path", w.Name, w.Namespace, confDir), broken, err)
+	}
+	if d == nil && unknown {
+		return nil, broken
+	}
+	if d == nil {
+		return nil, errors.Join(fmt.Errorf("NetworkAttachmentDefinition %s/%s does not exist%s", w.Namespace, w.Name, nads), broken)
+	}
+	if len(bytes.TrimSpace(d.Config)) > 0 {
+		return d, nil
+	}
+	file, err := networkFile(confDir, w.Name) // NPWG specification 1.3, section 3.2.2
+	if file == nil {
+		return nil, errors.Join(fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, confDir, w.Name), err)
+	}
+	found := *d
+	found.Config = file.Config
+	found.Origin += " (" + file.Origin + ")"
+	return &found, nil
+}
+
 // networkFile finds the network of that name in confDir, in whatever file. A
 // file that cannot be parsed hides none of the others.
-func (m *Manifests) networkFile(name string) (*conf.Definition, error) {
-	files, err := networkFiles(m.ConfDir)
+func networkFile(confDir, name string) (*conf.Definition, error) {
+	files, err := networkFiles(confDir)
 	if err != nil {
 		return nil, err
 	}

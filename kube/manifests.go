@@ -29,9 +29,6 @@ import (
 type Manifests struct {
 	Dir     string // "" when the configuration names none
 	ConfDir string
-	// Kubeconfig is set when the configuration names one. This source cannot
-	// follow it, and says so rather than wire a pod without its networks.
-	Kubeconfig string
 
 	once      sync.Once
 	documents []*Document
@@ -230,13 +227,17 @@ func parseNetwork(o *object) (*conf.Definition, error) {
 			return nil, fmt.Errorf("NetworkAttachmentDefinition %s: key %q: want a string that holds JSON: %w", name, "spec.config", err)
 		}
 	}
+	return newDefinition(o.Metadata.Namespace, o.Metadata.Name, spec.Config, o.Metadata.Annotations), nil
+}
+
+func newDefinition(namespace, name, config string, annotations map[string]string) *conf.Definition {
 	return &conf.Definition{
-		Origin:       "NetworkAttachmentDefinition " + name,
-		Name:         name,
-		Fallback:     o.Metadata.Name,
-		Config:       []byte(spec.Config),
-		ResourceName: o.Metadata.Annotations[conf.ResourceNameAnnotation],
-	}, nil
+		Origin:       "NetworkAttachmentDefinition " + namespace + "/" + name,
+		Name:         namespace + "/" + name,
+		Fallback:     name,
+		Config:       []byte(config),
+		ResourceName: annotations[conf.ResourceNameAnnotation],
+	}
 }
 
 // read returns the documents of the folder. A file that cannot be read or
@@ -295,9 +296,6 @@ func readRegular(file string) ([]byte, error) {
 // have one (a static pod's manifest has none).
 func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.Pod, error) {
 	if m.Dir == "" {
-		if m.Kubeconfig != "" {
-			return nil, fmt.Errorf("pod %s/%s: key %q: this plexus does not read pods from the API server: name a folder of manifests with %q", namespace, name, "kubeconfig", "manifests")
-		}
 		return nil, nil
 	}
 	documents, err := m.read()
@@ -320,38 +318,9 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 	return nil, errors.Join(fmt.Errorf("pod %s/%s %s", namespace, name, why), err)
 }
 
-// Network finds a network: a NAD, or for the networks of the configuration
-// also a network of confDir by name, a folder, a file. It returns nil for a chain
-// without files.
+// Network finds a network, see find.
 func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition, error) {
-	if w.ChainDir != "" {
-		return chainAt(w.ChainDir, w.Name)
-	}
-	if w.AnyForm && filepath.IsAbs(w.Name) {
-		return networkAt(w.Name)
-	}
-	d, broken := m.definition(w.Namespace, w.Name)
-	if d == nil && w.AnyForm {
-		d, err := m.networkFile(w.Name)
-		if d != nil {
-			return d, nil
-		}
-		return nil, errors.Join(fmt.Errorf("network %q is neither a NetworkAttachmentDefinition in namespace %s nor a network of %s, nor an absolute path", w.Name, w.Namespace, m.ConfDir), broken, err)
-	}
-	if d == nil {
-		return nil, errors.Join(fmt.Errorf("NetworkAttachmentDefinition %s/%s does not exist%s", w.Namespace, w.Name, m.where()), broken)
-	}
-	if len(bytes.TrimSpace(d.Config)) > 0 {
-		return d, nil
-	}
-	file, err := m.networkFile(w.Name) // NPWG specification 1.3, section 3.2.2
-	if file == nil {
-		return nil, errors.Join(fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, m.ConfDir, w.Name), err)
-	}
-	found := *d
-	found.Config = file.Config
-	found.Origin += " (" + file.Origin + ")"
-	return &found, nil
+	return find(w, m.ConfDir, m.where(), m.definition)
 }
 
 func (m *Manifests) where() string {

@@ -197,10 +197,6 @@ func TestPodWithoutAFolderOfManifests(t *testing.T) {
 			t.Errorf("found %v", pod)
 		}
 	})
-	t.Run("a kubeconfig that cannot be followed is said, not passed over", func(t *testing.T) {
-		_, err := (&kube.Manifests{Kubeconfig: "/etc/kubeconfig"}).Pod(context.Background(), "shop", "web", "")
-		checkError(t, err, "pod shop/web", `"kubeconfig"`, `"manifests"`)
-	})
 	t.Run("a folder that is not there is an error", func(t *testing.T) {
 		_, err := (&kube.Manifests{Dir: "/does/not/exist"}).Pod(context.Background(), "shop", "web", "")
 		checkError(t, err, "pod shop/web", "/does/not/exist")

@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"cmd/plexusd":       {"agent"},
 	"cmd/plexusctl":     {"agent", "delegates", "migrate", "conf"},
 	"migrate":           {"delegates", "conf"},
-	"agent":             {"delegates", "kube", "conf"},
+	"agent":             {"delegates", "kube", "lock", "conf"},
 	"kube":              {"conf"},
 	"delegates":         {"ovsdpdk", "sriov", "vppmemif", "lock", "netns", "conf"},
 	"ovsdpdk":           {"shareddir", "conf"},

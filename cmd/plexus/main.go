@@ -1,12 +1,16 @@
 // Command plexus is what the container runtime executes. It links the standard
-// library alone, so that it starts fast, and becomes `plexusd cni`, which does
-// the work. Linked under the name of a built-in delegate (ovsdpdk, userspace,
-// ...) it is that CNI plugin, alone. VERSION it answers itself.
+// library alone, so that it starts fast. It hands the request to the node agent
+// where the configuration names one, else it becomes `plexusd cni`, which does
+// the same work in a process of its own. Linked under the name of a built-in
+// delegate (ovsdpdk, userspace, ...) it is that CNI plugin, alone. VERSION it
+// answers itself.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,27 +19,96 @@ import (
 // supported are the versions of the CNI specification that plexus speaks.
 var supported = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
-// codeIO is CNI's error code for a failure of I/O.
-const codeIO = 5
+// CNI's error codes (CNI specification 1.1.0, section 5).
+const (
+	codeIO       = 5
+	codeTryAgain = 11
+)
+
+// maxStdin bounds the configuration, in bytes; one more is read, so that plexusd
+// sees that it is too long.
+const maxStdin = 4 << 20
 
 func main() {
 	if os.Getenv("CNI_COMMAND") == "VERSION" {
 		print(map[string]any{"cniVersion": supported[len(supported)-1], "supportedVersions": supported})
 		return
 	}
-	err := become(filepath.Base(os.Args[0]))
-	print(map[string]any{"code": codeIO, "msg": err.Error()})
-	os.Exit(1)
+	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
+	if err != nil {
+		fail(codeIO, fmt.Errorf("read standard input: %w", err))
+	}
+	as := filepath.Base(os.Args[0])
+	if socket := agentOf(stdin); socket != "" {
+		answer, err := ask(socket, as, stdin)
+		if err == nil {
+			os.Stderr.WriteString(answer.Stderr)
+			os.Stdout.WriteString(answer.Stdout)
+			os.Exit(answer.Status)
+		}
+		var silent *silentError
+		if os.Getenv("CNI_COMMAND") == "ADD" && errors.As(err, &silent) {
+			fail(codeTryAgain, err)
+		}
+	}
+	fail(codeIO, become(as, stdin))
+}
+
+// agentOf is the socket of the node agent, "" when the configuration names none
+// or cannot be read, which plexusd says better.
+func agentOf(stdin []byte) string {
+	var c struct {
+		Agent struct {
+			Socket string `json:"socket"`
+		} `json:"agent"`
+	}
+	if json.Unmarshal(stdin, &c) != nil {
+		return ""
+	}
+	return c.Agent.Socket
 }
 
 // become replaces this process by plexusd. It returns only if it cannot.
-func become(as string) error {
+func become(as string, stdin []byte) error {
 	path, err := find()
 	if err != nil {
 		return err
 	}
+	if err := feed(stdin); err != nil {
+		return fmt.Errorf("hand standard input on: %w", err)
+	}
 	err = syscall.Exec(path, []string{"plexusd", "cni", as}, os.Environ())
 	return fmt.Errorf("execute %s: %w", path, err)
+}
+
+// feed makes what was read from standard input readable there again, from a pipe
+// that is large enough for all of it.
+func feed(stdin []byte) error {
+	const setPipeSize = 1031 // F_SETPIPE_SZ, linux/fcntl.h
+	const pipeSize = 64 << 10
+	var fds [2]int
+	if err := syscall.Pipe(fds[:]); err != nil {
+		return err
+	}
+	if len(stdin) > pipeSize {
+		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(len(stdin))); errno != 0 {
+			return errno
+		}
+	}
+	for rest := stdin; len(rest) > 0; {
+		n, err := syscall.Write(fds[1], rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if err := syscall.Close(fds[1]); err != nil {
+		return err
+	}
+	if err := syscall.Dup3(fds[0], 0, 0); err != nil {
+		return err
+	}
+	return syscall.Close(fds[0])
 }
 
 // find looks for plexusd beside this executable, then in CNI_PATH.
@@ -52,6 +125,12 @@ func find() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("plexusd is neither beside plexus nor in CNI_PATH (%s): install it there", os.Getenv("CNI_PATH"))
+}
+
+// fail answers with an error and ends.
+func fail(code int, err error) {
+	print(map[string]any{"code": code, "msg": err.Error()})
+	os.Exit(1)
 }
 
 func print(v any) {

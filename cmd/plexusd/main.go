@@ -1,5 +1,6 @@
 // Command plexusd does the work of plexus: `plexusd cni [NAME]` answers one CNI
-// request, as plexus or as the built-in delegate NAME.
+// request, as plexus or as the built-in delegate NAME; `plexusd serve` is the
+// node agent.
 package main
 
 import (
@@ -13,9 +14,11 @@ import (
 )
 
 const usage = `usage: plexusd cni [NAME]
+       plexusd serve [FLAGS]
 
   cni    answer the CNI request in the environment and on standard input;
          NAME is the plugin to be: plexus (the default), ovsdpdk, vppmemif, userspace
+  serve  be the node agent; plexusd serve -h lists the flags
 `
 
 func main() {
@@ -23,16 +26,17 @@ func main() {
 }
 
 func run(args []string) int {
-	if len(args) < 1 || len(args) > 2 || args[0] != "cni" {
-		fmt.Fprint(os.Stderr, usage)
-		return 2
-	}
-	as := "plexus"
-	if len(args) == 2 {
-		as = args[1]
-	}
 	// A request that is cut short is undone before the process ends.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return agent.Answer(ctx, agent.OSCall(as))
+	switch {
+	case len(args) > 0 && args[0] == "serve":
+		return serve(ctx, args[1:], os.Stderr)
+	case len(args) == 1 && args[0] == "cni":
+		return agent.Answer(ctx, agent.OSCall("plexus"))
+	case len(args) == 2 && args[0] == "cni":
+		return agent.Answer(ctx, agent.OSCall(args[1]))
+	}
+	fmt.Fprint(os.Stderr, usage)
+	return 2
 }

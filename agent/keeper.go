@@ -1,0 +1,426 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+)
+
+// keeper keeps what pods were given: it undoes what was cut short, makes again
+// what a vswitch has lost, follows the pods' annotations, and removes what dead
+// sandboxes have left.
+type keeper struct {
+	*Server
+	journal *delegates.Journal
+
+	changes chan *conf.Pod // pods whose networks may have to change
+	places  chan place     // vswitches that were away
+	asked   chan chan []delegates.Finding
+
+	mu      sync.Mutex
+	watched map[place]bool
+	told    map[string]string    // by sandbox and interface: the last difference told
+	gone    map[string]time.Time // by sandbox: since when its namespace is gone
+	ready   bool
+	ctx     context.Context // of run
+}
+
+// place is what attachments attach to: a vswitch, by delegate and address.
+type place struct{ delegate, address string }
+
+// How the keeper works.
+const (
+	keepers      = 4                // sandboxes that are looked at together
+	keepTimeout  = 60 * time.Second // for one sandbox
+	aliveEvery   = 10 * time.Second // look for namespaces that are gone
+	retries      = 5                // of a change of networks that failed
+	retryAfter   = 2 * time.Second  // the first time, then twice as long each time
+	afterAbsence = time.Second      // before a vswitch is looked at again whose watch failed
+)
+
+func newKeeper(s *Server, journal *delegates.Journal) *keeper {
+	return &keeper{
+		Server: s, journal: journal,
+		changes: make(chan *conf.Pod, 1024), places: make(chan place, 64), asked: make(chan chan []delegates.Finding),
+		watched: map[place]bool{}, told: map[string]string{}, gone: map[string]time.Time{},
+	}
+}
+
+// run works until ctx is done.
+func (k *keeper) run(ctx context.Context) {
+	k.mu.Lock()
+	k.ctx = ctx
+	k.mu.Unlock()
+	if err := eachRecord(k.journal, k.index.note); err != nil {
+		k.Log.Error("journal", "why", err.Error())
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { k.follow(ctx) })
+	k.reconcile(ctx, nil)
+	k.mu.Lock()
+	k.ready = true
+	k.mu.Unlock()
+	timer, alive := time.NewTicker(k.Reconcile), time.NewTicker(aliveEvery)
+	defer timer.Stop()
+	defer alive.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			k.reconcile(ctx, nil)
+		case <-alive.C:
+			k.bury(ctx)
+		case p := <-k.places:
+			k.Log.Info("a vswitch answers again", "delegate", p.delegate, "address", p.address)
+			k.reconcile(ctx, &p)
+		case answer := <-k.asked:
+			answer <- k.reconcile(ctx, nil)
+		}
+	}
+}
+
+// resync reconciles now, and says what was found.
+func (k *keeper) resync(ctx context.Context) ([]delegates.Finding, error) {
+	answer := make(chan []delegates.Finding, 1)
+	select {
+	case k.asked <- answer:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case found := <-answer:
+		return found, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// engineFor is the engine for a recorded sandbox: that of its configuration.
+func (k *keeper) engineFor(rec *delegates.Record) (*delegates.Engine, error) {
+	c := &conf.Conf{ConfDir: k.ConfDir, DataDir: k.DataDir}
+	for _, tx := range rec.Transactions {
+		if tx.Conf == nil {
+			continue
+		}
+		recorded, err := conf.Parse(tx.Conf)
+		if err != nil {
+			return nil, fmt.Errorf("sandbox %s: recorded configuration: %w", rec.Sandbox, err)
+		}
+		c = recorded
+		c.DataDir = k.DataDir
+	}
+	return k.engine(c, k.Log, k.Stderr)
+}
+
+// reconcile compares all sandboxes with the world, or those at one place.
+func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding {
+	found := []delegates.Finding{}
+	var mu sync.Mutex
+	k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
+		if only != nil && !slices.Contains(e.Places(rec)[only.delegate], only.address) {
+			return
+		}
+		t := k.history.begin("RECONCILE", rec.Sandbox, podOf(rec))
+		some, err := e.Reconcile(conf.WithSteps(ctx, t.step), rec.Sandbox)
+		if err != nil && ctx.Err() == nil {
+			some = append(some, delegates.Finding{Sandbox: rec.Sandbox, Kind: delegates.FoundFailed, What: err.Error()})
+		}
+		if len(some) > 0 {
+			t.end(err)
+		} else {
+			k.history.forget(t)
+		}
+		k.report(rec, some)
+		k.watch(rec)
+		mu.Lock()
+		defer mu.Unlock()
+		found = append(found, some...)
+	})
+	return found
+}
+
+// eachSandbox calls do for each record, some together.
+func (k *keeper) eachSandbox(ctx context.Context, do func(context.Context, *delegates.Record, *delegates.Engine)) {
+	records := make(chan *delegates.Record)
+	var group sync.WaitGroup
+	for range keepers {
+		group.Go(func() {
+			for rec := range records {
+				e, err := k.engineFor(rec)
+				if err != nil {
+					k.Log.Error("reconcile", "why", err.Error())
+					continue
+				}
+				bounded, cancel := context.WithTimeout(ctx, keepTimeout)
+				do(bounded, rec, e)
+				cancel()
+			}
+		})
+	}
+	if err := eachRecord(k.journal, func(rec *delegates.Record) {
+		if ctx.Err() == nil {
+			records <- rec
+		}
+	}); err != nil {
+		k.Log.Error("journal", "why", err.Error())
+	}
+	close(records)
+	group.Wait()
+}
+
+// report counts, logs and tells on the pod what was found. A difference that
+// stays is told once.
+func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
+	said := map[string]bool{}
+	for _, f := range found {
+		k.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
+		key := f.Sandbox + " " + f.IfName
+		said[key] = true
+		k.mu.Lock()
+		news := k.told[key] != f.What
+		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed {
+			k.told[key] = f.What
+		}
+		k.mu.Unlock()
+		if !news {
+			continue
+		}
+		k.Log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
+		if k.cluster == nil || f.Pod == nil || f.Kind == delegates.FoundGone {
+			continue
+		}
+		text := f.What
+		if f.IfName != "" {
+			text = f.IfName + " (" + f.Network + "): " + text
+		}
+		if f.Kind == delegates.FoundMissing || f.Kind == delegates.FoundUnfinished {
+			k.cluster.Event(f.Pod, false, reasonRestored, text)
+		} else {
+			k.cluster.Event(f.Pod, true, reasonDifferent, text)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, tx := range rec.Transactions {
+		for _, entry := range tx.Attachments {
+			if key := rec.Sandbox + " " + entry.IfName; !said[key] {
+				delete(k.told, key)
+			}
+		}
+	}
+}
+
+// bury undoes sandboxes whose namespace has been gone for the grace time, and
+// which are not those of a pod that runs.
+func (k *keeper) bury(ctx context.Context) {
+	k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
+		if rec.Alive() || k.needed(rec) {
+			k.mu.Lock()
+			delete(k.gone, rec.Sandbox)
+			k.mu.Unlock()
+			return
+		}
+		k.mu.Lock()
+		since, known := k.gone[rec.Sandbox]
+		if !known {
+			since = time.Now()
+			k.gone[rec.Sandbox] = since
+		}
+		k.mu.Unlock()
+		if time.Since(since) < k.Grace {
+			return
+		}
+		if err := k.reclaim(ctx, rec, e, "its network namespace is gone"); err != nil {
+			k.Log.Warn("reclaim", "sandbox", rec.Sandbox, "why", err.Error())
+			return
+		}
+		k.mu.Lock()
+		delete(k.gone, rec.Sandbox)
+		k.mu.Unlock()
+	})
+}
+
+// needed: the pod is on this node, has not ended, and has no newer sandbox. Its
+// runtime will DEL; a namespace that only cannot be seen costs no pod its networks.
+func (k *keeper) needed(rec *delegates.Record) bool {
+	for _, tx := range rec.Transactions {
+		if tx.Pod == nil || k.cluster == nil {
+			continue
+		}
+		pod, known := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+		if !known {
+			return true // nobody can tell
+		}
+		if pod != nil && !pod.Ended && len(k.index.sandboxes(tx.Pod.UID)) < 2 {
+			return true
+		}
+	}
+	return false
+}
+
+// reclaim undoes a sandbox that no runtime will DEL.
+func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegates.Engine, why string) error {
+	t := k.history.begin("RECLAIM", rec.Sandbox, podOf(rec))
+	err := e.Reclaim(conf.WithSteps(ctx, t.step), rec.Sandbox)
+	t.end(err)
+	k.metrics.request(t, err)
+	if err != nil {
+		return err
+	}
+	k.index.detached(rec.Sandbox)
+	k.Log.Warn("reclaimed", "sandbox", rec.Sandbox, "pod", podOf(rec), "why", why)
+	for _, tx := range rec.Transactions {
+		if k.cluster != nil && tx.Pod != nil {
+			k.cluster.Event(tx.Pod, false, reasonReclaimed, "sandbox "+rec.Sandbox+": "+why)
+		}
+	}
+	return nil
+}
+
+// podOf is the pod of a record, for people.
+func podOf(rec *delegates.Record) string {
+	for _, tx := range rec.Transactions {
+		if tx.Pod != nil {
+			return tx.Pod.String()
+		}
+	}
+	return ""
+}
+
+// watch begins to watch what a record's attachments attach to, and sees whether
+// the pod asks for other networks by now.
+func (k *keeper) watch(rec *delegates.Record) {
+	for _, tx := range rec.Transactions {
+		if k.cluster == nil || tx.Pod == nil {
+			continue
+		}
+		if pod, _ := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID); pod != nil {
+			k.podChanged(pod) // since it was wired
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ctx == nil {
+		return // run takes in the journal when it begins
+	}
+	for delegate, addresses := range (&delegates.Engine{Delegates: k.delegates}).Places(rec) {
+		for _, address := range addresses {
+			p := place{delegate, address}
+			if !k.watched[p] {
+				k.watched[p] = true
+				go k.watchPlace(k.ctx, p)
+			}
+		}
+	}
+}
+
+func (k *keeper) watchPlace(ctx context.Context, p place) {
+	w := k.delegates[p.delegate].(delegates.Watcher)
+	for ctx.Err() == nil {
+		if err := w.Watch(ctx, p.address); err != nil {
+			if ctx.Err() == nil {
+				k.Log.Warn("watch", "delegate", p.delegate, "address", p.address, "why", err.Error())
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(afterAbsence):
+			}
+			continue
+		}
+		select {
+		case k.places <- p:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// podChanged is told of each state of this node's pods.
+func (k *keeper) podChanged(pod *conf.Pod) {
+	if pod.Ended || len(k.index.changed(pod.UID, pod.Annotations[conf.NetworksAnnotation])) == 0 {
+		return
+	}
+	select {
+	case k.changes <- pod:
+	default:
+		k.Log.Warn("too many changes at once; the next reconciliation sees to it", "pod", pod.String())
+	}
+}
+
+// follow changes the networks of running pods, one after the other.
+func (k *keeper) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case pod := <-k.changes:
+			k.change(ctx, pod, 1)
+		}
+	}
+}
+
+// change gives a pod the networks that it asks for by now.
+func (k *keeper) change(ctx context.Context, pod *conf.Pod, try int) {
+	if now, known := k.cluster.Known(pod.Namespace, pod.Name, pod.UID); known {
+		if now == nil || now.Ended {
+			return
+		}
+		pod = now
+	}
+	for _, sandbox := range k.index.changed(pod.UID, pod.Annotations[conf.NetworksAnnotation]) {
+		err := k.changeOne(ctx, sandbox, pod)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		k.Log.Warn("change of networks", "pod", pod.String(), "sandbox", sandbox, "try", try, "why", err.Error())
+		k.cluster.Event(pod, true, reasonFailed, "change of networks: "+err.Error())
+		if try < retries {
+			wait := retryAfter << (try - 1)
+			time.AfterFunc(wait, func() { k.change(ctx, pod, try+1) })
+		}
+	}
+}
+
+func (k *keeper) changeOne(ctx context.Context, sandbox string, pod *conf.Pod) error {
+	rec, err := k.journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return err
+	}
+	e, err := k.engineFor(rec)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+	defer cancel()
+	t := k.history.begin("UPDATE", sandbox, pod.String())
+	did, err := e.Update(conf.WithSteps(ctx, t.step), sandbox, pod)
+	t.end(err)
+	k.metrics.request(t, err)
+	k.index.attached(e, sandbox)
+	if err == nil && did != nil {
+		k.cluster.Event(pod, false, reasonChanged, did.String())
+	}
+	return err
+}
+
+// notReady says what is missing before the agent serves as it should.
+func (k *keeper) notReady() error {
+	k.mu.Lock()
+	ready := k.ready
+	k.mu.Unlock()
+	var errs []error
+	if !ready {
+		errs = append(errs, errors.New("the journal is being compared with the world"))
+	}
+	if k.cluster != nil {
+		errs = append(errs, k.cluster.Synced())
+	}
+	return errors.Join(errs...)
+}

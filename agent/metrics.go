@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/plexus-cni/plexus/delegates"
+)
+
+// metrics are what Prometheus is told. Durations are in seconds.
+type metrics struct {
+	registry  *prometheus.Registry
+	requests  *prometheus.HistogramVec
+	steps     *prometheus.HistogramVec
+	failures  *prometheus.CounterVec
+	reconcile *prometheus.CounterVec
+}
+
+func newMetrics(journal *delegates.Journal) *metrics {
+	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "plexus_request_duration_seconds", Help: "Time to answer a request, by verb.", Buckets: buckets}, []string{"verb"}),
+		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "plexus_step_duration_seconds", Help: "Time of one step of a transaction, until the next one.", Buckets: buckets}, []string{"step"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plexus_failures_total", Help: "Failed requests, by verb and CNI error code."}, []string{"verb", "code"}),
+		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
+	}
+	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed} {
+		m.reconcile.WithLabelValues(string(kind))
+	}
+	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{journal},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// request counts a transaction that has ended.
+func (m *metrics) request(e *Event, err error) {
+	m.requests.WithLabelValues(e.Verb).Observe(e.Took / 1000)
+	for i, s := range e.Steps {
+		until := e.Took
+		if i+1 < len(e.Steps) {
+			until = e.Steps[i+1].At
+		}
+		m.steps.WithLabelValues(stepName(s.What)).Observe((until - s.At) / 1000)
+	}
+	if err != nil {
+		m.failures.WithLabelValues(e.Verb, strconv.FormatUint(uint64(wireError(err, "").Code), 10)).Inc()
+	}
+}
+
+// stepName is what steps of a kind have in common: of "net1: insert ports into
+// OVSDB at unix:..." it is "insert ports".
+func stepName(what string) string {
+	if at := strings.Index(what, ": "); at >= 0 && !strings.Contains(what[:at], " ") {
+		what = what[at+2:]
+	}
+	words := strings.Fields(what)
+	for i, word := range words {
+		if i == 2 || strings.ContainsFunc(word, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '-' }) {
+			words = words[:i]
+			break
+		}
+	}
+	if len(words) == 0 {
+		return "other"
+	}
+	return strings.Join(words, " ")
+}
+
+// attachments counts what the journal has when Prometheus asks.
+type attachments struct{ journal *delegates.Journal }
+
+var attachmentsDesc = prometheus.NewDesc("plexus_attachments", "Attachments of pods on this node, by network, delegate and phase.", []string{"network", "delegate", "phase"}, nil)
+
+// Describe is prometheus.Collector.
+func (a *attachments) Describe(to chan<- *prometheus.Desc) { to <- attachmentsDesc }
+
+// Collect is prometheus.Collector.
+func (a *attachments) Collect(to chan<- prometheus.Metric) {
+	count := map[[3]string]int{}
+	err := eachRecord(a.journal, func(rec *delegates.Record) {
+		for _, tx := range rec.Transactions {
+			for _, entry := range tx.Attachments {
+				phase := tx.Phase
+				if entry.Phase != "" {
+					phase = entry.Phase
+				}
+				count[[3]string{entry.Name, strings.Join(entry.List.Types(), "+"), string(phase)}]++
+			}
+		}
+	})
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(attachmentsDesc, err)
+	}
+	for labels, n := range count {
+		to <- prometheus.MustNewConstMetric(attachmentsDesc, prometheus.GaugeValue, float64(n), labels[:]...)
+	}
+}
+
+// eachRecord reads the journal. A record that cannot be read hides none of the others.
+func eachRecord(j *delegates.Journal, do func(*delegates.Record)) error {
+	sandboxes, err := j.Sandboxes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sandbox := range sandboxes {
+		rec, err := j.Read(sandbox)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if rec != nil {
+			do(rec)
+		}
+	}
+	return errors.Join(errs...)
+}

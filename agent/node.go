@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/kube"
+)
+
+// Node is what the requests of one process share. The zero Node serves one.
+type Node struct {
+	// Name is the node's in the cluster, "" where nobody says.
+	Name      string
+	delegates map[string]delegates.Delegate
+	cluster   *kube.Cluster // nil until a request needs the API server
+	history   *history      // nil in a process of one request
+	metrics   *metrics      // likewise
+	index     *index        // likewise
+}
+
+// engine makes the engine that a configuration asks for. Nothing is sent.
+func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delegates.Engine, error) {
+	if n.delegates == nil {
+		n.delegates = delegates.Builtin(log)
+	}
+	e := &delegates.Engine{
+		Delegates: n.delegates,
+		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir},
+		Devices:   &kube.Devices{Dir: kube.DefaultKubeletDir},
+		Journal:   delegates.OpenJournal(c.DataDir),
+		Log:       log,
+		Stderr:    stderr,
+	}
+	if c.Manifests != "" || n.cluster == nil && c.Kubeconfig == "" {
+		return e, nil
+	}
+	if n.cluster != nil {
+		e.Source = &kube.Live{Cluster: n.cluster, ConfDir: c.ConfDir}
+		return e, nil
+	}
+	e.Source = &kube.Live{Cluster: &kube.Cluster{Kubeconfig: c.Kubeconfig, Log: log}, ConfDir: c.ConfDir}
+	return e, nil
+}
+
+// Close ends the connections of the delegates.
+func (n *Node) Close() {
+	for _, d := range n.delegates {
+		if c, ok := d.(interface{ Close() }); ok {
+			c.Close()
+		}
+	}
+}
+
+// begin has the request in the history, and its steps.
+func (n *Node) begin(ctx context.Context, verb string, r *delegates.Request) (context.Context, func(error)) {
+	if n.history == nil {
+		return ctx, func(error) {}
+	}
+	t := n.history.begin(verb, r.Sandbox, podName(r.Args))
+	ctx = conf.WithSteps(ctx, t.step)
+	return ctx, func(err error) {
+		t.end(err)
+		n.metrics.request(t, err)
+	}
+}
+
+func podName(args conf.Args) string {
+	namespace, name := args.Get("K8S_POD_NAMESPACE"), args.Get("K8S_POD_NAME")
+	if namespace == "" || name == "" {
+		return ""
+	}
+	return namespace + "/" + name
+}
+
+// Reasons of events on pods.
+const (
+	reasonAttached  = "NetworksAttached"
+	reasonFailed    = "NetworksFailed"
+	reasonChanged   = "NetworksChanged"
+	reasonRestored  = "NetworkRestored"
+	reasonDifferent = "NetworkDiffers"
+	reasonReclaimed = "NetworksReclaimed"
+)
+
+// tell reports a request on its pod and notes what the agent has to know of it. A
+// DEL that worked is not told: it asks nothing of the API server.
+func (n *Node) tell(e *delegates.Engine, verb string, r *delegates.Request, out any, err error) {
+	namespace, name, uid := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"), r.Args.Get("K8S_POD_UID")
+	if n.index != nil && r.Conf != nil && err == nil {
+		switch verb {
+		case "ADD":
+			n.index.attached(e, r.Sandbox)
+		case "DEL":
+			n.index.detached(r.Sandbox)
+		}
+	}
+	live, ok := e.Source.(*kube.Live)
+	if !ok || r.Conf == nil || conf.CheckObjectName(namespace, name) != nil {
+		return
+	}
+	pod := &conf.Pod{Namespace: namespace, Name: name, UID: uid}
+	switch {
+	case err != nil && (verb == "ADD" || verb == "DEL"):
+		live.Cluster.Event(pod, true, reasonFailed, verb+": "+err.Error())
+	case err == nil && verb == "ADD":
+		live.Cluster.Event(pod, false, reasonAttached, describe(e, r.Sandbox))
+	}
+}
+
+// describe lists the attachments of a sandbox in a line.
+func describe(e *delegates.Engine, sandbox string) string {
+	rec, err := e.Journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return "attached"
+	}
+	var parts []string
+	for _, tx := range rec.Transactions {
+		for _, entry := range tx.Attachments {
+			part := entry.IfName + " " + entry.Name
+			if ips := addresses(entry); ips != "" {
+				part += " [" + ips + "]"
+			}
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func addresses(entry *delegates.Entry) string {
+	var list []string
+	if r, err := entry.ParseResult(); err == nil {
+		for _, ip := range r.IPs {
+			list = append(list, ip.Address.String())
+		}
+	}
+	return strings.Join(list, " ")
+}

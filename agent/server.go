@@ -1,0 +1,275 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/kube"
+	"github.com/plexus-cni/plexus/lock"
+)
+
+// protocol is the version of the requests that this agent serves, and of its
+// answers. Keys that one side does not know it ignores; see cmd/plexus/agent.go.
+const protocol = 1
+
+// Request is one execution of plexus, as it hands it to the agent:
+// POST /v1/cni.
+type Request struct {
+	Version int               `json:"version"`
+	ID      string            `json:"id"` // the same when it is made again
+	As      string            `json:"as"` // name of the executable
+	Env     map[string]string `json:"env"`
+	Stdin   string            `json:"stdin"`
+}
+
+// CNIAnswer is what plexus is to write, and its exit status.
+type CNIAnswer struct {
+	Version int    `json:"version"`
+	Status  int    `json:"status"`
+	Stdout  string `json:"stdout"`
+	Stderr  string `json:"stderr"`
+}
+
+// Settings of the agent.
+type Settings struct {
+	Socket     string // unix socket
+	DataDir    string // of the journal
+	ConfDir    string // of network files
+	Kubeconfig string // "" in a pod: that of its service account
+	Standalone bool   // there is no API server
+	Node       string // name in the cluster
+	Listen     string // address for reading over TCP, "" for none
+	Reconcile  time.Duration
+	Grace      time.Duration // before a sandbox whose namespace is gone is undone
+	Log        *slog.Logger
+	Stderr     io.Writer // of plugins that are executed without a request
+}
+
+// Server is the node agent.
+type Server struct {
+	Settings
+	*Node
+	keeper *keeper
+}
+
+// Where things are when nobody says.
+const (
+	DefaultSocket  = "/run/plexus/agent.sock"
+	DefaultDataDir = conf.DefaultDataDir
+	DefaultConfDir = conf.DefaultConfDir
+)
+
+// drain is how long requests under way may take when the agent is told to end.
+const drain = 40 * time.Second
+
+// maxBody bounds a request, in bytes: JSON may need six for one of standard input.
+const maxBody = 6*maxStdin + 64<<10
+
+// Serve is the node agent until ctx is done. Requests that are under way by then
+// are answered. ready is told when requests are served.
+func Serve(ctx context.Context, s Settings, ready func()) error {
+	server, err := newServer(s)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	alone, err := lock.Take(ctx, s.Socket+".lock", "the agent's socket "+s.Socket) // until a former agent has ended
+	if err != nil {
+		return err
+	}
+	defer alone()
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	if server.cluster != nil {
+		done := server.cluster.OpenEvents()
+		defer done()
+		if err := server.cluster.Follow(work, server.keeper.podChanged); err != nil {
+			return err
+		}
+	}
+	listener, err := listenUnix(s.Socket)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	local := &http.Server{Handler: server.routes(), ConnContext: withPeer, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
+	go func() { failed <- local.Serve(listener) }()
+	servers := []*http.Server{local}
+	if s.Listen != "" {
+		remote, err := server.listenTCP(failed)
+		if err != nil {
+			return errors.Join(err, local.Close())
+		}
+		servers = append(servers, remote)
+	}
+	kept := make(chan struct{})
+	go func() { server.keeper.run(ctx); close(kept) }()
+	s.Log.Info("serving", "socket", s.Socket, "node", s.Node)
+	ready()
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.Log.Info("ending; requests under way are answered first")
+	bounded, cancel := context.WithTimeout(work, drain)
+	defer cancel()
+	for _, one := range servers {
+		if errDown := one.Shutdown(bounded); errDown != nil {
+			err = errors.Join(err, errDown, one.Close())
+		}
+	}
+	select {
+	case <-kept:
+	case <-bounded.Done():
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func newServer(s Settings) (*Server, error) {
+	journal := delegates.OpenJournal(s.DataDir)
+	n := &Node{Name: s.Node, delegates: delegates.Builtin(s.Log), history: &history{now: time.Now}, metrics: newMetrics(journal)}
+	if !s.Standalone {
+		if s.Node == "" {
+			return nil, errors.New("the name of the node in the cluster is needed: --node, or NODE_NAME in the environment")
+		}
+		api, err := kube.Connect(s.Kubeconfig)
+		if err != nil {
+			return nil, err
+		}
+		n.cluster = &kube.Cluster{API: api, Node: s.Node, Log: s.Log}
+	}
+	server := &Server{Settings: s, Node: n}
+	server.keeper = newKeeper(server, journal)
+	n.index = newIndex(server.keeper.watch)
+	return server, nil
+}
+
+// listenUnix takes the place of a socket that a former agent has left, in one
+// step: at no moment is there none.
+func listenUnix(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", socket, err)
+	}
+	tmp := socket + ".new"
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", socket, err)
+	}
+	old := unix.Umask(0o177) // nobody may connect before the mode is set
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp})
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", socket, err)
+	}
+	listener.SetUnlinkOnClose(false) // by then it may be the next agent's
+	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, socket)); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket %s: %w", socket, err), listener.Close())
+	}
+	return &checkedListener{listener}, nil
+}
+
+// checkedListener accepts root's connections alone, and those of the agent's own
+// user; the socket's mode says the same, this holds for who got it by another way.
+type checkedListener struct{ *net.UnixListener }
+
+// Accept is net.Listener.
+func (l *checkedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.UnixListener.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		peer, err := peerOf(conn)
+		if err == nil && (peer.Uid == 0 || int(peer.Uid) == os.Getuid()) {
+			return conn, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var peer *unix.Ucred
+	errControl := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return peer, errors.Join(errControl, err)
+}
+
+type peerKey struct{}
+
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if u, ok := conn.(*net.UnixConn); ok {
+		if peer, err := peerOf(u); err == nil {
+			return context.WithValue(ctx, peerKey{}, peer.Pid)
+		}
+	}
+	return ctx
+}
+
+// cni answers one request. It is undone when plexus ends before the answer: its
+// connection is the request's context.
+func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
+	var asked Request
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
+		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if asked.Version < 1 {
+		http.Error(w, fmt.Sprintf("request: version %d, this agent serves %d", asked.Version, protocol), http.StatusBadRequest)
+		return
+	}
+	var out, stderr bytes.Buffer
+	began := time.Now()
+	status := Answer(r.Context(), Call{
+		As: asked.As, ID: asked.ID, Node: s.Node,
+		Getenv: func(key string) string { return asked.Env[key] },
+		Stdin:  strings.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
+	})
+	level := slog.LevelInfo
+	if status != 0 {
+		level = slog.LevelWarn
+	}
+	s.Log.Log(r.Context(), level, asked.Env["CNI_COMMAND"], "sandbox", asked.Env["CNI_CONTAINERID"], "pod", podOfArgs(asked.Env["CNI_ARGS"]),
+		"took", time.Since(began).Round(time.Microsecond), "status", status, "why", failure(status, out.Bytes()))
+	answer(w, CNIAnswer{Version: protocol, Status: status, Stdout: out.String(), Stderr: stderr.String()})
+}
+
+func podOfArgs(text string) string {
+	args, err := conf.ParseArgs(text)
+	if err != nil {
+		return ""
+	}
+	return podName(args)
+}
+
+func failure(status int, out []byte) string {
+	var e answerError
+	if status == 0 || json.Unmarshal(out, &e) != nil {
+		return ""
+	}
+	return e.Msg
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+}

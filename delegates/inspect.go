@@ -1,0 +1,103 @@
+package delegates
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"strconv"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Datapath is what the world has of one attachment.
+type Datapath struct {
+	IfName      string                       `json:"ifName"`
+	Network     string                       `json:"network"`
+	Facts       map[string]map[string]string `json:"facts"` // by delegate; "link" is the pod's kernel link
+	Differences string                       `json:"differences,omitempty"`
+}
+
+// Inspect asks datapaths and kernel what they have of a recorded sandbox, and
+// CHECKs each attachment. Nothing is changed.
+func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
+	var all []Datapath
+	for _, tx := range rec.Transactions {
+		live := tx.liveNetns("")
+		for _, entry := range tx.Attachments {
+			d := Datapath{IfName: entry.IfName, Network: entry.Name, Facts: map[string]map[string]string{}}
+			errs := []error{e.eachOfChain(rec.Sandbox, tx, entry, live, func(name string, a conf.Attachment, state json.RawMessage) error {
+				i, ok := e.Delegates[name].(Inspector)
+				if !ok {
+					return nil
+				}
+				facts, err := i.Inspect(ctx, a, state)
+				if len(facts) > 0 {
+					d.Facts[name] = maps.Clone(facts)
+				}
+				return err
+			})}
+			switch {
+			case tx.Phase != PhaseAttached || entry.Phase != "":
+				errs = append(errs, errors.New("a request was cut short: it is undone by the agent, or by DEL"))
+			case live == "":
+				errs = append(errs, errors.New("the network namespace "+tx.Netns+" is gone"))
+			default:
+				r := &Request{Sandbox: rec.Sandbox, Netns: live}
+				errs = append(errs, e.checkOne(ctx, r, tx, entry, live))
+				if facts := linkFacts(live, entry); facts != nil {
+					d.Facts["link"] = facts
+				}
+			}
+			if err := errors.Join(errs...); err != nil {
+				d.Differences = err.Error()
+			}
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// linkFacts are those of the attachment's kernel link; nil when it has none.
+func linkFacts(netns string, entry *Entry) map[string]string {
+	r := &types100.Result{}
+	if json.Unmarshal(entry.Result, r) != nil {
+		return nil
+	}
+	var facts map[string]string
+	for _, i := range r.Interfaces {
+		if !isPodLink(i) || facts != nil {
+			continue
+		}
+		_ = inNetns(netns, func(h *netlink.Handle) error {
+			link, err := h.LinkByName(i.Name)
+			if err != nil {
+				return err
+			}
+			a := link.Attrs()
+			facts = map[string]string{"name": a.Name, "kind": link.Type(), "mac": a.HardwareAddr.String(), "mtu": strconv.Itoa(a.MTU), "state": a.OperState.String()}
+			if a.Statistics != nil {
+				facts["rx packets"], facts["tx packets"] = strconv.FormatUint(a.Statistics.RxPackets, 10), strconv.FormatUint(a.Statistics.TxPackets, 10)
+			}
+			return nil
+		})
+	}
+	return facts
+}
+
+// CheckAll is CHECK for every attachment of a recorded sandbox.
+func (e *Engine) CheckAll(ctx context.Context, rec *Record) error {
+	var errs []error
+	for _, tx := range rec.Transactions {
+		r := &Request{Sandbox: rec.Sandbox, Netns: tx.liveNetns(""), IfName: tx.IfName, Path: tx.Path}
+		if r.Netns == "" {
+			errs = append(errs, errors.New("the network namespace "+tx.Netns+" is gone"))
+			continue
+		}
+		errs = append(errs, e.Check(ctx, r))
+	}
+	return errors.Join(errs...)
+}

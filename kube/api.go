@@ -1,0 +1,181 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned/typed/k8s.cni.cncf.io/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// API is the API server, as far as plexus talks to it. Its clients know the few
+// kinds that plexus uses: those of client-go's clientset, all of them, would
+// double the time that plexusd needs to start.
+type API struct {
+	Server string // URL
+	scheme *runtime.Scheme
+
+	core, authentication, authorization, resource rest.Interface
+
+	nads nadv1.K8sCniCncfIoV1Interface
+	http *http.Client
+}
+
+// Limits of requests to the API server. Those of ADD add up to less than what a
+// runtime waits for.
+const (
+	requestTimeout = 5 * time.Second
+	requestTries   = 3
+	eventTimeout   = 2 * time.Second
+)
+
+// Connect makes the clients from a kubeconfig file, or for "" from what a pod's
+// service account has. Nothing is sent.
+func Connect(kubeconfig string) (*API, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if kubeconfig == "" {
+		config, err = rest.InClusterConfig()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+	}
+	config.QPS = -1 // the pods of a node that start at once are no flood
+	config.UserAgent = "plexus"
+	a := &API{Server: config.Host, scheme: runtime.NewScheme()}
+	if a.http, err = rest.HTTPClientFor(config); err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+	}
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, resourcev1.AddToScheme} {
+		if err := add(a.scheme); err != nil {
+			return nil, err
+		}
+	}
+	codecs := serializer.NewCodecFactory(a.scheme).WithoutConversion()
+	for _, c := range []struct {
+		client *rest.Interface
+		gv     schema.GroupVersion
+		path   string
+	}{
+		{&a.core, corev1.SchemeGroupVersion, "/api"},
+		{&a.authentication, authenticationv1.SchemeGroupVersion, "/apis"},
+		{&a.authorization, authorizationv1.SchemeGroupVersion, "/apis"},
+		{&a.resource, resourcev1.SchemeGroupVersion, "/apis"},
+	} {
+		one := *config
+		one.GroupVersion, one.APIPath, one.NegotiatedSerializer = &c.gv, c.path, codecs
+		if *c.client, err = rest.RESTClientForConfigAndClient(&one, a.http); err != nil {
+			return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		}
+	}
+	if a.nads, err = nadv1.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+	}
+	return a, nil
+}
+
+// away is an API server that does not answer, or cannot now.
+type away struct {
+	server string
+	err    error
+}
+
+func (e *away) Error() string {
+	return fmt.Sprintf("the API server %s does not answer as it should: %v", e.server, e.err)
+}
+func (e *away) Unwrap() error { return e.err }
+
+// Temporary marks an error that may be gone when the runtime tries again.
+func (e *away) Temporary() bool { return true }
+
+// explain says what a failed request means for the operator; needs is the
+// permission that it takes.
+func (a *API) explain(err error, needs string) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the API server %s does not know plexus' credentials (401): is the token of the kubeconfig still valid? %w", a.Server, err)
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("the API server %s forbids it (403): plexus' ClusterRole has to allow: %s: %w", a.Server, needs, err)
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return err
+	}
+	return &away{a.Server, err}
+}
+
+// retry makes a request again while the API server may answer better, within a
+// bound.
+func (a *API) retry(ctx context.Context, needs string, request func(context.Context) error) error {
+	for try := 1; ; try++ {
+		bounded, cancel := context.WithTimeout(ctx, requestTimeout)
+		err := a.explain(request(bounded), needs)
+		cancel()
+		var temporary *away
+		if !errors.As(err, &temporary) || try == requestTries {
+			return err
+		}
+		wait := time.Duration(try) * 250 * time.Millisecond
+		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+			wait = min(time.Duration(seconds)*time.Second, requestTimeout)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Allowed asks who a bearer token belongs to (TokenReview) and whether they may
+// read a path (SubjectAccessReview). nil is yes.
+func (a *API) Allowed(ctx context.Context, token, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	who := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
+	err := a.authentication.Post().Resource("tokenreviews").Body(who).Do(ctx).Into(who)
+	if err != nil {
+		return a.explain(err, "create tokenreviews")
+	}
+	if !who.Status.Authenticated {
+		return errors.New("the token is not known to the API server")
+	}
+	may := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: who.Status.User.Username, Groups: who.Status.User.Groups, UID: who.Status.User.UID,
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: path, Verb: "get"},
+	}}
+	if err := a.authorization.Post().Resource("subjectaccessreviews").Body(may).Do(ctx).Into(may); err != nil {
+		return a.explain(err, "create subjectaccessreviews")
+	}
+	if !may.Status.Allowed {
+		return fmt.Errorf("user %s may not get the non-resource URL %s", who.Status.User.Username, path)
+	}
+	return nil
+}
+
+// DaemonSet tells whether a DaemonSet is there to stay: the status code of a GET,
+// and whether it is being deleted.
+func (a *API) DaemonSet(ctx context.Context, namespace, name string) (code int, deleting bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer := a.core.Get().AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).Do(ctx)
+	answer.StatusCode(&code)
+	raw, err := answer.Raw()
+	var found metav1.PartialObjectMetadata
+	if err == nil {
+		err = decodeMeta(raw, &found)
+	}
+	return code, found.DeletionTimestamp != nil, err
+}

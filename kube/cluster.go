@@ -1,0 +1,270 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	nadapi "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Cluster is what the API server knows. Once Follow is called it knows this
+// node's pods and all NetworkAttachmentDefinitions without asking; what is not
+// there, or not the one meant, is asked for.
+type Cluster struct {
+	*API
+	Kubeconfig string // of an API that is connected when it is needed
+	Node       string
+	Log        *slog.Logger
+
+	once sync.Once
+	err  error
+
+	pods, nads cache.SharedIndexInformer // nil without Follow
+	events     *events
+}
+
+// arrival is how long a pod may take to arrive by the watch after the runtime
+// has heard of it by the kubelet's.
+const arrival = 300 * time.Millisecond
+
+// open connects, once.
+func (c *Cluster) open() error {
+	c.once.Do(func() {
+		if c.API == nil {
+			c.API, c.err = Connect(c.Kubeconfig)
+		}
+	})
+	return c.err
+}
+
+// Follow begins to watch, until ctx is done. changed is told of each state of a
+// pod.
+func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
+	onNode := fields.OneTermEqualSelector("spec.nodeName", c.Node)
+	c.pods = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.core, "pods", "", onNode), &corev1.Pod{}, 0, nil)
+	c.nads = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.API.nads.RESTClient(), "network-attachment-definitions", "", fields.Everything()), &nadapi.NetworkAttachmentDefinition{}, 0, nil)
+	for _, informer := range []cache.SharedIndexInformer{c.pods, c.nads} {
+		if err := informer.SetTransform(slim); err != nil {
+			return err
+		}
+		if err := informer.SetWatchErrorHandlerWithContext(c.watchFailed); err != nil {
+			return err
+		}
+	}
+	_, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { changed(podOf(o.(*corev1.Pod))) },
+		UpdateFunc: func(_, o any) { changed(podOf(o.(*corev1.Pod))) },
+	})
+	if err != nil {
+		return err
+	}
+	go c.pods.RunWithContext(ctx)
+	go c.nads.RunWithContext(ctx)
+	return nil
+}
+
+func (c *Cluster) watchFailed(_ context.Context, _ *cache.Reflector, err error) {
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // 410: the list is made anew
+		return
+	}
+	c.Log.Warn("watch: it is tried again", "why", c.explain(err, "list and watch pods, network-attachment-definitions").Error())
+}
+
+// Synced says what is not known yet; nil when the watches have caught up.
+func (c *Cluster) Synced() error {
+	var errs []error
+	if !c.pods.HasSynced() {
+		errs = append(errs, fmt.Errorf("the pods of node %s are not known yet", c.Node))
+	}
+	if !c.nads.HasSynced() {
+		errs = append(errs, errors.New("the NetworkAttachmentDefinitions are not known yet: is their CustomResourceDefinition installed?"))
+	}
+	return errors.Join(errs...)
+}
+
+// slim drops what plexus never reads.
+func slim(o any) (any, error) {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		kept := &corev1.Pod{ObjectMeta: slimMeta(&o.ObjectMeta)}
+		kept.Spec.NodeName, kept.Spec.HostNetwork = o.Spec.NodeName, o.Spec.HostNetwork
+		kept.Spec.ResourceClaims = o.Spec.ResourceClaims
+		kept.Status.Phase, kept.Status.ResourceClaimStatuses = o.Status.Phase, o.Status.ResourceClaimStatuses
+		kept.Spec.Volumes = slices.DeleteFunc(slices.Clone(o.Spec.Volumes), func(v corev1.Volume) bool { return v.HostPath == nil && v.EmptyDir == nil })
+		for _, container := range o.Spec.Containers {
+			mounts := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != conf.SharedDir })
+			if len(mounts) > 0 {
+				kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{VolumeMounts: mounts})
+			}
+		}
+		return kept, nil
+	case *nadapi.NetworkAttachmentDefinition:
+		return &nadapi.NetworkAttachmentDefinition{ObjectMeta: slimMeta(&o.ObjectMeta), Spec: o.Spec}, nil
+	}
+	return o, nil
+}
+
+func slimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	delete(m.Annotations, corev1.LastAppliedConfigAnnotation)
+	return metav1.ObjectMeta{
+		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion,
+		DeletionTimestamp: m.DeletionTimestamp, Annotations: m.Annotations,
+	}
+}
+
+// podOf is a pod as plexus knows it.
+func podOf(p *corev1.Pod) *conf.Pod {
+	pod := &conf.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Annotations: p.Annotations}
+	pod.Ended = p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	for _, v := range p.Spec.Volumes {
+		switch {
+		case v.HostPath != nil:
+			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name, HostPath: v.HostPath.Path})
+		case v.EmptyDir != nil:
+			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name})
+		}
+	}
+	for _, container := range p.Spec.Containers {
+		for _, m := range container.VolumeMounts {
+			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
+				pod.SharedDirMount = m.MountPath
+			}
+		}
+	}
+	return pod
+}
+
+// hashAnnotation of a static pod's mirror holds the UID that the kubelet knows
+// the pod by (k8s.io/kubernetes/pkg/kubelet/types).
+const hashAnnotation = "kubernetes.io/config.hash"
+
+func isPod(p *corev1.Pod, uid string) bool {
+	return uid == "" || string(p.UID) == uid || p.Annotations[hashAnnotation] == uid
+}
+
+// pod finds a pod, without asking if it can.
+func (c *Cluster) pod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
+	if p := c.arrived(ctx, namespace, name, uid); p != nil {
+		return p, nil
+	}
+	if err := c.open(); err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, err)
+	}
+	p := &corev1.Pod{}
+	err := c.retry(ctx, "get pods", func(ctx context.Context) error {
+		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).Do(ctx).Into(p)
+	})
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("pod %s/%s does not exist any more", namespace, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, err)
+	}
+	if !isPod(p, uid) {
+		return nil, fmt.Errorf("pod %s/%s has UID %s, the request is about UID %.80s, which has been replaced", namespace, name, p.UID, uid)
+	}
+	return p, nil
+}
+
+// arrived waits a moment for the watch; nil when it has not brought the pod.
+func (c *Cluster) arrived(ctx context.Context, namespace, name, uid string) *corev1.Pod {
+	if c.pods == nil || !c.pods.HasSynced() {
+		return nil
+	}
+	for deadline := time.Now().Add(arrival); ; {
+		o, ok, err := c.pods.GetStore().GetByKey(namespace + "/" + name)
+		if err == nil && ok && isPod(o.(*corev1.Pod), uid) {
+			return o.(*corev1.Pod)
+		}
+		if time.Now().After(deadline) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// Known is the pod of this UID, if the node has it; known is false while the pods
+// of the node are not known.
+func (c *Cluster) Known(namespace, name, uid string) (pod *conf.Pod, known bool) {
+	if c.pods == nil || !c.pods.HasSynced() {
+		return nil, false
+	}
+	o, ok, err := c.pods.GetStore().GetByKey(namespace + "/" + name)
+	if err != nil || !ok || !isPod(o.(*corev1.Pod), uid) {
+		return nil, err == nil
+	}
+	return podOf(o.(*corev1.Pod)), true
+}
+
+// definition finds a NetworkAttachmentDefinition; nil, nil when there is none.
+func (c *Cluster) definition(ctx context.Context, namespace, name string) (*conf.Definition, error) {
+	if c.nads != nil && c.nads.HasSynced() {
+		if o, ok, err := c.nads.GetStore().GetByKey(namespace + "/" + name); err == nil && ok {
+			return definitionOf(o.(*nadapi.NetworkAttachmentDefinition)), nil
+		}
+	}
+	if err := c.open(); err != nil {
+		return nil, fmt.Errorf("NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
+	}
+	var nad *nadapi.NetworkAttachmentDefinition
+	err := c.retry(ctx, "get network-attachment-definitions (k8s.cni.cncf.io)", func(ctx context.Context) (err error) {
+		nad, err = c.API.nads.NetworkAttachmentDefinitions(namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
+	}
+	return definitionOf(nad), nil
+}
+
+func definitionOf(nad *nadapi.NetworkAttachmentDefinition) *conf.Definition {
+	return newDefinition(nad.Namespace, nad.Name, nad.Spec.Config, nad.Annotations)
+}
+
+// patch sets annotations of a pod by a merge patch that holds for this UID alone:
+// the API server answers 409 when the name is another pod's by now. nil removes
+// one.
+func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.UID, annotations map[string]any) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	meta := map[string]any{"annotations": annotations}
+	if uid != "" {
+		meta["uid"] = uid
+	}
+	body, err := json.Marshal(map[string]any{"metadata": meta})
+	if err != nil {
+		return err
+	}
+	err = c.retry(ctx, "patch pods/status", func(ctx context.Context) error {
+		return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").Body(body).Do(ctx).Error()
+	})
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("pod %s/%s does not exist any more", namespace, name)
+	case apierrors.IsConflict(err):
+		return fmt.Errorf("pod %s/%s with UID %s has been replaced: %w", namespace, name, uid, err)
+	}
+	return err
+}

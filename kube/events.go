@@ -1,0 +1,95 @@
+package kube
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// events tells of pods what happened to their networks. Those that repeat are
+// counted, those that flood are dropped, as client-go does.
+type events struct {
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+}
+
+// maxMessage is what the API server allows of an event's message, in bytes
+// (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
+const maxMessage = 1024
+
+// OpenEvents begins to send events, in the background. The returned function ends it and
+// lets what is under way go out, a moment long.
+func (c *Cluster) OpenEvents() (done func()) {
+	b := record.NewBroadcaster()
+	sink := &sink{c.core}
+	watch := b.StartRecordingToSink(sink)
+	c.events = &events{b, b.NewRecorder(c.scheme, corev1.EventSource{Component: "plexus", Host: c.Node})}
+	return func() { watch.Stop(); b.Shutdown() }
+}
+
+// Event tells of a pod. It never fails a request: an API server that is away
+// keeps events from nobody but their readers.
+// Without OpenEvents it is sent before Event returns.
+func (c *Cluster) Event(pod *conf.Pod, warning bool, reason, message string) {
+	if pod == nil {
+		return
+	}
+	kind := corev1.EventTypeNormal
+	if warning {
+		kind = corev1.EventTypeWarning
+	}
+	if len(message) > maxMessage {
+		message = message[:maxMessage-3] + "..."
+	}
+	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
+	if c.events != nil {
+		c.events.recorder.Event(about, kind, reason, message)
+		return
+	}
+	if err := c.open(); err != nil {
+		c.Log.Warn("event: not sent", "pod", pod.String(), "reason", reason, "why", err.Error())
+		return
+	}
+	now := metav1.Now()
+	_, err := (&sink{c.core}).Create(&corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: pod.Name + ".", Namespace: pod.Namespace},
+		InvolvedObject: *about, Reason: reason, Message: message, Type: kind, Count: 1,
+		FirstTimestamp: now, LastTimestamp: now, Source: corev1.EventSource{Component: "plexus", Host: c.Node},
+	})
+	if err != nil {
+		c.Log.Warn("event: not sent", "pod", pod.String(), "reason", reason, "why", err.Error())
+	}
+}
+
+// sink is where events go: the API server.
+type sink struct{ core rest.Interface }
+
+// Create is record.EventSink.
+func (s *sink) Create(e *corev1.Event) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+	defer cancel()
+	made := &corev1.Event{}
+	return made, s.core.Post().Namespace(e.Namespace).Resource("events").Body(e).Do(ctx).Into(made)
+}
+
+// Update is record.EventSink.
+func (s *sink) Update(e *corev1.Event) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+	defer cancel()
+	made := &corev1.Event{}
+	return made, s.core.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e).Do(ctx).Into(made)
+}
+
+// Patch is record.EventSink.
+func (s *sink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), eventTimeout)
+	defer cancel()
+	made := &corev1.Event{}
+	return made, s.core.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(data).Do(ctx).Into(made)
+}

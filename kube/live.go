@@ -1,0 +1,64 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Live is the source of one request whose pods and networks are the API server's.
+// The networks that the configuration itself names may come from files.
+type Live struct {
+	Cluster *Cluster
+	ConfDir string
+
+	found *corev1.Pod
+}
+
+// Pod finds the pod of a request.
+func (l *Live) Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error) {
+	p, err := l.Cluster.pod(ctx, namespace, name, uid)
+	if err != nil {
+		return nil, err
+	}
+	l.found = p
+	pod := podOf(p)
+	if uid != "" {
+		pod.UID = uid // of a static pod: what the kubelet knows it by
+	}
+	return pod, nil
+}
+
+// Network finds a network as Manifests does.
+func (l *Live) Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error) {
+	return find(w, l.ConfDir, ": the API server has none", func(namespace, name string) (*conf.Definition, error) {
+		return l.Cluster.definition(ctx, namespace, name)
+	})
+}
+
+// StatusPlace: the status goes with the pod, nothing is to be taken back.
+func (l *Live) StatusPlace(*conf.Pod) string { return "" }
+
+// Publish sets the annotations on the pod.
+func (l *Live) Publish(ctx context.Context, pod *conf.Pod, _ string, annotations map[string]string) error {
+	uid := types.UID(pod.UID)
+	if l.found != nil && l.found.Name == pod.Name && l.found.Namespace == pod.Namespace && isPod(l.found, pod.UID) {
+		uid = l.found.UID // of a static pod: the mirror's
+	}
+	set := map[string]any{}
+	for key, value := range annotations {
+		set[key] = value
+	}
+	return l.Cluster.patch(ctx, pod.Namespace, pod.Name, uid, set)
+}
+
+// Retract has nothing to do.
+func (l *Live) Retract(context.Context, string, string) error { return nil }
+
+// decodeMeta reads an object's metadata.
+func decodeMeta(data []byte, to any) error { return json.Unmarshal(data, to) }
