@@ -25,6 +25,7 @@ type keeper struct {
 
 	mu      sync.Mutex
 	watched map[place]bool
+	failed  map[string]string    // by UID of a pod: the networks that it could not be given
 	told    map[string]string    // by sandbox and interface: the last difference told
 	gone    map[string]time.Time // by sandbox: since when its namespace is gone
 	ready   bool
@@ -48,7 +49,7 @@ func newKeeper(s *Server, journal *delegates.Journal) *keeper {
 	return &keeper{
 		Server: s, journal: journal,
 		changes: make(chan *conf.Pod, 1024), places: make(chan place, 64), asked: make(chan chan []delegates.Finding),
-		watched: map[place]bool{}, told: map[string]string{}, gone: map[string]time.Time{},
+		watched: map[place]bool{}, failed: map[string]string{}, told: map[string]string{}, gone: map[string]time.Time{},
 	}
 }
 
@@ -303,7 +304,7 @@ func (k *keeper) watch(rec *delegates.Record) {
 			continue
 		}
 		if pod, _ := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID); pod != nil {
-			k.podChanged(pod) // since it was wired
+			k.queue(pod) // since it was wired
 		}
 	}
 	k.mu.Lock()
@@ -342,8 +343,24 @@ func (k *keeper) watchPlace(ctx context.Context, p place) {
 	}
 }
 
-// podChanged is told of each state of this node's pods.
+// podChanged is told of each state of this node's pods. What failed is tried
+// again by change, and with each reconciliation, not with each word of the pod.
 func (k *keeper) podChanged(pod *conf.Pod) {
+	asked := pod.Annotations[conf.NetworksAnnotation]
+	k.mu.Lock()
+	before, failed := k.failed[pod.UID]
+	if pod.Ended || failed && before != asked {
+		delete(k.failed, pod.UID)
+		failed = false
+	}
+	k.mu.Unlock()
+	if !failed {
+		k.queue(pod)
+	}
+}
+
+// queue has the networks of a pod changed, if they are to be.
+func (k *keeper) queue(pod *conf.Pod) {
 	if pod.Ended || len(k.index.changed(pod.UID, pod.Annotations[conf.NetworksAnnotation])) == 0 {
 		return
 	}
@@ -376,6 +393,13 @@ func (k *keeper) change(ctx context.Context, pod *conf.Pod, try int) {
 	}
 	for _, sandbox := range k.index.changed(pod.UID, pod.Annotations[conf.NetworksAnnotation]) {
 		err := k.changeOne(ctx, sandbox, pod)
+		k.mu.Lock()
+		if err == nil {
+			delete(k.failed, pod.UID)
+		} else {
+			k.failed[pod.UID] = pod.Annotations[conf.NetworksAnnotation]
+		}
+		k.mu.Unlock()
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -403,11 +427,14 @@ func (k *keeper) changeOne(ctx context.Context, sandbox string, pod *conf.Pod) e
 	did, err := e.Update(conf.WithSteps(ctx, t.step), sandbox, pod)
 	t.end(err)
 	k.metrics.request(t, err)
+	if err != nil {
+		return err
+	}
 	k.index.attached(e, sandbox)
-	if err == nil && did != nil {
+	if did != nil {
 		k.cluster.Event(pod, false, reasonChanged, did.String())
 	}
-	return err
+	return nil
 }
 
 // notReady says what is missing before the agent serves as it should.
