@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"go.fd.io/govpp/adapter/socketclient"
 	"go.fd.io/govpp/api"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/ip"
@@ -32,12 +29,7 @@ const (
 
 // The library writes its logs to standard error, where a runtime reads, and reads
 // the level without a lock: it is set before the first connection.
-func init() {
-	core.SetLogLevel(logrus.FatalLevel)
-	quiet := logrus.New()
-	quiet.SetOutput(io.Discard)
-	socketclient.SetLogger(quiet)
-}
+func init() { core.SetLogLevel(logrus.FatalLevel) }
 
 // messages are those that plexus sends and reads; only they have to be the
 // ones that the running VPP speaks.
@@ -49,6 +41,7 @@ func messages() []api.Message {
 		&memif.MemifDump{}, &memif.MemifDetails{},
 		&interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetFlagsReply{},
 		&interfaces.SwInterfaceSetMtu{}, &interfaces.SwInterfaceSetMtuReply{},
+		&interfaces.SwInterfaceSetMacAddress{}, &interfaces.SwInterfaceSetMacAddressReply{},
 		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceTagAddDelReply{},
 		&interfaces.SwInterfaceDump{}, &interfaces.SwInterfaceDetails{},
 		&interfaces.SwInterfaceAddDelAddress{}, &interfaces.SwInterfaceAddDelAddressReply{},
@@ -58,6 +51,14 @@ func messages() []api.Message {
 		&l2.L2InterfaceVlanTagRewrite{}, &l2.L2InterfaceVlanTagRewriteReply{},
 		&memclnt.ControlPing{}, &memclnt.ControlPingReply{},
 		&ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
+	}
+}
+
+// lookMessages are those by which the L3 of an attachment is read.
+func lookMessages() []api.Message {
+	return []api.Message{
+		&interfaces.SwInterfaceGetTable{}, &interfaces.SwInterfaceGetTableReply{},
+		&ip.IPAddressDump{}, &ip.IPAddressDetails{}, &ip.IPRouteDump{}, &ip.IPRouteDetails{},
 	}
 }
 
@@ -77,8 +78,9 @@ func vhostMessages() []api.Message {
 
 // vpps are the connections to VPPs, by API socket.
 type vpps struct {
-	mu    sync.Mutex
-	known map[string]*vpp
+	mu      sync.Mutex
+	known   map[string]*vpp
+	watched map[string]*link // kept from one Watch to the next
 }
 
 // vpp is the connection to one VPP. Requests share it; whoever finds it gone
@@ -86,7 +88,13 @@ type vpps struct {
 type vpp struct {
 	socket string
 	busy   chan struct{} // holds one value while somebody looks at conn
-	conn   *core.Connection
+	conn   *link
+}
+
+// link is a connection that tells when it has ended.
+type link struct {
+	*core.Connection
+	ended context.Context
 }
 
 func (v *vpp) lock(ctx context.Context) error {
@@ -128,58 +136,46 @@ func (e *unreachable) Temporary() bool { return true }
 
 // connect connects and checks, once for each connection, that this VPP speaks
 // the messages that plexus uses.
-func (v *vpp) connect(ctx context.Context) (*core.Connection, error) {
+func (v *vpp) connect(ctx context.Context) (*link, error) {
 	if err := v.lock(ctx); err != nil {
 		return nil, fmt.Errorf("VPP at %s: %w", v.socket, err)
 	}
 	defer v.unlock()
-	if v.conn != nil {
+	if v.conn != nil && v.conn.ended.Err() == nil {
 		return v.conn, nil
 	}
-	if _, err := os.Stat(v.socket); errors.Is(err, fs.ErrNotExist) {
-		return nil, &unreachable{v.socket, err}
+	if v.conn != nil {
+		v.conn.Disconnect()
+		v.conn = nil
 	}
-	type outcome struct {
-		conn *core.Connection
-		err  error
-	}
-	done := make(chan outcome, 1)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout+replyTimeout)
 	defer cancel()
-	go func() { // the library takes no context
-		conn, err := dial(ctx, v.socket)
-		done <- outcome{conn, err}
-	}()
-	select {
-	case o := <-done:
-		if o.err != nil {
-			return nil, &unreachable{v.socket, o.err}
-		}
-		if err := compatible(ctx, o.conn, messages()...); err != nil {
-			o.conn.Disconnect()
-			return nil, err
-		}
-		v.conn = o.conn
-		return v.conn, nil
-	case <-ctx.Done():
-		go func() {
-			if o := <-done; o.conn != nil {
-				o.conn.Disconnect()
-			}
-		}()
-		return nil, &unreachable{v.socket, ctx.Err()}
+	conn, err := dial(ctx, v.socket)
+	if err != nil {
+		return nil, &unreachable{v.socket, err}
 	}
+	if err := compatible(ctx, conn, messages()...); err != nil {
+		conn.Disconnect()
+		return nil, err
+	}
+	v.conn = conn
+	return conn, nil
 }
 
 // dial connects. VPP lets five wait at its API socket (socksvr.c) and has the
 // kernel send the next one away; that one tries again.
-func dial(ctx context.Context, socket string) (*core.Connection, error) {
+func dial(ctx context.Context, socket string) (*link, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		adapter := socketclient.NewVppClient(socket)
-		adapter.SetConnectTimeout(connectTimeout)
-		conn, err := core.Connect(adapter)
+		w, err := openWire(ctx, socket)
+		if err == nil {
+			conn, err := core.Connect(w)
+			if err != nil {
+				return nil, errors.Join(err, w.Disconnect())
+			}
+			return &link{conn, w.ended}, nil
+		}
 		if !errors.Is(err, syscall.EAGAIN) {
-			return conn, err
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -190,7 +186,7 @@ func dial(ctx context.Context, socket string) (*core.Connection, error) {
 }
 
 // compatible checks that VPP knows the messages, by names and CRCs.
-func compatible(ctx context.Context, conn *core.Connection, messages ...api.Message) error {
+func compatible(ctx context.Context, conn *link, messages ...api.Message) error {
 	ch, err := conn.NewAPIChannel()
 	if err != nil {
 		return err
@@ -211,7 +207,7 @@ func compatible(ctx context.Context, conn *core.Connection, messages ...api.Mess
 }
 
 // forget makes the next request connect anew.
-func (v *vpp) forget(conn *core.Connection) {
+func (v *vpp) forget(conn *link) {
 	_ = v.lock(context.Background()) // nobody keeps it for longer than a connect
 	defer v.unlock()
 	if v.conn == conn {
@@ -225,9 +221,12 @@ func (v *vpp) forget(conn *core.Connection) {
 // (25.06 to 26.06).
 func (v *vpps) close() {
 	v.mu.Lock()
-	all := v.known
-	v.known = nil
+	all, watched := v.known, v.watched
+	v.known, v.watched = nil, nil
 	v.mu.Unlock()
+	for _, conn := range watched {
+		conn.Disconnect()
+	}
 	for _, p := range all {
 		_ = p.lock(context.Background()) // nobody keeps it for longer than a connect
 		if p.conn != nil {
@@ -241,7 +240,7 @@ func (v *vpps) close() {
 // session is a connection for the length of one verb.
 type session struct {
 	vpp   *vpp
-	conn  *core.Connection
+	conn  *link
 	begun bool // something has been sent
 }
 
@@ -262,16 +261,17 @@ func (s *session) ping(ctx context.Context) error {
 	return err
 }
 
-// call makes one request within replyTimeout. An answer with an error code is
-// VPP's; any other error means that the connection is of no use any more. The
-// first request of a session may find that VPP has been restarted since the
-// last one and goes to the new VPP then; a later one may not, as it may carry
-// numbers that the former VPP gave.
+// call makes one request within replyTimeout, or until the connection ends. An
+// answer with an error code is VPP's; any other error means that the connection
+// is of no use any more. The first request of a session may find that VPP has
+// been restarted since the last one and goes to the new VPP then; a later one may
+// not, as it may carry numbers that the former VPP gave.
 func call[R any](ctx context.Context, s *session, request func(context.Context) (R, error)) (R, error) {
 	first := !s.begun
 	s.begun = true
 	bounded, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
+	defer context.AfterFunc(s.conn.ended, cancel)()
 	reply, err := request(bounded)
 	var answer api.VPPApiError
 	if err == nil || errors.As(err, &answer) {
@@ -280,17 +280,21 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 	if ctx.Err() != nil { // the connection is as good as before
 		return reply, fmt.Errorf("VPP at %s: %w", s.vpp.socket, ctx.Err())
 	}
-	s.vpp.forget(s.conn)
-	if first && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		if s.conn, err = s.vpp.connect(ctx); err != nil {
-			return reply, err
-		}
-		return call(ctx, s, request)
-	}
-	if bounded.Err() != nil {
+	unsent := errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, core.ErrNotConnected)
+	switch {
+	case s.conn.ended.Err() != nil:
+		err = fmt.Errorf("it has ended the connection: %w", context.Cause(s.conn.ended))
+	case bounded.Err() != nil:
 		err = fmt.Errorf("no answer within %s", replyTimeout)
 	}
-	return reply, &unreachable{s.vpp.socket, err}
+	s.vpp.forget(s.conn)
+	if !first || !unsent {
+		return reply, &unreachable{s.vpp.socket, err}
+	}
+	if s.conn, err = s.vpp.connect(ctx); err != nil {
+		return reply, err
+	}
+	return call(ctx, s, request)
 }
 
 // list reads a dump to its end.

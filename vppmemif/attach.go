@@ -2,36 +2,24 @@ package vppmemif
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"syscall"
-	"time"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/ethernet_types"
-	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
-	"go.fd.io/govpp/binapi/ip"
-	"go.fd.io/govpp/binapi/ip_types"
-	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/lock"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // newSocketID lets VPP choose the number of a socket (memif.api).
 const newSocketID = ^uint32(0)
-
-// vtrPush1 is a VLAN tag rewrite (l2_vtr.h): what comes from the pod gets a tag,
-// what goes to it loses one.
-const vtrPush1 = 1
 
 // socketFree refuses a socket that somebody else uses in this VPP, or a place
 // where VPP could not listen.
@@ -47,10 +35,20 @@ func (s *session) socketFree(ctx context.Context, st *state) error {
 		}
 		for _, p := range all {
 			if p.socket == st.Socket {
-				return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.name, "socket.file")
+				return usedBy(st, &p)
 			}
 		}
 	}
+	return placeFree(st)
+}
+
+func usedBy(st *state, p *port) error {
+	return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.name, "socket.file")
+}
+
+// placeFree refuses a place in a folder where VPP could not listen, or would
+// take it from somebody.
+func placeFree(st *state) error {
 	if st.Abstract != "" {
 		return nil
 	}
@@ -63,13 +61,15 @@ func (s *session) socketFree(ctx context.Context, st *state) error {
 	return nil
 }
 
-// listenedAt reports whether a socket has a listener, or is none of memif's
-// kind; one that is left from before refuses.
+// listenedAt reports whether somebody has a socket open at a path; one that is
+// left from before refuses. A datagram socket is asked with, which can connect
+// neither to memif's kind nor to vhost-user's (EPROTOTYPE, unix(7)): whoever
+// listens does not notice.
 func listenedAt(path string) bool {
 	if len(path) > shareddir.MaxSocketPath {
 		return false
 	}
-	c, err := net.DialTimeout("unixpacket", path, time.Second)
+	c, err := net.Dial("unixgram", path)
 	if err == nil {
 		_ = c.Close()
 		return true
@@ -77,86 +77,127 @@ func listenedAt(path string) bool {
 	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT)
 }
 
+// wiring is one attachment that is made, or made whole.
+type wiring struct {
+	*session
+	c     *Config
+	a     conf.Attachment
+	st    *state
+	have  *found // what there is; Add has found nothing
+	again bool   // numbers of its socket may be left from before
+	index interface_types.InterfaceIndex
+	made  []string // for people, what was missing
+}
+
+func (w *wiring) step(ctx context.Context, format string, args ...any) error {
+	return conf.Step(ctx, w.a.IfName+": "+format, args...)
+}
+
+// mended notes what was missing of an interface that was there; a new one has
+// all that it needs.
+func (w *wiring) mended(format string, args ...any) {
+	if w.have.port != nil {
+		w.made = append(w.made, fmt.Sprintf(format, args...))
+	}
+}
+
 // attach makes the socket, the interface on it and its place in the network,
-// up at last.
-func (s *session) attach(ctx context.Context, c *Config, a conf.Attachment, st *state) error {
-	step := func(format string, args ...any) error { return conf.Step(ctx, a.IfName+": "+format, args...) }
-	index, err := s.make(ctx, step, c, st)
-	if err != nil {
+// up at last, as far as they are not there.
+func (w *wiring) attach(ctx context.Context) error {
+	if p := w.have.port; p != nil {
+		w.index = p.index
+	} else if err := w.make(ctx); err != nil {
 		return err
 	}
-	if c.MTU != 0 {
-		if err := step("set mtu %d", c.MTU); err != nil {
-			return err
-		}
-		if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceSetMtuReply, error) {
-			return interfaces.NewServiceClient(s.conn).SwInterfaceSetMtu(ctx, &interfaces.SwInterfaceSetMtu{SwIfIndex: index, Mtu: []uint32{uint32(c.MTU), 0, 0, 0}})
-		}); err != nil {
-			return fmt.Errorf("set mtu %d: %w", c.MTU, err)
-		}
-	}
-	if c.BridgeDomain != nil {
-		err = s.join(ctx, step, c, index, st)
-	} else {
-		err = s.route(ctx, step, c, index, a.IPAM)
-	}
-	if err != nil {
+	if err := w.shape(ctx); err != nil {
 		return err
 	}
-	if err := step("set up"); err != nil {
+	place := w.route
+	if w.c.BridgeDomain != nil {
+		place = w.join
+	}
+	if err := place(ctx); err != nil {
 		return err
 	}
-	if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceSetFlagsReply, error) {
-		return interfaces.NewServiceClient(s.conn).SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
+	if w.have.up() {
+		return nil
+	}
+	if err := w.step(ctx, "set up"); err != nil {
+		return err
+	}
+	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetFlagsReply, error) {
+		return interfaces.NewServiceClient(w.conn).SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: w.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
 	}); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
+	w.mended("admin state up")
 	return nil
 }
 
 // make makes the interface with its socket and tag.
-func (s *session) make(ctx context.Context, step func(string, ...any) error, c *Config, st *state) (interface_types.InterfaceIndex, error) {
-	if st.Vhost {
-		if err := step("create vhost-user on %s", st.Socket); err != nil {
-			return 0, err
-		}
-		return s.createVhost(ctx, c, st)
+func (w *wiring) make(ctx context.Context) error {
+	create := w.makeMemif
+	if w.st.Vhost {
+		create = w.makeVhost
 	}
-	if err := step("add socket %s", st.Socket); err != nil {
-		return 0, err
+	if err := create(ctx); err != nil {
+		return err
 	}
-	socket, err := s.addSocket(ctx, st)
+	w.made = append(w.made, w.st.name())
+	return nil
+}
+
+func (w *wiring) makeVhost(ctx context.Context) (err error) {
+	if err := w.step(ctx, "create vhost-user on %s", w.st.Socket); err != nil {
+		return err
+	}
+	w.index, err = w.createVhost(ctx, w.c, w.st)
+	return err
+}
+
+func (w *wiring) makeMemif(ctx context.Context) error {
+	st := w.st
+	if err := w.step(ctx, "add socket %s", st.Socket); err != nil {
+		return err
+	}
+	socket, err := w.addSocket(ctx)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := step("create memif"); err != nil {
-		return 0, err
+	if err := w.step(ctx, "create memif"); err != nil {
+		return err
 	}
-	index, err := s.create(ctx, c, socket)
+	w.index, err = w.create(ctx, w.c, st, socket)
 	if answered(err, codeListen) {
-		return 0, fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", st.Socket, err)
+		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", st.Socket, err)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("create memif on %s: %w", st.Socket, err)
+		return fmt.Errorf("create memif on %s: %w", st.Socket, err)
 	}
-	if err := step("tag %s", st.Tag); err != nil {
-		return 0, err
+	return w.mark(ctx)
+}
+
+// mark gives the interface the attachment's tag.
+func (w *wiring) mark(ctx context.Context) error {
+	if err := w.step(ctx, "tag %s", w.st.Tag); err != nil {
+		return err
 	}
-	if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceTagAddDelReply, error) {
-		return interfaces.NewServiceClient(s.conn).SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: index, Tag: st.Tag})
+	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceTagAddDelReply, error) {
+		return interfaces.NewServiceClient(w.conn).SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: w.index, Tag: w.st.Tag})
 	}); err != nil {
-		return 0, fmt.Errorf("tag memif: %w", err)
+		return fmt.Errorf("tag memif: %w", err)
 	}
-	return index, nil
+	return nil
 }
 
 // addSocket gives the socket a number of its own. A number that is left from
 // before is not used again: after a listen failure VPP answers success on it and
 // listens on nothing. Beside one of a name that is the attachment's alone it may
 // stay until detach removes both.
-func (s *session) addSocket(ctx context.Context, st *state) (uint32, error) {
-	if !st.Alone {
-		sockets, err := s.sockets(ctx)
+func (w *wiring) addSocket(ctx context.Context) (uint32, error) {
+	st := w.st
+	if !st.Alone || w.again {
+		sockets, err := w.sockets(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -164,13 +205,13 @@ func (s *session) addSocket(ctx context.Context, st *state) (uint32, error) {
 			if name != st.Socket {
 				continue
 			}
-			if err := s.deleteSocket(ctx, id); err != nil {
+			if err := w.deleteSocket(ctx, id); err != nil {
 				return 0, fmt.Errorf("socket %s is in use: %w", st.Socket, err)
 			}
 		}
 	}
-	reply, err := call(ctx, s, func(ctx context.Context) (*memif.MemifSocketFilenameAddDelV2Reply, error) {
-		return memif.NewServiceClient(s.conn).MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: st.Socket})
+	reply, err := call(ctx, w.session, func(ctx context.Context) (*memif.MemifSocketFilenameAddDelV2Reply, error) {
+		return memif.NewServiceClient(w.conn).MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: st.Socket})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("add socket %s: %w", st.Socket, err)
@@ -185,7 +226,7 @@ func (s *session) deleteSocket(ctx context.Context, id uint32) error {
 	return err
 }
 
-func (s *session) create(ctx context.Context, c *Config, socket uint32) (interface_types.InterfaceIndex, error) {
+func (s *session) create(ctx context.Context, c *Config, st *state, socket uint32) (interface_types.InterfaceIndex, error) {
 	m := &memif.MemifCreateV2{
 		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: socket, Secret: c.Secret,
 		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize,
@@ -196,11 +237,11 @@ func (s *session) create(ctx context.Context, c *Config, socket uint32) (interfa
 	if c.Mode == "ip" {
 		m.Mode = memif.MEMIF_MODE_API_IP
 	}
-	if c.MAC != "" {
-		mac, err := ethernet_types.ParseMacAddress(c.MAC)
-		if err != nil {
-			return 0, err
-		}
+	mac, err := c.hwAddr(st)
+	if err != nil {
+		return 0, err
+	}
+	if c.Mode == "ethernet" {
 		m.HwAddr = mac
 	}
 	reply, err := call(ctx, s, func(ctx context.Context) (*memif.MemifCreateV2Reply, error) {
@@ -212,157 +253,50 @@ func (s *session) create(ctx context.Context, c *Config, socket uint32) (interfa
 	return reply.SwIfIndex, nil
 }
 
-// tries bounds how often an id of a bridge domain is looked for.
-const tries = 64
-
-// ensureDomain finds the bridge domain or makes it. One with a name is found by
-// its tag; it gets the id that its name has, or the next one that is free.
-func (s *session) ensureDomain(ctx context.Context, b *BridgeDomain, st *state) (uint32, error) {
-	id := st.Domain
-	for range tries {
-		all, err := s.domains(ctx)
-		if err != nil {
-			return 0, err
-		}
-		taken := false
-		for _, d := range all {
-			if d.BdTag == st.DomainTag || b.ID != 0 && d.BdID == b.ID {
-				return d.BdID, nil
-			}
-			taken = taken || d.BdID == id
-		}
-		if taken {
-			id = id%maxBridgeDomain + 1
-			continue
-		}
-		on := func(p *bool) bool { return p == nil || *p }
-		_, err = call(ctx, s, func(ctx context.Context) (*l2.BridgeDomainAddDelV2Reply, error) {
-			return l2.NewServiceClient(s.conn).BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{
-				IsAdd: true, BdID: id, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination, BdTag: st.DomainTag,
-			})
-		})
-		if err != nil && !answered(err, codeBDExists) {
-			return 0, fmt.Errorf("make bridge domain %d: %w", id, err)
-		}
-		// Once more: somebody may have made one of that id, or of that name,
-		// meanwhile.
+// hwAddr is the address of the vswitch's side, zero where VPP may choose one at
+// random. In L3 it may not: the pod remembers to which address it sends, and has
+// to find it again after a restart of VPP. What the attachment's name gives is
+// local and unicast, as VPP's own choice is.
+func (c *Config) hwAddr(st *state) (mac ethernet_types.MacAddress, err error) {
+	switch {
+	case c.MAC != "":
+		return ethernet_types.ParseMacAddress(c.MAC)
+	case c.BridgeDomain != nil:
+		return mac, nil
 	}
-	return 0, fmt.Errorf("bridge domain %s: no id is free near %d", b.Name, st.Domain)
+	sum := sha256.Sum256([]byte(st.Tag))
+	return ethernet_types.MacAddress{0x02, 0xfe, sum[0], sum[1], sum[2], sum[3]}, nil
 }
 
-// lockDomain keeps a domain from going with its last member while another one
-// joins: joining a domain that is not there makes one, which nobody would own.
-func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lockDir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
-}
-
-const lockDir = "/run/plexus/locks"
-
-// join makes the interface a member of its bridge domain.
-func (s *session) join(ctx context.Context, step func(string, ...any) error, c *Config, index interface_types.InterfaceIndex, st *state) error {
-	if err := step("join bridge domain %s", st.DomainTag); err != nil {
-		return err
+// shape gives the interface its MTU, and its MAC address if it is no new one,
+// which has it from the start.
+func (w *wiring) shape(ctx context.Context) error {
+	if mtu := w.c.MTU; mtu != 0 && w.have.mtu() != mtu {
+		if err := w.step(ctx, "set mtu %d", mtu); err != nil {
+			return err
+		}
+		if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetMtuReply, error) {
+			return interfaces.NewServiceClient(w.conn).SwInterfaceSetMtu(ctx, &interfaces.SwInterfaceSetMtu{SwIfIndex: w.index, Mtu: []uint32{uint32(mtu), 0, 0, 0}})
+		}); err != nil {
+			return fmt.Errorf("set mtu %d: %w", mtu, err)
+		}
+		w.mended("mtu %d", mtu)
 	}
-	release, err := s.lockDomain(ctx, st.DomainTag)
-	if err != nil {
-		return err
-	}
-	defer release()
-	domain, err := s.ensureDomain(ctx, c.BridgeDomain, st)
-	if err != nil {
-		return err
-	}
-	if _, err = call(ctx, s, func(ctx context.Context) (*l2.SwInterfaceSetL2BridgeReply, error) {
-		return l2.NewServiceClient(s.conn).SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: index, BdID: domain, Enable: true})
-	}); err != nil {
-		return fmt.Errorf("join bridge domain %d: %w", domain, err)
-	}
-	if c.VLAN == 0 {
+	if w.have.port == nil || !w.c.hasMAC() || w.have.mac() == w.c.mac() {
 		return nil
 	}
-	if err := step("rewrite to vlan %d", c.VLAN); err != nil {
+	if err := w.step(ctx, "set mac %s", w.c.MAC); err != nil {
 		return err
 	}
-	if _, err := call(ctx, s, func(ctx context.Context) (*l2.L2InterfaceVlanTagRewriteReply, error) {
-		return l2.NewServiceClient(s.conn).L2InterfaceVlanTagRewrite(ctx, &l2.L2InterfaceVlanTagRewrite{SwIfIndex: index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(c.VLAN)})
+	mac, err := ethernet_types.ParseMacAddress(w.c.MAC)
+	if err != nil {
+		return err
+	}
+	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetMacAddressReply, error) {
+		return interfaces.NewServiceClient(w.conn).SwInterfaceSetMacAddress(ctx, &interfaces.SwInterfaceSetMacAddress{SwIfIndex: w.index, MacAddress: mac})
 	}); err != nil {
-		return fmt.Errorf("rewrite to vlan %d: %w", c.VLAN, err)
+		return fmt.Errorf("set mac %s: %w", w.c.MAC, err)
 	}
+	w.mended("mac %s", w.c.MAC)
 	return nil
-}
-
-// route puts the interface into its vrf and gives it addresses and routes.
-func (s *session) route(ctx context.Context, step func(string, ...any) error, c *Config, index interface_types.InterfaceIndex, ipam *types100.Result) error {
-	if c.VRF != 0 {
-		for _, six := range []bool{false, true} {
-			if err := step("join vrf %d", c.VRF); err != nil {
-				return err
-			}
-			if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceSetTableReply, error) {
-				return interfaces.NewServiceClient(s.conn).SwInterfaceSetTable(ctx, &interfaces.SwInterfaceSetTable{SwIfIndex: index, IsIPv6: six, VrfID: c.VRF})
-			}); err != nil {
-				return fmt.Errorf("join vrf %d (is there such a table, for both families?): %w", c.VRF, err)
-			}
-		}
-	}
-	addresses := c.Addresses
-	if c.gateways && ipam != nil {
-		for _, ip := range ipam.IPs {
-			if ip.Gateway != nil {
-				ones, _ := ip.Address.Mask.Size()
-				addresses = append(addresses, fmt.Sprintf("%s/%d", ip.Gateway, ones))
-			}
-		}
-	}
-	for _, text := range addresses {
-		if err := step("add address %s", text); err != nil {
-			return err
-		}
-		prefix, err := ip_types.ParseAddressWithPrefix(text)
-		if err != nil {
-			return err
-		}
-		if _, err := call(ctx, s, func(ctx context.Context) (*interfaces.SwInterfaceAddDelAddressReply, error) {
-			return interfaces.NewServiceClient(s.conn).SwInterfaceAddDelAddress(ctx, &interfaces.SwInterfaceAddDelAddress{SwIfIndex: index, IsAdd: true, Prefix: prefix})
-		}); err != nil {
-			return fmt.Errorf("add address %s: %w", text, err)
-		}
-	}
-	for _, r := range c.Routes {
-		if err := step("add route %s", r.Dst); err != nil {
-			return err
-		}
-		if err := s.setRoute(ctx, c.VRF, r, index, true); err != nil {
-			return fmt.Errorf("add route %s: %w", r.Dst, err)
-		}
-	}
-	return nil
-}
-
-func (s *session) setRoute(ctx context.Context, vrf uint32, r Route, index interface_types.InterfaceIndex, add bool) error {
-	prefix, err := ip_types.ParsePrefix(r.Dst)
-	if err != nil {
-		return err
-	}
-	path := fib_types.FibPath{SwIfIndex: uint32(index), TableID: vrf, Weight: 1, Proto: fib_types.FIB_API_PATH_NH_PROTO_IP4}
-	dst, err := netip.ParsePrefix(r.Dst)
-	if err != nil {
-		return err
-	}
-	if dst.Addr().Is6() {
-		path.Proto = fib_types.FIB_API_PATH_NH_PROTO_IP6
-	}
-	if r.GW != "" {
-		gw, err := ip_types.ParseAddress(r.GW)
-		if err != nil {
-			return err
-		}
-		path.Nh.Address = gw.Un
-	}
-	_, err = call(ctx, s, func(ctx context.Context) (*ip.IPRouteAddDelReply, error) {
-		return ip.NewServiceClient(s.conn).IPRouteAddDel(ctx, &ip.IPRouteAddDel{
-			IsAdd: add, IsMultipath: true, Route: ip.IPRoute{TableID: vrf, Prefix: prefix, NPaths: 1, Paths: []fib_types.FibPath{path}},
-		})
-	})
-	return err
 }

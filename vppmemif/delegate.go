@@ -52,6 +52,14 @@ type state struct {
 	Routes        []Route `json:"routes,omitempty"` // VPP keeps them when their interface goes
 }
 
+// name is the interface in words.
+func (s *state) name() string {
+	if s.Vhost {
+		return "vhost-user on socket " + s.Socket
+	}
+	return fmt.Sprintf("memif %d on socket %s", s.ID, s.Socket)
+}
+
 func (s *state) kind() string {
 	if s.Vhost {
 		return "vhost"
@@ -143,7 +151,8 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	if err := v.attach(ctx, c, a, s); err != nil {
+	w := &wiring{session: v, c: c, a: a, st: s, have: &found{}}
+	if err := w.attach(ctx); err != nil {
 		return nil, err
 	}
 	return result(c, a, s), nil
@@ -182,7 +191,10 @@ func (d *Delegate) Check(ctx context.Context, a conf.Attachment, raw json.RawMes
 	if err != nil {
 		return err
 	}
-	err = v.compare(ctx, c, s)
+	have, err := v.look(ctx, c, a, s)
+	if err == nil {
+		err = errors.Join(have.differences(c, a, s)...)
+	}
 	if s.Abstract == "" {
 		err = errors.Join(err, s.Folder.Check(s.Role == "server", s.File))
 	}

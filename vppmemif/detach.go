@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 
-	interfaces "go.fd.io/govpp/binapi/interface"
-	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
 
@@ -116,86 +113,6 @@ func (s *session) deleteDomain(ctx context.Context, tag string) error {
 		}
 	}
 	return nil
-}
-
-// compare holds VPP against what attach made.
-func (s *session) compare(ctx context.Context, c *Config, st *state) error {
-	sockets, err := s.sockets(ctx)
-	if err != nil {
-		return err
-	}
-	if !st.Vhost && !slices.Contains(slices.Collect(maps.Values(sockets)), st.Socket) {
-		return fmt.Errorf("socket %s is gone from VPP (has it been restarted?)", st.Socket)
-	}
-	all, err := s.ports(ctx, sockets)
-	if err != nil {
-		return err
-	}
-	at := slices.IndexFunc(all, func(p port) bool {
-		return p.socket == st.Socket && (p.memif == nil) == st.Vhost && (st.Vhost || p.memif.ID == c.ID)
-	})
-	if at < 0 {
-		return fmt.Errorf("the %s on socket %s (id %d) is gone from VPP", st.kind(), st.Socket, c.ID)
-	}
-	p, link := all[at], all[at].link
-	if link == nil {
-		return fmt.Errorf("%s %s is gone from VPP's interfaces", st.kind(), p.name)
-	}
-	var errs []error
-	differs := func(what string, have, want any) {
-		if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
-			errs = append(errs, fmt.Errorf("%s %s: %s is %s, was %s", st.kind(), p.name, what, h, w))
-		}
-	}
-	differs("tag", link.Tag, st.Tag)
-	differs("role", roleOf(p.server), c.Role)
-	if p.memif != nil {
-		differs("mode", modeOf(p.memif.Mode), c.Mode)
-	}
-	differs("admin state up", link.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0, true)
-	if c.MTU != 0 && len(link.Mtu) > 0 {
-		differs("mtu", link.Mtu[0], c.MTU)
-	}
-	if c.VLAN != 0 {
-		differs("vlan", rewrittenTo(link), c.VLAN)
-	}
-	if c.BridgeDomain != nil {
-		domains, err := s.domains(ctx)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(domains, func(d *l2.BridgeDomainDetails) bool {
-			return (d.BdTag == st.DomainTag || c.BridgeDomain.ID != 0 && d.BdID == c.BridgeDomain.ID) &&
-				slices.ContainsFunc(d.SwIfDetails, func(i l2.BridgeDomainSwIf) bool { return i.SwIfIndex == p.index })
-		}) {
-			errs = append(errs, fmt.Errorf("%s %s is no longer in its bridge domain %s", st.kind(), p.name, st.DomainTag))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func roleOf(server bool) string {
-	if server {
-		return "server"
-	}
-	return "client"
-}
-
-func modeOf(m memif.MemifMode) string {
-	switch m {
-	case memif.MEMIF_MODE_API_ETHERNET:
-		return "ethernet"
-	case memif.MEMIF_MODE_API_IP:
-		return "ip"
-	}
-	return m.String()
-}
-
-func rewrittenTo(link *interfaces.SwInterfaceDetails) int {
-	if link.VtrOp != vtrPush1 {
-		return 0
-	}
-	return int(link.VtrTag1)
 }
 
 // Sweep removes what carries owner's tag and is not to be kept, at the default

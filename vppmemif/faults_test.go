@@ -31,7 +31,7 @@ var ways = []struct {
 	{"vhost-user", func(r *rig) map[string]any { return vhost(r, "server") }},
 }
 
-var calls = []string{"Prepare", "Add", "Check", "Del"}
+var calls = []string{"Prepare", "Add", "Check", "Restore", "Del"}
 
 // trial is one attachment.
 type trial struct {
@@ -58,6 +58,8 @@ func (c *trial) do(ctx context.Context, call string) (err error) {
 		_, err = c.d.Add(ctx, c.a, c.state)
 	case "Check":
 		err = c.d.Check(ctx, c.a, c.state)
+	case "Restore":
+		_, err = c.d.Restore(ctx, c.a, c.state)
 	case "Del":
 		err = c.d.Del(ctx, c.a, c.state)
 	}

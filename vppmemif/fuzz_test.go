@@ -1,9 +1,17 @@
 package vppmemif
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.fd.io/govpp/binapi/memclnt"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -63,4 +71,39 @@ func inRange(t *testing.T, c *Config) {
 			t.Errorf("%+v", b)
 		}
 	}
+}
+
+// FuzzWire has whatever it likes at the other end of the API socket: it is a
+// client's introduction or an error, and what follows are messages or an end.
+func FuzzWire(f *testing.F) {
+	reply := make([]byte, 6)
+	data, err := (&memclnt.SockclntCreateReply{Count: 1, MessageTable: []memclnt.MessageTableEntry{{Index: 7, Name: "show_version_51077d14"}}}).Marshal(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	framed := append(make([]byte, wireHeader), append(reply, data...)...)
+	binary.BigEndian.PutUint32(framed[8:], uint32(len(framed)-wireHeader))
+	f.Add(framed)
+	f.Add(append(framed, framed...))
+	f.Add(framed[:wireHeader+8])
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }() // to the end of ours
+		w := &wire{conn: ours, in: bufio.NewReader(bytes.NewReader(data))}
+		w.ended, w.end = context.WithCancelCause(t.Context())
+		if err := w.introduce(); err == nil && w.ids == nil {
+			t.Error("introduced without messages")
+		}
+		for {
+			m, err := w.next()
+			if err != nil {
+				return
+			}
+			if len(m) < 6 || len(m) > maxMessage {
+				t.Fatalf("a message of %d bytes", len(m))
+			}
+		}
+	})
 }

@@ -68,6 +68,16 @@ func (s *session) domains(ctx context.Context) ([]*l2.BridgeDomainDetails, error
 	return all, nil
 }
 
+func (s *session) tables(ctx context.Context) ([]*ip.IPTableDetails, error) {
+	all, err := list(ctx, s, func(ctx context.Context) (ip.RPCService_IPTableDumpClient, error) {
+		return ip.NewServiceClient(s.conn).IPTableDump(ctx, &ip.IPTableDump{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	return all, nil
+}
+
 // port is an interface on a socket.
 type port struct {
 	index  interface_types.InterfaceIndex
@@ -136,11 +146,9 @@ func (s *session) forgetRoutes(ctx context.Context, p port) error {
 	if err := compatible(ctx, s.conn, routeMessages()...); err != nil {
 		return err
 	}
-	tables, err := list(ctx, s, func(ctx context.Context) (ip.RPCService_IPTableDumpClient, error) {
-		return ip.NewServiceClient(s.conn).IPTableDump(ctx, &ip.IPTableDump{})
-	})
+	tables, err := s.tables(ctx)
 	if err != nil {
-		return fmt.Errorf("list tables: %w", err)
+		return err
 	}
 	for _, t := range tables {
 		routes, err := list(ctx, s, func(ctx context.Context) (ip.RPCService_IPRouteDumpClient, error) {

@@ -13,13 +13,11 @@ import (
 // (vhost_user.api).
 func (s *session) createVhost(ctx context.Context, c *Config, st *state) (interface_types.InterfaceIndex, error) {
 	m := &vhost_user.CreateVhostUserIfV2{IsServer: st.Role == "server", SockFilename: st.Socket, Tag: st.Tag}
-	if c.MAC != "" {
-		mac, err := ethernet_types.ParseMacAddress(c.MAC)
-		if err != nil {
-			return 0, err
-		}
-		m.UseCustomMac, m.MacAddress = true, mac
+	mac, err := c.hwAddr(st)
+	if err != nil {
+		return 0, err
 	}
+	m.UseCustomMac, m.MacAddress = mac != ethernet_types.MacAddress{}, mac
 	reply, err := call(ctx, s, func(ctx context.Context) (*vhost_user.CreateVhostUserIfV2Reply, error) {
 		return vhost_user.NewServiceClient(s.conn).CreateVhostUserIfV2(ctx, m)
 	})

@@ -1,0 +1,344 @@
+package vppmemif
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.fd.io/govpp/binapi/ethernet_types"
+	"go.fd.io/govpp/binapi/fib_types"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/ip_types"
+	"go.fd.io/govpp/binapi/l2"
+	binmemif "go.fd.io/govpp/binapi/memif"
+
+	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/e2e/standin"
+)
+
+// damage is what somebody does to the interface of an attachment.
+type damage struct {
+	name  string
+	do    func(by *admin, index interface_types.InterfaceIndex)
+	check []string // what CHECK says
+	made  []string // what Restore says that it made
+}
+
+var bridged = map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "mtu": 1400, "mac": "02:00:00:00:00:0A"}
+
+var routed = map[string]any{"vrf": 5, "addresses": []string{"10.0.0.1/24", "fd00:0::1/64"},
+	"routes": []map[string]any{{"dst": "10.1.0.0/16", "gw": "10.0.0.2"}, {"dst": "fd01::/64", "gw": "fd00::2"}}}
+
+var damages = map[string]struct {
+	keys map[string]any
+	all  []damage
+}{
+	"bridged": {bridged, []damage{
+		{"set down", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceSetFlags{SwIfIndex: i}, &interfaces.SwInterfaceSetFlagsReply{})
+		}, []string{"admin state up is false"}, []string{"admin state up"}},
+		{"another mtu", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceSetMtu{SwIfIndex: i, Mtu: []uint32{1300, 0, 0, 0}}, &interfaces.SwInterfaceSetMtuReply{})
+		}, []string{"mtu is 1300, was 1400"}, []string{"mtu 1400"}},
+		{"another mac", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceSetMacAddress{SwIfIndex: i, MacAddress: ethernet_types.MacAddress{2, 0, 0, 0, 0, 0xb}}, &interfaces.SwInterfaceSetMacAddressReply{})
+		}, []string{"mac is 02:00:00:00:00:0b, was 02:00:00:00:00:0a"}, []string{"mac 02:00:00:00:00:0A"}},
+		{"taken out of its domain", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i}, &l2.SwInterfaceSetL2BridgeReply{})
+		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12", "vlan 7"}},
+		{"moved to another domain", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i, BdID: 13, Enable: true}, &l2.SwInterfaceSetL2BridgeReply{})
+		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12", "vlan 7"}},
+		{"out of its domain, which is deleted", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i}, &l2.SwInterfaceSetL2BridgeReply{})
+			by.do(&l2.BridgeDomainAddDelV2{BdID: 12}, &l2.BridgeDomainAddDelV2Reply{})
+		}, []string{"no longer in its bridge domain"}, []string{"bridge domain 12", "membership of bridge domain 12", "vlan 7"}},
+		{"no vlan", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: i}, &l2.L2InterfaceVlanTagRewriteReply{})
+		}, []string{"vlan is 0, was 7"}, []string{"vlan 7"}},
+		{"no tag", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceTagAddDel{SwIfIndex: i}, &interfaces.SwInterfaceTagAddDelReply{})
+		}, []string{"tag is , was plexus/"}, []string{"tag plexus/"}},
+		{"deleted", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&binmemif.MemifDelete{SwIfIndex: i}, &binmemif.MemifDeleteReply{})
+		}, []string{"gone from VPP"}, []string{"memif 0 on socket "}},
+		{"of the other role", func(by *admin, i interface_types.InterfaceIndex) {
+			by.replace(i, &binmemif.MemifCreateV2{Role: binmemif.MEMIF_ROLE_API_SLAVE})
+		},
+			[]string{"role is client, was server", "admin state up is false"}, []string{"memif 0 on socket "}},
+		{"of the other mode", func(by *admin, i interface_types.InterfaceIndex) {
+			by.replace(i, &binmemif.MemifCreateV2{Mode: binmemif.MEMIF_MODE_API_IP})
+		},
+			[]string{"mode is ip, was ethernet", "tag is , was"}, []string{"memif 0 on socket "}},
+	}},
+	"routed": {routed, []damage{
+		{"no address", func(by *admin, i interface_types.InterfaceIndex) { by.address(i, "10.0.0.1/24", false) },
+			[]string{"address 10.0.0.1/24 is gone"}, []string{"address 10.0.0.1/24"}},
+		{"no route", func(by *admin, i interface_types.InterfaceIndex) { by.route("fd01::/64", i, "fd00::2", false) },
+			[]string{"route fd01::/64 via fd00::2 is gone"}, []string{"route fd01::/64"}},
+		{"another vrf", func(by *admin, i interface_types.InterfaceIndex) {
+			by.address(i, "10.0.0.1/24", false)
+			by.do(&interfaces.SwInterfaceSetTable{SwIfIndex: i}, &interfaces.SwInterfaceSetTableReply{})
+			by.address(i, "10.0.0.1/24", true)
+		}, []string{"vrf of IPv4 is 0, was 5"}, []string{"vrf 5", "address 10.0.0.1/24"}},
+		{"deleted, its routes left", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&binmemif.MemifDelete{SwIfIndex: i}, &binmemif.MemifDeleteReply{})
+		}, []string{"gone from VPP"}, []string{"memif 0 on socket "}},
+		{"everything of L3", func(by *admin, i interface_types.InterfaceIndex) {
+			by.address(i, "10.0.0.1/24", false)
+			by.address(i, "fd00::1/64", false)
+			by.route("10.1.0.0/16", i, "10.0.0.2", false)
+		}, []string{"address 10.0.0.1/24 is gone", "address fd00:0::1/64 is gone", "route 10.1.0.0/16 via 10.0.0.2 is gone"},
+			[]string{"address 10.0.0.1/24", "address fd00:0::1/64", "route 10.1.0.0/16"}},
+	}},
+}
+
+// CHECK names whatever somebody has taken away or changed, and Restore puts it
+// back, nothing else: another pod's frames flow on.
+func TestDamage(t *testing.T) {
+	for kind, group := range damages {
+		for _, x := range group.all {
+			t.Run(kind+"/"+x.name, func(t *testing.T) {
+				r, d := newRig(t, standin.Options{}), newDelegate(t)
+				by := r.admin()
+				by.table(5)
+				a := r.attachment(sandboxA, group.keys)
+				raw := mustAttach(t, d, a)
+				other, another := wirePod(t, r, d, "b", named("red"), memif.Options{}), wirePod(t, r, d, "c", named("red"), memif.Options{})
+				other.awaitLink(t)
+				another.awaitLink(t)
+				before := r.State()
+				x.do(by, d.indexOf(t, r, raw))
+				wantError(t, d.Check(bounded(t), a, raw), x.check...)
+				made, err := d.Restore(bounded(t), a, raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.EqualFunc(made, x.made, strings.HasPrefix) {
+					t.Errorf("made %q, want %q", made, x.made)
+				}
+				same(t, shape(before), shape(withoutDomain(r.State(), 13)))
+				if err := d.Check(bounded(t), a, raw); err != nil {
+					t.Error(err)
+				}
+				if !other.peer.Connected() || !another.peer.Connected() {
+					t.Error("another pod has lost its link")
+				}
+				passes(t, other, another)
+				linkUp(t, stateOf(t, raw).Socket, memif.Options{})
+			})
+		}
+	}
+}
+
+// The path that a deleted interface leaves is removed before another one is made,
+// and what somebody else has on that destination stays.
+func TestDanglingRoute(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	by := r.admin()
+	by.table(5)
+	theirs := by.memif(r.dir + "/theirs.sock")
+	a := r.attachment(sandboxA, routed)
+	raw := mustAttach(t, d, a)
+	by.route("10.1.0.0/16", theirs, "10.7.0.2", true)
+	before := r.State()
+	by.do(&binmemif.MemifDelete{SwIfIndex: d.indexOf(t, r, raw)}, &binmemif.MemifDeleteReply{})
+	from := len(r.Messages())
+	if _, err := d.Restore(bounded(t), a, raw); err != nil {
+		t.Fatal(err)
+	}
+	same(t, sorted(shape(before)), sorted(shape(r.State())))
+	for _, m := range r.Messages()[from:] {
+		switch content := m.Content.(type) {
+		case *binmemif.MemifCreateV2:
+			t.Fatal("a path that leads nowhere is left when the interface is made")
+		case *ip.IPRouteAddDel:
+			if p := content.Route.Paths; content.IsMultipath || !content.IsAdd || len(p) != 1 || p[0].SwIfIndex != uint32(theirs) {
+				t.Errorf("%+v", content)
+			}
+			return
+		}
+	}
+}
+
+// What is somebody else's stays as it is, whoever has the socket.
+func TestRestoreLeavesOthers(t *testing.T) {
+	for name, take := range map[string]func(by *admin, socket string){
+		"with a tag": func(by *admin, socket string) {
+			by.do(&interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: by.memif(socket), Tag: "theirs"}, &interfaces.SwInterfaceTagAddDelReply{})
+		},
+		"of another id": func(by *admin, socket string) {
+			s := &binmemif.MemifSocketFilenameAddDelV2Reply{}
+			by.do(&binmemif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket}, s)
+			by.second(s.SocketID, 5, "theirs")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t, standin.Options{}), newDelegate(t)
+			a := r.attachment(sandboxA, named("blue"))
+			raw := mustAttach(t, d, a)
+			r.restart()
+			r.foreign()
+			take(r.admin(), stateOf(t, raw).Socket)
+			before := r.world()
+			_, err := d.Restore(bounded(t), a, raw)
+			wantError(t, err, stateOf(t, raw).Socket, "is used by interface memif")
+			same(t, before, r.world())
+		})
+	}
+}
+
+// The sandbox's folder is made again; a pod's volume is the pod's.
+func TestRestoreFolder(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	a := r.attachment(sandboxA, named("blue"))
+	raw := mustAttach(t, d, a)
+	volume := shared(r.attachment(sandboxB, named("blue")), r.dir+"/volume")
+	other := mustAttach(t, d, volume)
+	before := r.world()
+	r.restart()
+	for _, dir := range []string{stateOf(t, raw).Dir, r.dir + "/volume"} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, err := d.Restore(bounded(t), a, raw)
+	if err != nil || !slices.Contains(made, "folder "+stateOf(t, raw).Dir) {
+		t.Errorf("made %q: %v", made, err)
+	}
+	_, err = d.Restore(bounded(t), volume, other)
+	wantError(t, err, r.dir+"/volume", "is gone")
+	if err := os.Mkdir(r.dir+"/volume", 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Restore(bounded(t), volume, other); err != nil {
+		t.Error(err)
+	}
+	same(t, shape(before), shape(r.world()))
+}
+
+// A server that nobody can reach, as its socket is gone, is made anew, unless
+// somebody is connected.
+func TestRestoreDeaf(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	deaf, used := r.attachment(sandboxA, named("blue")), wirePod(t, r, d, "b", named("blue"), memif.Options{})
+	raw := mustAttach(t, d, deaf)
+	used.awaitLink(t)
+	before := r.State()
+	for _, raw := range [][]byte{raw, used.raw} {
+		if err := os.Remove(stateOf(t, raw).Socket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made, err := d.Restore(bounded(t), deaf, raw); err != nil || len(made) != 1 {
+		t.Errorf("made %q: %v", made, err)
+	}
+	linkUp(t, stateOf(t, raw).Socket, memif.Options{})
+	if made, err := d.Restore(bounded(t), used.Attachment, used.raw); err != nil || len(made) != 0 {
+		t.Errorf("made %q: %v", made, err)
+	}
+	if !used.peer.Connected() {
+		t.Error("the pod has lost its link")
+	}
+	same(t, shape(before), shape(r.State()))
+}
+
+// What people see of an attachment.
+func TestInspect(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	r.admin().table(5)
+	l2, l3 := r.attachment(sandboxA, bridged), r.attachment(sandboxB, routed)
+	first, second := mustAttach(t, d, l2), mustAttach(t, d, l3)
+	for _, c := range []struct {
+		said func() (map[string]string, error)
+		want map[string]string
+	}{
+		{func() (map[string]string, error) { return d.Inspect(bounded(t), l2, first) }, map[string]string{
+			"interface": "memif1/0", "sw_if_index": "1", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
+			"socket": stateOf(t, first).Socket, "tag": stateOf(t, first).Tag, "mtu": "1400", "mac": "02:00:00:00:00:0a", "ring size": "1", "buffer size": "0",
+			"bridge domain": "12", "bridge domain tag": stateOf(t, first).DomainTag, "vlan": "7"}},
+		{func() (map[string]string, error) { return d.Inspect(bounded(t), l3, second) }, map[string]string{
+			"interface": "memif2/0", "sw_if_index": "2", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
+			"socket": stateOf(t, second).Socket, "tag": stateOf(t, second).Tag, "mtu": "9000", "mac": "02:fe:9a:c1:31:76", "ring size": "1", "buffer size": "0",
+			"vrf": "5", "addresses": "10.0.0.1/24, fd00::1/64", "routes": "10.1.0.0/16 via 10.0.0.2, fd01::/64 via fd00::2"}},
+	} {
+		got, err := c.said()
+		if err != nil || !maps.Equal(got, c.want) {
+			t.Errorf("%v, want %v: %v", got, c.want, err)
+		}
+	}
+	r.restart()
+	if got, err := d.Inspect(bounded(t), l2, first); err != nil || got["interface"] != "missing" {
+		t.Errorf("%v: %v", got, err)
+	}
+}
+
+// indexOf is the number of an attachment's interface.
+func (d *Delegate) indexOf(t *testing.T, r *rig, raw []byte) interface_types.InterfaceIndex {
+	t.Helper()
+	s, err := d.vpp.open(bounded(t), r.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, err := s.interfaces(bounded(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for index, link := range links {
+		if link.Tag == stateOf(t, raw).Tag {
+			return index
+		}
+	}
+	t.Fatal("it has no interface")
+	return 0
+}
+
+// replace deletes a memif and makes another one on its socket.
+func (a *admin) replace(index interface_types.InterfaceIndex, m *binmemif.MemifCreateV2) {
+	a.t.Helper()
+	a.do(&binmemif.MemifDelete{SwIfIndex: index}, &binmemif.MemifDeleteReply{})
+	m.SocketID = 1 // the attachment is the first
+	a.do(m, &binmemif.MemifCreateV2Reply{})
+}
+
+func (a *admin) address(index interface_types.InterfaceIndex, text string, add bool) {
+	a.t.Helper()
+	p, err := ip_types.ParseAddressWithPrefix(text)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.do(&interfaces.SwInterfaceAddDelAddress{SwIfIndex: index, IsAdd: add, Prefix: p}, &interfaces.SwInterfaceAddDelAddressReply{})
+}
+
+func (a *admin) route(dst string, index interface_types.InterfaceIndex, gw string, add bool) {
+	a.t.Helper()
+	prefix, err := ip_types.ParsePrefix(dst)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	path, err := pathOf(5, Route{dst, gw}, index)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.do(&ip.IPRouteAddDel{IsAdd: add, IsMultipath: true, Route: ip.IPRoute{TableID: 5, Prefix: prefix, NPaths: 1, Paths: []fib_types.FibPath{path}}}, &ip.IPRouteAddDelReply{})
+}
+
+// withoutDomain is a state without a domain that somebody made by joining it.
+func withoutDomain(state string, id int) string {
+	return regexp.MustCompile(fmt.Sprintf(`(?m)^bridge-domain %d .*\n`, id)).ReplaceAllString(state, "")
+}
+
+// sorted is a state whose routes have their paths in one order.
+func sorted(state string) string {
+	return regexp.MustCompile(`via \[.*\]`).ReplaceAllStringFunc(state, func(via string) string {
+		words := strings.Fields(strings.Trim(via, "via []"))
+		slices.Sort(words)
+		return strings.Join(words, " ")
+	})
+}

@@ -1,0 +1,249 @@
+package vppmemif
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"go.fd.io/govpp/binapi/fib_types"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/ip_types"
+	"go.fd.io/govpp/binapi/l2"
+
+	"github.com/plexus-cni/plexus/lock"
+)
+
+// vtrPush1 is a VLAN tag rewrite (l2_vtr.h): what comes from the pod gets a tag,
+// what goes to it loses one.
+const vtrPush1 = 1
+
+// tries bounds how often an id of a bridge domain is looked for.
+const tries = 64
+
+// ensureDomain finds the bridge domain or makes it. One with a name is found by
+// its tag; it gets the id that its name has, or the next one that is free.
+func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
+	b, st := w.c.BridgeDomain, w.st
+	id := st.Domain
+	for range tries {
+		all, err := w.domains(ctx)
+		if err != nil {
+			return 0, err
+		}
+		taken := false
+		for _, d := range all {
+			if st.isDomain(b, d) {
+				return d.BdID, nil
+			}
+			taken = taken || d.BdID == id
+		}
+		if taken {
+			id = id%maxBridgeDomain + 1
+			continue
+		}
+		on := func(p *bool) bool { return p == nil || *p }
+		_, err = call(ctx, w.session, func(ctx context.Context) (*l2.BridgeDomainAddDelV2Reply, error) {
+			return l2.NewServiceClient(w.conn).BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{
+				IsAdd: true, BdID: id, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination, BdTag: st.DomainTag,
+			})
+		})
+		if err != nil && !answered(err, codeBDExists) {
+			return 0, fmt.Errorf("make bridge domain %d: %w", id, err)
+		}
+		if err == nil {
+			w.made = append(w.made, fmt.Sprintf("bridge domain %d", id))
+		}
+		// Once more: somebody may have made one of that id, or of that name,
+		// meanwhile.
+	}
+	return 0, fmt.Errorf("bridge domain %s: no id is free near %d", b.Name, st.Domain)
+}
+
+// lockDomain keeps a domain from going with its last member while another one
+// joins: joining a domain that is not there makes one, which nobody would own.
+func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
+	return lock.Take(ctx, filepath.Join(lockDir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
+}
+
+const lockDir = "/run/plexus/locks"
+
+// isDomain tells whether a bridge domain is the attachment's.
+func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {
+	return d.BdTag == s.DomainTag || b.ID != 0 && d.BdID == b.ID
+}
+
+// join makes the interface a member of its bridge domain, with the domain's tag.
+func (w *wiring) join(ctx context.Context) error {
+	if !w.have.joined {
+		if err := w.enter(ctx); err != nil {
+			return err
+		}
+	}
+	vlan := w.c.VLAN
+	if vlan == 0 || w.have.joined && w.have.vlan() == vlan {
+		return nil
+	}
+	if err := w.step(ctx, "rewrite to vlan %d", vlan); err != nil {
+		return err
+	}
+	if _, err := call(ctx, w.session, func(ctx context.Context) (*l2.L2InterfaceVlanTagRewriteReply, error) {
+		return l2.NewServiceClient(w.conn).L2InterfaceVlanTagRewrite(ctx, &l2.L2InterfaceVlanTagRewrite{SwIfIndex: w.index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(vlan)})
+	}); err != nil {
+		return fmt.Errorf("rewrite to vlan %d: %w", vlan, err)
+	}
+	w.mended("vlan %d", vlan)
+	return nil
+}
+
+// enter joins, and makes the domain if need be.
+func (w *wiring) enter(ctx context.Context) error {
+	if err := w.step(ctx, "join bridge domain %s", w.st.DomainTag); err != nil {
+		return err
+	}
+	release, err := w.lockDomain(ctx, w.st.DomainTag)
+	if err != nil {
+		return err
+	}
+	defer release()
+	domain, err := w.ensureDomain(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err = call(ctx, w.session, func(ctx context.Context) (*l2.SwInterfaceSetL2BridgeReply, error) {
+		return l2.NewServiceClient(w.conn).SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: w.index, BdID: domain, Enable: true})
+	}); err != nil {
+		return fmt.Errorf("join bridge domain %d: %w", domain, err)
+	}
+	w.mended("membership of bridge domain %d", domain)
+	return nil
+}
+
+// addressesOf are the addresses of the vswitch's side.
+func (c *Config) addressesOf(ipam *types100.Result) []string {
+	addresses := slices.Clone(c.Addresses)
+	if !c.gateways || ipam == nil {
+		return addresses
+	}
+	for _, ip := range ipam.IPs {
+		if ip.Gateway != nil {
+			ones, _ := ip.Address.Mask.Size()
+			addresses = append(addresses, fmt.Sprintf("%s/%d", ip.Gateway, ones))
+		}
+	}
+	return addresses
+}
+
+// route puts the interface into its vrf and gives it addresses and routes.
+func (w *wiring) route(ctx context.Context) error {
+	for family, table := range w.have.tables {
+		if table == w.c.VRF {
+			continue
+		}
+		if err := w.enterTable(ctx, family == 1); err != nil {
+			return err
+		}
+	}
+	for _, text := range w.c.addressesOf(w.a.IPAM) {
+		if w.have.hasAddress(text) {
+			continue
+		}
+		if err := w.step(ctx, "add address %s", text); err != nil {
+			return err
+		}
+		if err := w.setAddress(ctx, text, true); err != nil {
+			return fmt.Errorf("add address %s: %w", text, err)
+		}
+		w.mended("address %s", text)
+	}
+	for i, r := range w.c.Routes {
+		if w.have.routed(i) {
+			continue
+		}
+		if err := w.step(ctx, "add route %s", r.Dst); err != nil {
+			return err
+		}
+		if err := w.setRoute(ctx, w.c.VRF, r, w.index, true); err != nil {
+			return fmt.Errorf("add route %s: %w", r.Dst, err)
+		}
+		w.mended("route %s", r.Dst)
+	}
+	return nil
+}
+
+// enterTable puts the interface into the table of a family. It must have no
+// address of the family then (VPP's fib_api.c, -105): one of another table is of
+// no use.
+func (w *wiring) enterTable(ctx context.Context, six bool) error {
+	if err := w.step(ctx, "join vrf %d", w.c.VRF); err != nil {
+		return err
+	}
+	for _, p := range w.have.addresses {
+		if p.Addr().Is6() != six {
+			continue
+		}
+		if err := w.setAddress(ctx, p.String(), false); err != nil {
+			return fmt.Errorf("delete address %s of another vrf: %w", p, err)
+		}
+	}
+	w.have.addresses = slices.DeleteFunc(w.have.addresses, func(p netip.Prefix) bool { return p.Addr().Is6() == six })
+	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetTableReply, error) {
+		return interfaces.NewServiceClient(w.conn).SwInterfaceSetTable(ctx, &interfaces.SwInterfaceSetTable{SwIfIndex: w.index, IsIPv6: six, VrfID: w.c.VRF})
+	}); err != nil {
+		return fmt.Errorf("join vrf %d (is there such a table, for both families?): %w", w.c.VRF, err)
+	}
+	w.mended("vrf %d", w.c.VRF)
+	return nil
+}
+
+func (w *wiring) setAddress(ctx context.Context, text string, add bool) error {
+	prefix, err := ip_types.ParseAddressWithPrefix(text)
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceAddDelAddressReply, error) {
+		return interfaces.NewServiceClient(w.conn).SwInterfaceAddDelAddress(ctx, &interfaces.SwInterfaceAddDelAddress{SwIfIndex: w.index, IsAdd: add, Prefix: prefix})
+	})
+	return err
+}
+
+// pathOf is a route's path through an interface.
+func pathOf(vrf uint32, r Route, index interface_types.InterfaceIndex) (fib_types.FibPath, error) {
+	path := fib_types.FibPath{SwIfIndex: uint32(index), TableID: vrf, Weight: 1, Proto: fib_types.FIB_API_PATH_NH_PROTO_IP4}
+	dst, err := netip.ParsePrefix(r.Dst)
+	if err != nil {
+		return path, err
+	}
+	if dst.Addr().Is6() {
+		path.Proto = fib_types.FIB_API_PATH_NH_PROTO_IP6
+	}
+	if r.GW != "" {
+		gw, err := ip_types.ParseAddress(r.GW)
+		if err != nil {
+			return path, err
+		}
+		path.Nh.Address = gw.Un
+	}
+	return path, nil
+}
+
+func (s *session) setRoute(ctx context.Context, vrf uint32, r Route, index interface_types.InterfaceIndex, add bool) error {
+	prefix, err := ip_types.ParsePrefix(r.Dst)
+	if err != nil {
+		return err
+	}
+	path, err := pathOf(vrf, r, index)
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, s, func(ctx context.Context) (*ip.IPRouteAddDelReply, error) {
+		return ip.NewServiceClient(s.conn).IPRouteAddDel(ctx, &ip.IPRouteAddDel{
+			IsAdd: add, IsMultipath: true, Route: ip.IPRoute{TableID: vrf, Prefix: prefix, NPaths: 1, Paths: []fib_types.FibPath{path}},
+		})
+	})
+	return err
+}

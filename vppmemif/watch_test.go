@@ -1,0 +1,172 @@
+package vppmemif
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/plexus-cni/plexus/e2e/standin"
+)
+
+// sent tells of a kind of request, each time.
+func (r *rig) sent(message string) <-chan bool {
+	told := make(chan bool, 100)
+	r.onMessage(func(m standin.Message) {
+		if m.Name == message {
+			told <- true
+		}
+	})
+	return told
+}
+
+func watch(ctx context.Context, d *Delegate, place string) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- d.Watch(ctx, place) }()
+	return done
+}
+
+func wantSoon[T any](t *testing.T, from <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-from:
+	case <-bounded(t).Done():
+		t.Fatal("it does not come")
+	}
+	return got
+}
+
+func TestPlace(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	if place, err := d.Place(r.attachment(sandboxA, nil).Conf); err != nil || place != r.Socket() {
+		t.Errorf("%s, %v", place, err)
+	}
+	_, err := d.Place([]byte(`{"role": "x"}`))
+	wantError(t, err, `"role"`)
+}
+
+// Watch returns when VPP has gone and is there again, also when that happens
+// between two calls, and sends nothing meanwhile.
+func TestWatch(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	pinged := r.sent("control_ping")
+	done := watch(bounded(t), d, r.Socket())
+	wantSoon(t, pinged)
+	d.asked(t, r) // one request and its answer: all that Watch would send has been sent
+	if names := r.names(); !slices.Equal(names, []string{"sockclnt_create", "control_ping", "sockclnt_create", "show_version"}) {
+		t.Errorf("sent: %q", names)
+	}
+	r.restart()
+	if err := wantSoon(t, done); err != nil {
+		t.Error(err)
+	}
+	// Nobody watches now.
+	r.restart()
+	if err := wantSoon(t, watch(bounded(t), d, r.Socket())); err != nil {
+		t.Error(err)
+	}
+	d.Close()
+	if n := r.Count("sockclnt_create") - r.Count("sockclnt_delete"); n != 0 {
+		t.Errorf("%d have gone without a goodbye: %q", n, r.names())
+	}
+}
+
+// Away at first, without a socket, with a stale one, or silent: it is waited for.
+func TestWatchAway(t *testing.T) {
+	for _, file := range []string{"left", "gone"} {
+		r, d := newRig(t, standin.Options{}), newDelegate(t)
+		r.Close()
+		if file == "gone" {
+			if err := os.Remove(r.Socket()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		waits, ctx := waitingFor(t)
+		done := watch(ctx, d, r.Socket())
+		wantSoon(t, waits)
+		pinged := r.sent("control_ping")
+		r.start(standin.Options{Faults: []standin.Fault{{Message: "control_ping", Ending: standin.Silence}}})
+		wantSoon(t, pinged)
+		select {
+		case err := <-done:
+			t.Errorf("it returns though VPP does not answer: %v", err)
+		default:
+		}
+		r.restart()
+		if err := wantSoon(t, done); err != nil {
+			t.Error(err)
+		}
+		d.Close()
+	}
+}
+
+// waitingFor is a context that tells when somebody waits for it: a look has been in
+// vain then.
+func waitingFor(t *testing.T) (<-chan bool, context.Context) {
+	told := make(chan bool, 1)
+	return told, waiting{bounded(t), told}
+}
+
+// Who stops watching says goodbye to VPP.
+func TestWatchStopped(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	pinged := r.sent("control_ping")
+	ctx, cancel := context.WithCancel(bounded(t))
+	done := watch(ctx, d, r.Socket())
+	wantSoon(t, pinged)
+	cancel()
+	if err := wantSoon(t, done); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if n := r.Count("sockclnt_delete"); n != 1 {
+		t.Errorf("%d goodbyes: %q", n, r.names())
+	}
+	r.Close()
+	ctx, cancel = context.WithCancel(bounded(t))
+	cancel()
+	if err := d.Watch(ctx, r.Socket()); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a VPP that is away: %v", err)
+	}
+}
+
+// names are the requests that have come in.
+func (r *rig) names() (names []string) {
+	for _, m := range r.Messages() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// asked makes a request without an effect, answered.
+func (d *Delegate) asked(t *testing.T, r *rig) {
+	t.Helper()
+	if err := d.Ready(bounded(t), r.attachment(sandboxA, nil).Conf); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A connection that ends between request and answer ends the request, long before
+// its time is over.
+func TestCutIsNoticed(t *testing.T) {
+	for name, ending := range map[string]standin.Ending{"cut": standin.Cut, "dies": standin.Die} {
+		r, d := newRig(t, standin.Options{}), newDelegate(t)
+		a := r.attachment(sandboxA, nil)
+		raw, err := d.Prepare(bounded(t), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.faults(standin.Fault{Message: "memif_create_v2", Act: true, Ending: ending})
+		begun := time.Now()
+		_, err = d.Add(bounded(t), a, raw)
+		if took := time.Since(begun); took >= replyTimeout {
+			t.Errorf("%s: it took %s", name, took)
+		}
+		wantError(t, err, r.Socket(), "is unreachable", "ended the connection")
+		var temporary interface{ Temporary() bool }
+		if !errors.As(err, &temporary) || !temporary.Temporary() {
+			t.Errorf("%s: not temporary: %v", name, err)
+		}
+	}
+}
