@@ -115,8 +115,9 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		}})
 	}
 	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
-		if tx.Pod, err = e.findPod(ctx, r); err != nil || tx.Pod == nil {
-			tx.Pod = &conf.Pod{Namespace: namespace, Name: name, UID: r.Args.Get("K8S_POD_UID")} // its manifest is gone
+		uid := r.Args.Get("K8S_POD_UID")
+		if tx.Pod = e.Source.Recall(namespace, name, uid); tx.Pod == nil {
+			tx.Pod = &conf.Pod{Namespace: namespace, Name: name, UID: uid}
 		}
 		if r.Conf != nil {
 			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)

@@ -20,6 +20,9 @@ import (
 type Source interface {
 	// Pod finds a pod. uid may be empty. nil, nil: this source knows no pods at all.
 	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
+	// Recall finds a pod for DEL: it asks nobody who may be away. nil when it is not
+	// known.
+	Recall(namespace, name, uid string) *conf.Pod
 	// Network finds what the plan wants; nil when that is an empty chain.
 	Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error)
 	// StatusPlace is where Publish will write the status of a pod; "" when it

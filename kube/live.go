@@ -34,6 +34,15 @@ func (l *Live) Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod,
 	return pod, nil
 }
 
+// Recall finds a pod that has been seen.
+func (l *Live) Recall(namespace, name, uid string) *conf.Pod {
+	pod, _ := l.Cluster.Known(namespace, name, uid)
+	if pod != nil && uid != "" {
+		pod.UID = uid
+	}
+	return pod
+}
+
 // Network finds a network as Manifests does.
 func (l *Live) Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error) {
 	return find(w, l.ConfDir, ": the API server has none", func(namespace, name string) (*conf.Definition, error) {

@@ -318,6 +318,12 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 	return nil, errors.Join(fmt.Errorf("pod %s/%s %s", namespace, name, why), err)
 }
 
+// Recall finds a pod whose manifest is still there.
+func (m *Manifests) Recall(namespace, name, uid string) *conf.Pod {
+	pod, _ := m.Pod(context.Background(), namespace, name, uid)
+	return pod
+}
+
 // Network finds a network, see find.
 func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition, error) {
 	return find(w, m.ConfDir, m.where(), m.definition)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -31,6 +30,7 @@ type testNode struct {
 	client  *kubernetes.Clientset
 	ovs     *ovs.Switch
 	vpp     *standin.Process
+	empty   string // state of VPP without pods
 	agent   *agentProcess
 	account string // kubeconfig of plexus' service account
 }
@@ -86,6 +86,9 @@ func inside(m *testing.M, text string) int {
 		return complain(err)
 	}
 	defer func() { n.vpp.Kill() }()
+	if n.empty, err = n.vpp.State(); err != nil {
+		return complain(err)
+	}
 	if err := n.install(ctx); err != nil {
 		return complain(err)
 	}
@@ -153,6 +156,22 @@ type agentProcess struct {
 }
 
 func (n *testNode) startAgent(ctx context.Context, flags ...string) error {
+	if err := n.launchAgent(flags...); err != nil {
+		return err
+	}
+	return eventually(ctx, "the agent is ready", func() error {
+		select {
+		case <-n.agent.done:
+			return errors.New(n.agent.lastLines(20))
+		default:
+		}
+		_, err := n.ask("GET", "/readyz")
+		return err
+	})
+}
+
+// launchAgent starts the agent and does not wait for it.
+func (n *testNode) launchAgent(flags ...string) error {
 	log, err := os.OpenFile(filepath.Join(n.Dir, "log/plexusd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -161,19 +180,11 @@ func (n *testNode) startAgent(ctx context.Context, flags ...string) error {
 	a := &agentProcess{cmd: exec.Command("/opt/cni/bin/plexusd", args...), log: log, done: make(chan struct{})}
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	if err := a.cmd.Start(); err != nil {
-		return err
+		return errors.Join(err, log.Close())
 	}
 	go func() { _ = a.cmd.Wait(); close(a.done) }()
 	n.agent = a
-	return eventually(ctx, "the agent is ready", func() error {
-		select {
-		case <-a.done:
-			return errors.New(a.lastLines(20))
-		default:
-		}
-		_, err := n.ask("GET", "/readyz")
-		return err
-	})
+	return nil
 }
 
 // stop ends the agent as a container runtime does.
@@ -302,11 +313,11 @@ func (n *testNode) left(t testing.TB) []string {
 		left = append(left, "port "+port)
 	}
 	state, err := n.vpp.State()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(state) {
-		if strings.Contains(line, "plexus") {
+		if !strings.Contains(n.empty, line) {
 			left = append(left, "vpp "+strings.TrimSpace(line))
 		}
 	}
