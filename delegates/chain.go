@@ -59,6 +59,25 @@ func (c *chain) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
+// readList is an attachment's list as libcni reads it, and the configurations of
+// its plugins as libcni will hand them on.
+type readList struct {
+	*libcni.NetworkConfigList
+	planned map[int][]byte
+}
+
+// list reads the attachment's list, once.
+func (c *chain) list() (*readList, error) {
+	if c.entry.read == nil {
+		list, err := networkList(&c.entry.List)
+		if err != nil {
+			return nil, err
+		}
+		c.entry.read = &readList{list, map[int][]byte{}}
+	}
+	return c.entry.read, nil
+}
+
 // networkList is the configuration list in libcni's form.
 func networkList(l *conf.List) (*libcni.NetworkConfigList, error) {
 	data, err := json.Marshal(l)
@@ -84,11 +103,11 @@ func (c *chain) add(ctx context.Context) (result *types100.Result, err error) {
 			result, err = nil, fmt.Errorf("internal error: %v", p)
 		}
 	}()
-	list, err := networkList(&c.entry.List)
+	list, err := c.list()
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.libcni().AddNetworkList(ctx, list, c.runtimeConf())
+	r, err := c.libcni().AddNetworkList(ctx, list.NetworkConfigList, c.runtimeConf())
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +147,7 @@ func checkResult(r *types100.Result) error {
 // check runs CHECK over the chain. Lists below CNI 0.4.0 know no CHECK; their
 // built-ins are asked all the same.
 func (c *chain) check(ctx context.Context) error {
-	list, err := networkList(&c.entry.List)
+	list, err := c.list()
 	if err != nil {
 		return err
 	}
@@ -136,7 +155,7 @@ func (c *chain) check(ctx context.Context) error {
 		return nil
 	}
 	if knows, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err != nil || knows {
-		return errors.Join(err, c.libcni().CheckNetworkList(ctx, list, c.runtimeConf()))
+		return errors.Join(err, c.libcni().CheckNetworkList(ctx, list.NetworkConfigList, c.runtimeConf()))
 	}
 	for i, typ := range c.entry.List.Types() {
 		if d, ok := c.builtIn(typ); ok {
@@ -156,7 +175,7 @@ func (c *chain) check(ctx context.Context) error {
 // none of the others; libcni would, so it is not told (ExecPlugin). The cached
 // result is kept for the next DEL when one failed.
 func (c *chain) del(ctx context.Context) error {
-	list, err := networkList(&c.entry.List)
+	list, err := c.list()
 	if err != nil {
 		return err
 	}
@@ -165,7 +184,7 @@ func (c *chain) del(ctx context.Context) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err = errors.Join(c.libcni().DelNetworkList(ctx, list, c.runtimeConf()), errors.Join(c.delErrs...))
+	err = errors.Join(c.libcni().DelNetworkList(ctx, list.NetworkConfigList, c.runtimeConf()), errors.Join(c.delErrs...))
 	if err != nil && len(cached) > 0 {
 		err = errors.Join(err, os.WriteFile(cache, cached, 0o600))
 	}
@@ -175,9 +194,12 @@ func (c *chain) del(ctx context.Context) error {
 // planned is plugin i of the chain as an Attachment, with the configuration
 // that libcni will hand to it, less the prevResult.
 func (c *chain) planned(i int) (conf.Attachment, error) {
-	list, err := networkList(&c.entry.List)
+	list, err := c.list()
 	if err != nil {
 		return conf.Attachment{}, err
+	}
+	if config, ok := list.planned[i]; ok {
+		return c.attachment(config), nil
 	}
 	keys := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
 	runtime := map[string]any{}
@@ -193,6 +215,7 @@ func (c *chain) planned(i int) (conf.Attachment, error) {
 	if err != nil {
 		return conf.Attachment{}, err
 	}
+	list.planned[i] = p.Bytes
 	return c.attachment(p.Bytes), nil
 }
 

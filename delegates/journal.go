@@ -88,6 +88,8 @@ type Entry struct {
 	Executed bool `json:"executed,omitempty"`
 	// Origin is what that meta-plugin itself has recorded of it.
 	Origin json.RawMessage `json:"origin,omitempty"`
+
+	read *readList // of the transaction under way, which reads it once
 }
 
 // DamagedError is a journal file that cannot be used.
@@ -196,10 +198,40 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := replaceFile(name, slices.Concat(head, []byte("\n"), body, []byte("\n")), durable); err != nil {
+	data := slices.Concat(head, []byte("\n"), body, []byte("\n"))
+	if durable {
+		if done, err := newFile(name, data); done || err != nil {
+			return err
+		}
+	}
+	if err := replaceFile(name, data, durable); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
+}
+
+// newFile makes a file that is not there yet, whole and on the disk, with one
+// commit of the file system: a file without a name gets its name before it is
+// synced, so that fsync(2) writes both, which ext4, XFS and btrfs do in one
+// transaction. done is false when there is such a file, or the file system knows
+// none without a name (open(2), O_TMPFILE).
+func newFile(name string, data []byte) (done bool, err error) {
+	fd, err := unix.Open(filepath.Dir(name), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return false, nil
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return false, fmt.Errorf("write journal: %w", err)
+	}
+	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return false, nil
+	}
+	if err := f.Sync(); err != nil {
+		return false, fmt.Errorf("write journal: %w", errors.Join(err, os.Remove(name)))
+	}
+	return true, nil
 }
 
 func replaceFile(name string, data []byte, durable bool) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -44,7 +45,7 @@ func TestARecordIsReadAsItWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(record(), got); diff != "" {
+	if diff := cmp.Diff(record(), got, cmpopts.IgnoreUnexported(Entry{})); diff != "" {
 		t.Error(diff)
 	}
 	if list, err := j.Sandboxes(); err != nil || !slices.Equal(list, []string{"abc"}) {

@@ -33,6 +33,9 @@ func NewUserspace(log *slog.Logger) *Delegate {
 	return &Delegate{log: log, parse: parseUserspace, db: &databases{}}
 }
 
+// Close ends the connections to OVSDB. Requests under way fail.
+func (d *Delegate) Close() { d.db.close() }
+
 // state is all that Del needs. It is decided before anything is changed, and
 // stands in the journal and in the external_ids of the interface.
 type state struct {

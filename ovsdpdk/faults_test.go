@@ -33,8 +33,9 @@ var ways = []way{
 	}},
 }
 
-// calls are the delegate's verbs in order.
-var calls = []string{"Prepare", "Add", "Settle", "Check", "Del"}
+// calls are the delegate's verbs in order. Before Restore port and bridge are
+// lost.
+var calls = []string{"Prepare", "Add", "Settle", "Check", "Inspect", "Restore", "Del"}
 
 // trial is one attachment behind the proxy.
 type trial struct {
@@ -75,6 +76,13 @@ func (c *trial) do(ctx context.Context, call string) (err error) {
 		err = c.d.Settle(ctx, []conf.Prepared{{Attachment: c.a, State: c.state}})
 	case "Check":
 		err = c.d.Check(ctx, c.a, c.state)
+	case "Inspect":
+		_, err = c.d.Inspect(ctx, c.a, c.state)
+	case "Restore":
+		for _, bridge := range strings.Fields(c.vsctl("list-br")) {
+			c.vsctl("del-br", bridge)
+		}
+		_, err = c.d.Restore(ctx, c.a, c.state)
 	case "Del":
 		err = c.d.Del(ctx, c.a, c.state)
 	}

@@ -2,11 +2,15 @@ package ovsdpdk
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
 // FuzzConfig feeds whatever is read from elsewhere: nothing panics, and what is
@@ -75,5 +79,54 @@ func inRange(t *testing.T, c *Config) {
 	}
 	if !strings.HasPrefix(c.OVSDB, "unix:/") && !strings.HasPrefix(c.OVSDB, "tcp:") {
 		t.Errorf("ovsdb %q", c.OVSDB)
+	}
+}
+
+// FuzzConn lets a server say anything while a request is under way: the request
+// ends, and nothing panics.
+func FuzzConn(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"id": 1}`, `{"id": 1, "error": "x"}`, `{"id": 1, "error": {"error": "x", "details": 7}}`, fmt.Sprintf(bridges, "1"),
+		`{"id": 1, "method": "echo", "params": []} {"id": 1, "result": [null, {"count": 1}, {"error": "timed out"}]}`,
+		`{"id": null, "method": "update", "params": [7]}`, `{"id":1,"result":[{"rows":[{"a":["map",[["k",["uuid","v"]]]]}]}]}`, `[[[[`, `{"id": 1`,
+		`{"id":1,"result":[{"rows":[{"a":["set",[1,2.5,true,"x"]], "b": -1e9, "c": [], "d": {}, "e": null}]}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ours, theirs := net.Pipe()
+		c := newConn(ours)
+		go func() {
+			_, _ = theirs.Read(make([]byte, 1<<16))
+			go func() { _, _ = io.Copy(io.Discard, theirs) }()
+			_, _ = theirs.Write(data)
+			_ = theirs.Close()
+		}()
+		results, err := c.transact(t.Context(), []ovsdb.Operation{selectRows("Bridge", anyRow(), "name")})
+		<-c.done
+		if err == nil {
+			for _, r := range results {
+				readAll(t, r.Rows)
+			}
+		}
+	})
+}
+
+// readAll uses every reader on every column.
+func readAll(t *testing.T, rows []ovsdb.Row) {
+	t.Helper()
+	for _, row := range rows {
+		for column := range row {
+			_, _, _, _ = text(row, column), uuids(row, column), ints(row, column), strMap(row, column)
+			for _, v := range values(row, column) {
+				switch v.(type) {
+				case string, bool, int64, float64, ovsdb.UUID, ovsdb.OvsMap:
+				default:
+					t.Errorf("column %q has a %T", column, v)
+				}
+			}
+		}
+		_ = states([]ovsdb.Row{row})
+		_ = told(&state{}, row, row, rows)
 	}
 }

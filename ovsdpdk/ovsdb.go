@@ -2,17 +2,20 @@ package ovsdpdk
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
-	"github.com/ovn-kubernetes/libovsdb/client"
-	"github.com/ovn-kubernetes/libovsdb/model"
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
+
+// vswitchDB is the name of the vswitch's database (ovs-vswitchd.conf.db(5)).
+const vswitchDB = "Open_vSwitch"
 
 // Time limits towards ovsdb-server and ovs-vswitchd.
 const (
@@ -28,31 +31,6 @@ type databases struct {
 	known map[string]*database
 }
 
-// database is the connection to one server. Requests share it; whoever finds it
-// gone makes it anew, and keeps only requests to the same server waiting.
-type database struct {
-	address string
-	busy    chan struct{} // holds one value while somebody looks at client
-	client  client.Client
-}
-
-func (d *database) lock(ctx context.Context) error {
-	select {
-	case d.busy <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (d *database) unlock() { <-d.busy }
-
-// root has the one column that libovsdb needs to accept a model. Rows are read
-// and written by plain operations; nothing is monitored.
-type root struct {
-	UUID string `ovsdb:"_uuid"`
-}
-
 func (d *databases) at(address string) *database {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -60,50 +38,113 @@ func (d *databases) at(address string) *database {
 		if d.known == nil {
 			d.known = map[string]*database{}
 		}
-		d.known[address] = &database{address: address, busy: make(chan struct{}, 1)}
+		d.known[address] = &database{address: address}
 	}
 	return d.known[address]
 }
 
-func (d *database) connect(ctx context.Context) (client.Client, error) {
-	if err := d.lock(ctx); err != nil {
-		return nil, err
+// close ends the connections. Requests under way fail; later ones connect anew.
+func (d *databases) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, db := range d.known {
+		db.close()
 	}
-	defer d.unlock()
-	if d.client != nil && d.client.Connected() {
-		return d.client, nil
+}
+
+// database is the connection to one server. Requests share it, and the attempt
+// to make it when it is gone: nobody waits for a server that is not there for
+// longer than connectTimeout, however many want it.
+type database struct {
+	address string
+	mu      sync.Mutex
+	attempt *attempt
+}
+
+// attempt is a connection that is being made, was made or could not be. It is
+// nobody's own: whoever gives up leaves it to the others.
+type attempt struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when conn or err is there
+	conn   *conn
+	err    error
+}
+
+// made is the connection, nil when there is none yet, or none to be had.
+func (a *attempt) made() *conn {
+	select {
+	case <-a.done:
+		return a.conn
+	default:
+		return nil
 	}
-	dbModel, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{"Open_vSwitch": &root{}})
-	if err != nil {
-		return nil, err
+}
+
+// over says that it takes another attempt to have a connection.
+func (a *attempt) over() bool {
+	select {
+	case <-a.done:
+		return a.conn == nil || a.conn.ended()
+	default:
+		return false
 	}
-	quiet := logr.Discard()
-	c, err := client.NewOVSDBClient(dbModel, client.WithEndpoint(d.address), client.WithLogger(&quiet))
-	if err != nil {
-		return nil, err
+}
+
+func (d *database) connect(ctx context.Context) (*conn, error) {
+	d.mu.Lock()
+	if d.attempt == nil || d.attempt.over() {
+		d.attempt = newAttempt(d.address)
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	if err := c.Connect(ctx); err != nil {
-		go c.Close()
+	a := d.attempt
+	d.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.conn, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func newAttempt(address string) *attempt {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	a := &attempt{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer cancel()
+		defer close(a.done)
+		var err error
+		if a.conn, err = dial(ctx, address); err == nil {
+			return
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no connection within %s", connectTimeout)
 		}
-		return nil, &unreachable{d.address, err}
-	}
-	d.client = c
-	return c, nil
+		a.err = &unreachable{address, err}
+	}()
+	return a
 }
 
 // forget makes the next request connect anew. Requests under way on the
-// connection end by themselves; Close waits for them, so nobody waits for it.
-func (d *database) forget(c client.Client) {
-	_ = d.lock(context.Background()) // nobody keeps it for longer than a connect
-	defer d.unlock()
-	if d.client == c {
-		d.client = nil
-		go c.Close()
+// connection are left to end.
+func (d *database) forget(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.attempt != nil && d.attempt.made() == c {
+		d.attempt = nil
 	}
+	c.retire()
+}
+
+func (d *database) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.attempt == nil {
+		return
+	}
+	d.attempt.cancel()
+	if <-d.attempt.done; d.attempt.conn != nil {
+		d.attempt.conn.end(errClosed)
+	}
+	d.attempt = nil
 }
 
 // unreachable is an OVSDB server that does not answer.
@@ -142,8 +183,8 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	default:
 		return nil, err
 	}
-	if _, err := ovsdb.CheckOperationResults(results, ops); err != nil {
-		return results, explain(address, ops, results, err)
+	if e := firstError(ops, results); e != nil {
+		return results, e
 	}
 	if len(results) < len(ops) {
 		return results, fmt.Errorf("OVSDB at %s answered %d of %d operations", address, len(results), len(ops))
@@ -157,22 +198,61 @@ func (d *database) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb
 		if err != nil {
 			return nil, err
 		}
-		results, err := c.Transact(ctx, ops...)
+		results, err := c.transact(ctx, ops)
 		switch {
 		case err == nil:
 			return results, nil
 		case errors.Is(err, context.Canceled):
 			return nil, err // the connection is as good as before
-		case errors.Is(err, client.ErrNotConnected) && !again:
-			d.forget(c) // it went unnoticed; nothing was sent
-			continue
+		case errors.Is(err, context.DeadlineExceeded):
+			d.forget(c)
+			return nil, err
+		case errors.Is(err, errUnsent) && !again:
+			continue // it went unnoticed
 		}
-		d.forget(c)
-		if !errors.Is(err, context.DeadlineExceeded) {
-			err = &unreachable{d.address, err}
-		}
+		return nil, &unreachable{d.address, err}
+	}
+}
+
+// dial connects and sees that the vswitch's database is there: somebody who
+// accepts and says nothing, or something else, is no OVSDB.
+func dial(ctx context.Context, address string) (*conn, error) {
+	if err := checkAddress(address); err != nil {
 		return nil, err
 	}
+	network, place, _ := strings.Cut(address, ":")
+	stream, err := (&net.Dialer{}).DialContext(ctx, network, place)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(stream)
+	var names []string
+	raw, err := c.call(ctx, "list_dbs")
+	if err == nil {
+		err = json.Unmarshal(raw, &names)
+	}
+	if err == nil && !slices.Contains(names, vswitchDB) {
+		err = fmt.Errorf("it has no database %s", vswitchDB)
+	}
+	if err != nil {
+		c.end(errClosed)
+		return nil, err
+	}
+	return c, nil
+}
+
+// transact asks for a transaction and reads the results, errors of operations
+// among them.
+func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+	raw, err := c.call(ctx, "transact", ovsdb.NewTransactArgs(vswitchDB, ops...)...)
+	if err != nil {
+		return nil, err
+	}
+	results, err := decodeResults(raw)
+	if err != nil {
+		c.end(err)
+	}
+	return results, err
 }
 
 // operationError is what OVSDB answered to an operation (RFC 7047, 4.1.3).
@@ -195,7 +275,9 @@ func (e *operationError) Error() string {
 	return text
 }
 
-func explain(address string, ops []ovsdb.Operation, results []ovsdb.OperationResult, err error) error {
+// firstError is the error of the first operation that has one. One behind the
+// last operation is about all of them (RFC 7047, 4.1.3).
+func firstError(ops []ovsdb.Operation, results []ovsdb.OperationResult) *operationError {
 	for i, r := range results {
 		if r.Error == "" {
 			continue
@@ -206,7 +288,7 @@ func explain(address string, ops []ovsdb.Operation, results []ovsdb.OperationRes
 		}
 		return e
 	}
-	return fmt.Errorf("OVSDB at %s: %w", address, err)
+	return nil
 }
 
 // refusedWith returns the operation that failed with an answer, nil when the
@@ -223,123 +305,3 @@ const (
 	answerTimedOut   = "timed out"            // a wait that does not hold
 	answerConstraint = "constraint violation" // a name that exists
 )
-
-// equal, includes and anyRow are conditions. libovsdb leaves an empty where
-// out, which OVSDB refuses.
-func equal(column string, value any) []ovsdb.Condition {
-	return []ovsdb.Condition{ovsdb.NewCondition(column, ovsdb.ConditionEqual, value)}
-}
-
-func includes(column string, value any) []ovsdb.Condition {
-	return []ovsdb.Condition{ovsdb.NewCondition(column, ovsdb.ConditionIncludes, value)}
-}
-
-func anyRow() []ovsdb.Condition {
-	return []ovsdb.Condition{ovsdb.NewCondition("_uuid", ovsdb.ConditionNotEqual, ovsdb.UUID{GoUUID: "00000000-0000-0000-0000-000000000000"})}
-}
-
-// must makes a wait that fails the transaction at once unless exactly the
-// given rows match.
-func must(table string, where []ovsdb.Condition, rows ...ovsdb.Row) ovsdb.Operation {
-	now := 0
-	var columns []string
-	for column := range rows[0] {
-		columns = append(columns, column)
-	}
-	return ovsdb.Operation{Op: ovsdb.OperationWait, Table: table, Where: where, Columns: columns, Until: string(ovsdb.WaitConditionEqual), Rows: rows, Timeout: &now}
-}
-
-func selectRows(table string, where []ovsdb.Condition, columns ...string) ovsdb.Operation {
-	return ovsdb.Operation{Op: ovsdb.OperationSelect, Table: table, Where: where, Columns: columns}
-}
-
-func stringMap(m map[string]string) ovsdb.OvsMap {
-	out := ovsdb.OvsMap{GoMap: map[any]any{}}
-	for k, v := range m {
-		out.GoMap[k] = v
-	}
-	return out
-}
-
-func uuidSet(uuids ...ovsdb.UUID) ovsdb.OvsSet {
-	set := ovsdb.OvsSet{GoSet: []any{}}
-	for _, u := range uuids {
-		set.GoSet = append(set.GoSet, u)
-	}
-	return set
-}
-
-func intSet(ints []int) ovsdb.OvsSet {
-	set := ovsdb.OvsSet{GoSet: []any{}}
-	for _, i := range ints {
-		set.GoSet = append(set.GoSet, i)
-	}
-	return set
-}
-
-// Readers of a row. A set of one comes as its only member (RFC 7047, 5.1).
-
-func text(row ovsdb.Row, column string) string {
-	for _, v := range values(row, column) {
-		if s, ok := v.(string); ok {
-			return s
-		}
-	}
-	return ""
-}
-
-func values(row ovsdb.Row, column string) []any {
-	switch v := row[column].(type) {
-	case nil:
-		return nil
-	case ovsdb.OvsSet:
-		return v.GoSet
-	default:
-		return []any{v}
-	}
-}
-
-func uuids(row ovsdb.Row, column string) []ovsdb.UUID {
-	var list []ovsdb.UUID
-	for _, v := range values(row, column) {
-		if u, ok := v.(ovsdb.UUID); ok {
-			list = append(list, u)
-		}
-	}
-	return list
-}
-
-func ints(row ovsdb.Row, column string) []int {
-	list := []int{}
-	for _, v := range values(row, column) {
-		switch n := v.(type) {
-		case float64:
-			list = append(list, int(n))
-		case int:
-			list = append(list, n)
-		}
-	}
-	return list
-}
-
-func strMap(row ovsdb.Row, column string) map[string]string {
-	out := map[string]string{}
-	if m, ok := row[column].(ovsdb.OvsMap); ok {
-		for k, v := range m.GoMap {
-			ks, okK := k.(string)
-			vs, okV := v.(string)
-			if okK && okV {
-				out[ks] = vs
-			}
-		}
-	}
-	return out
-}
-
-// joinIDs writes a list of VLANs for people.
-func joinIDs(ids []int) string {
-	if len(ids) == 0 {
-		return "none"
-	}
-	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ","), "[]")
-}

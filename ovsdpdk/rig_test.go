@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,6 +56,19 @@ func newRigAt(t testing.TB, listen string) *rig {
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true", "cur_cfg=1000000000")
 	return r
 }
+
+// emptyDB replaces the database of a server that is stopped by a new one.
+func (r *rig) emptyDB() {
+	r.t.Helper()
+	path := filepath.Join(r.Dir(), "conf.db")
+	remove(r.t, path)
+	if out, err := exec.CommandContext(r.t.Context(), "ovsdb-tool", "create", path, vswitchSchema).CombinedOutput(); err != nil {
+		r.t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// vswitchSchema is where Debian has it (openvswitch-common).
+const vswitchSchema = "/usr/share/openvswitch/vswitch.ovsschema"
 
 // tempDir is a folder with a path short enough for sockets.
 func tempDir(t testing.TB) string {

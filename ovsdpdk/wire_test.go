@@ -96,14 +96,8 @@ func TestOVSDBRestarts(t *testing.T) {
 	r.address = r.OVSDB()
 	d, config := newDelegate(t), r.config(nil)
 	wantErrorNone(t, d.Ready(bounded(t), config))
-	c := d.db.at(r.address).client
 	if err := r.StopOVSDB(); err != nil {
 		t.Fatal(err)
-	}
-	for c.CurrentEndpoint() != "" { // until the client has seen it
-		if bounded(t).Err() != nil {
-			t.Fatal("the connection is not seen to be cut")
-		}
 	}
 	if err := r.StartOVSDB(t.Context()); err != nil {
 		t.Fatal(err)
