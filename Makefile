@@ -7,7 +7,7 @@ LINKS   := sriov vppmemif ovsdpdk userspace
 OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables
 FUZZTIME ?= 60s
 
-.PHONY: build plugins demo test unit e2e-ovs e2e-vpp e2e-sriov bench fuzz lint packages clean
+.PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench fuzz lint packages clean
 
 build: ## static executables in bin/
 	@mkdir -p bin
@@ -25,12 +25,15 @@ demo: packages build plugins ## the main job, end to end, without a cluster
 	@$(GO) build -o bin/ ./e2e/demo
 	@bin/demo -bin bin -examples examples
 
-test: lint unit e2e-ovs e2e-vpp e2e-sriov demo ## everything
+test: lint unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube demo ## everything
 	@$(MAKE) fuzz FUZZTIME=5000x
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@e2e/packages.sh gcc libc6-dev
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v '/e2e')
+
+deploy: ## the Helm chart and the kustomization are one deployment, and what its README says
+	cd deploy/render && $(GO) vet . && $(GO) test .
 
 e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
 	@e2e/packages.sh gcc libc6-dev
@@ -49,6 +52,12 @@ e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a vi
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
 	$(GO) test -c -o bin/sriov.test ./e2e/sriov
 	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 18m
+
+e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled once, which takes minutes
+	@e2e/packages.sh iproute2 iptables
+	@$(GO) run ./e2e/kube/prepare
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./e2e/standin/serve
+	$(GO) test -count=1 -p 1 -timeout 20m ./e2e/kube ./e2e/cluster
 
 bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -o bin/ ./e2e/bench

@@ -98,6 +98,9 @@ func (v *validator) cniFile(data []byte) {
 		v.problem(err)
 		return
 	}
+	if in := (&conf.Definition{Config: data}).PluginOfType("plexus"); in != nil {
+		data, head.Type = in, "plexus" // a list of plexus alone, as package install writes it
+	}
 	if !conf.IsOwnType(head.Type) && head.Type != "multus-shim" {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
 		return

@@ -17,7 +17,7 @@ const module = "github.com/plexus-cni/plexus/"
 // import nothing of the project.
 var mayImport = map[string][]string{
 	"cmd/plexus":        {},
-	"cmd/plexusd":       {"agent"},
+	"cmd/plexusd":       {"agent", "install", "delegates", "kube"},
 	"cmd/plexusctl":     {"agent", "delegates", "migrate", "conf"},
 	"migrate":           {"delegates", "conf"},
 	"agent":             {"delegates", "kube", "lock", "conf"},
@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"ovsdpdk":           {"shareddir", "conf"},
 	"vppmemif":          {"shareddir", "lock", "conf"},
 	"sriov":             {"lock", "netns", "conf"},
+	"install":           {"lock", "conf"},
 	"lock":              {},
 	"netns":             {},
 	"shareddir":         {"conf"},
@@ -41,6 +42,10 @@ var mayImport = map[string][]string{
 	"e2e/fault":         {"agent", "conf"},
 	"e2e/guest":         {},
 	"e2e/sriov":         {"e2e/node"},
+	"e2e/kube":          {},
+	"e2e/kube/prepare":  {"e2e/kube"},
+	"e2e/kube/pause":    {},
+	"e2e/cluster":       {},
 	"e2e":               {},
 }
 

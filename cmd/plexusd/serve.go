@@ -19,6 +19,7 @@ import (
 func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	s := agent.Settings{Stderr: stderr}
 	var level slog.Level
+	var h host
 	f := flag.NewFlagSet("plexusd serve", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&s.Socket, "socket", agent.DefaultSocket, "unix `path` to serve; the key agent.socket of the configuration names it")
@@ -30,6 +31,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	f.StringVar(&s.Listen, "listen", "", "TCP `address` to read from, over TLS and for tokens that the API server knows (default: none)")
 	f.DurationVar(&s.Reconcile, "reconcile", 5*time.Minute, "`time` between comparisons of the journal with the world")
 	f.DurationVar(&s.Grace, "grace", 5*time.Minute, "`time` after which a sandbox is undone whose network namespace is gone and whose pod does not run")
+	h.flags(f)
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: DEBUG, INFO, WARN or ERROR")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -47,9 +49,5 @@ func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	}
 	s.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(s.Log)
-	if err := agent.Serve(ctx, s, func() {}); err != nil {
-		s.Log.Error("ended", "why", err.Error())
-		return 1
-	}
-	return 0
+	return onNode(ctx, &h, s)
 }
