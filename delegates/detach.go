@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -114,6 +115,9 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
 		}})
 	}
+	if damaged == nil && len(cached) == 0 {
+		tx.Attachments = e.formerCluster(ctx, r, tx)
+	}
 	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
 		uid := r.Args.Get("K8S_POD_UID")
 		if tx.Pod = e.Source.Recall(namespace, name, uid); tx.Pod == nil {
@@ -148,6 +152,34 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		e.Log.Error("the damaged journal file is kept", "sandbox", r.Sandbox, "file", aside)
 	}
 	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, r.Netns)
+}
+
+// formerCluster is the cluster network of a sandbox of which nothing is recorded:
+// it may have been wired before plexus came, by that network's own configuration,
+// whose DEL nobody else does now. A network that is not on this node's files is
+// not looked for, and one whose plugins are not there has nothing to undo.
+func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction) []*Entry {
+	if r.Conf == nil || r.Conf.ClusterNetwork != "" && !filepath.IsAbs(r.Conf.ClusterNetwork) || conf.CheckIfName(r.IfName) != nil {
+		return nil
+	}
+	own := *r.Conf
+	own.DefaultNetworks, own.AuxiliaryCNIChainName = nil, ""
+	asked := *r
+	asked.Conf = &own
+	asked.Args = r.Args.PodIdentity()
+	plan, err := e.planFor(ctx, &asked, nil)
+	if err != nil || len(plan.Networks) == 0 {
+		return nil
+	}
+	entry := &Entry{Network: plan.Networks[0], Executed: true}
+	c := e.chain(r.Sandbox, tx, entry, "")
+	for _, typ := range entry.List.Types() {
+		if _, err := c.FindInPath(typ, tx.Path); err != nil {
+			e.Log.Warn("DEL of a sandbox that is not recorded: the cluster network is left out", "sandbox", r.Sandbox, "why", err.Error())
+			return nil
+		}
+	}
+	return []*Entry{entry}
 }
 
 // markedSandbox is how many bytes of a container ID a mark holds at least.

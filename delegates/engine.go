@@ -150,23 +150,29 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 		plan, err := conf.Standalone(r.Stdin, r.IfName, r.Args)
 		return pod, plan, coded(codeConfig, err)
 	}
+	plan, err := e.planFor(ctx, r, pod)
+	return pod, plan, err
+}
+
+// planFor is the plan of a pod, nil for one that asks for nothing.
+func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.Plan, error) {
 	wanted, warnings, err := conf.Want(r.Conf, pod)
 	if err != nil {
-		return nil, nil, coded(codeConfig, err)
+		return nil, coded(codeConfig, err)
 	}
 	wanted, definitions, err := e.lookUp(ctx, pod, wanted, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	plan, err := conf.Resolve(r.Conf, wanted, definitions, r.IfName, r.Args)
 	if err != nil {
-		return nil, nil, coded(codeConfig, err)
+		return nil, coded(codeConfig, err)
 	}
 	plan.Warnings = append(plan.Warnings, warnings...)
 	for _, d := range definitions {
 		plan.Warnings = append(plan.Warnings, d.Warnings...)
 	}
-	return pod, plan, nil
+	return plan, nil
 }
 
 // lookUp finds the networks and gives them devices, none that have has. What is an

@@ -147,6 +147,9 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if plan, err := e.configured(ctx, r); err == nil {
 		for _, n := range plan.Networks {
 			g.note(&n.List)
+			if n.Default {
+				g.keepFormer(n.List.Name, sandboxes)
+			}
 		}
 	}
 	if err := g.askCache(); err != nil {
@@ -217,6 +220,16 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keepFormer adds what the cluster network gave to sandboxes before plexus came: the
+// runtime knows them, and the journal does not.
+func (g *garbage) keepFormer(network string, recorded []string) {
+	for a := range g.known {
+		if !slices.Contains(recorded, a.ContainerID) && !slices.Contains(g.valid[network], a) {
+			g.valid[network] = append(g.valid[network], a)
+		}
+	}
 }
 
 // askCache adds what libcni's cache knows of running sandboxes: their record may

@@ -25,7 +25,7 @@ import (
 
 // place is what the tests inside have to know of the node.
 type place struct {
-	Kubeconfig, Server, AuditLog, Bin, Control, Dir string
+	Kubeconfig, Server, AuditLog, Bin, Deploy, Control, Dir string
 }
 
 const (
@@ -82,7 +82,7 @@ func runInside(ctx context.Context, c *kube.Cluster, bin string) int {
 	server := &http.Server{Handler: controls(c)}
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
-	text, err := json.Marshal(place{Kubeconfig: c.Kubeconfig(), Server: c.Server(), AuditLog: filepath.Join(c.Dir(), "log/audit.log"), Bin: bin, Control: control, Dir: c.Dir()})
+	text, err := json.Marshal(place{Kubeconfig: c.Kubeconfig(), Server: c.Server(), AuditLog: filepath.Join(c.Dir(), "log/audit.log"), Bin: bin, Deploy: filepath.Join(filepath.Dir(bin), "deploy"), Control: control, Dir: c.Dir()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
