@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
-	"text/tabwriter"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -15,10 +12,11 @@ import (
 )
 
 func showCommand() *cobra.Command {
-	var dataDir, confFile, output string
+	var dataDir, confFile string
+	var f *form
 	c := &cobra.Command{
 		Use:   "show",
-		Short: "Show the attachments that are recorded in the journal",
+		Short: "Show the attachments that are recorded in the journal; it needs no agent",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dataDir == "" {
@@ -32,20 +30,16 @@ func showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch output {
-			case "json":
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(shown)
-			case "table":
-				return shown.table(cmd.OutOrStdout())
+			answer, err := json.Marshal(shown)
+			if err != nil {
+				return err
 			}
-			return fmt.Errorf("flag --output %q, allowed are table, json", output)
+			return f.print(cmd.OutOrStdout(), answer, func() error { return shown.table(cmd.OutOrStdout(), *f) })
 		},
 	}
 	c.Flags().StringVar(&dataDir, "data-dir", "", "folder of the journal (default: that of the configuration)")
 	c.Flags().StringVar(&confFile, "conf", "", "plexus configuration (default: the first one of type plexus in "+confDir+")")
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	f = formFlag(c)
 	return c
 }
 
@@ -93,45 +87,26 @@ func readJournal(j *delegates.Journal) (*journal, error) {
 	return shown, err
 }
 
-func (s *journal) table(out io.Writer) error {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SANDBOX\tPOD\tINTERFACE\tNETWORK\tDELEGATE\tADDRESSES\tSTATE")
+func (s *journal) table(out io.Writer, f form) error {
+	head := []string{"SANDBOX", "POD", "INTERFACE", "NETWORK", "DELEGATE", "ADDRESSES", "STATE"}
+	if f == asWide {
+		head = wideHead()
+	}
+	t := (&options{}).table(out, head...)
 	for _, rec := range s.Sandboxes {
-		for _, tx := range rec.Transactions {
-			for _, entry := range tx.Attachments {
-				pod := "-"
-				if tx.Pod != nil {
-					pod = tx.Pod.String()
-				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", abbreviate(rec.Sandbox), pod, entry.IfName, entry.Name,
-					strings.Join(entry.List.Types(), "+"), addresses(entry), tx.Phase)
+		for _, m := range madeOf(rec) {
+			if f == asWide {
+				t.row("", m.wide()...)
+			} else {
+				t.row("", short(rec.Sandbox, f), m.pod, m.ifName, m.network, m.delegate, m.ips, m.state)
 			}
 		}
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.end(); err != nil {
 		return err
 	}
 	for _, d := range s.Damaged {
-		fmt.Fprintln(out, "damaged:", d)
+		fmt.Fprintln(out, "damaged:", clean(d))
 	}
 	return nil
-}
-
-func abbreviate(sandbox string) string {
-	if len(sandbox) > 20 {
-		return sandbox[:17] + "..."
-	}
-	return sandbox
-}
-
-func addresses(entry *delegates.Entry) string {
-	var r types100.Result
-	if json.Unmarshal(entry.Result, &r) != nil || len(r.IPs) == 0 {
-		return "-"
-	}
-	list := make([]string, len(r.IPs))
-	for i, ip := range r.IPs {
-		list[i] = ip.Address.String()
-	}
-	return strings.Join(list, ",")
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
@@ -30,7 +31,7 @@ type wire struct {
 	quiet                             bool
 }
 
-func wireCommand(use, verb, short string) *cobra.Command {
+func wireCommand(o *options, use, verb, short string) *cobra.Command {
 	w := &wire{verb: verb}
 	c := &cobra.Command{
 		Use:   use + " POD --netns PATH",
@@ -38,10 +39,16 @@ func wireCommand(use, verb, short string) *cobra.Command {
 		Long:  short + ".\n\nPOD is NAME or NAMESPACE/NAME. It does what a container runtime does with the configuration, and tells each step.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return w.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return w.run(cmd.Context(), o.named(args[0]), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f := c.Flags()
+	w.flags(c)
+	return c
+}
+
+// flags adds those of a request, and returns their names.
+func (w *wire) flags(c *cobra.Command) []string {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.StringVar(&w.netns, "netns", "", "network namespace of the pod, a path")
 	f.StringVar(&w.conf, "conf", "", "plexus configuration (default: the first one of type plexus in "+confDir+")")
 	f.StringVar(&w.manifests, "manifests", "", "folder of manifests, instead of the configuration's")
@@ -50,7 +57,18 @@ func wireCommand(use, verb, short string) *cobra.Command {
 	f.StringVar(&w.path, "cni-path", defaultPath(), "folders of CNI plugins, separated by ':'")
 	f.StringVar(&w.uid, "uid", "", "UID of the pod")
 	f.BoolVarP(&w.quiet, "quiet", "q", false, "do not tell the steps")
-	return c
+	var names []string
+	f.VisitAll(func(one *pflag.Flag) { names = append(names, one.Name) })
+	c.Flags().AddFlagSet(f)
+	return names
+}
+
+// named is the pod that a word names, with its namespace if a flag says it.
+func (o *options) named(pod string) string {
+	if o.namespace == "" || strings.Contains(pod, "/") {
+		return pod
+	}
+	return o.namespace + "/" + pod
 }
 
 func defaultPath() string {

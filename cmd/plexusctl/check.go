@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/delegates"
+)
+
+// checkCommand asks agents to compare. Without one, w does it for one pod.
+func checkCommand(o *options, w *wire) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check [POD|SANDBOX]",
+		Short: "Compare what is recorded with what is there; the exit status is 1 if it differs",
+		Long: `Compare what is recorded with what is there: of all pods, of a POD (NAME or
+NAMESPACE/NAME), or of a SANDBOX (the beginning of its ID). Nothing is changed;
+the exit status is 1 when something differs.`,
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: o.completePods,
+	}
+	f := formFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		word := strings.Join(args, "")
+		replies, failed := o.askAbout(cmd.Context(), cmd.ErrOrStderr(), question{method: "POST", path: "/v1/check", words: []string{"check"}}, word)
+		all, err := read[[]agent.Checked](replies)
+		if err != nil {
+			return err
+		}
+		list := flat(all)
+		err = o.show(cmd, *f, replies, func() error {
+			t := o.table(cmd.OutOrStdout(), "POD", "SANDBOX", "RESULT")
+			for _, c := range list {
+				text := c.is.Error
+				if text == "" {
+					text = "ok"
+				}
+				t.rows(text, c.node, orDash(c.is.Pod), short(c.is.Sandbox, *f))
+			}
+			return t.end()
+		})
+		return errors.Join(err, differ(list), failed, nothing(replies, word))
+	}
+	if w == nil {
+		return c
+	}
+	c.Use += " [--netns PATH]"
+	c.Long += `
+
+With --netns or --sandbox it is a CHECK as the runtime makes it, of POD, which
+needs no agent.`
+	flags := w.flags(c)
+	ask := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if w.netns == "" && w.sandbox == "" {
+			for _, name := range flags {
+				if cmd.Flags().Changed(name) {
+					return fmt.Errorf("flag --%s is for a CHECK without the agent, which needs --netns too", name)
+				}
+			}
+			return ask(cmd, args)
+		}
+		if len(args) != 1 {
+			return errors.New("check --netns: want POD, NAME or NAMESPACE/NAME")
+		}
+		if cmd.Flags().Changed("output") {
+			return errors.New("flag --output is for what the agent answers, without --netns and --sandbox")
+		}
+		return w.run(cmd.Context(), o.named(args[0]), cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return c
+}
+
+func differ(list []told[agent.Checked]) error {
+	n := 0
+	for _, c := range list {
+		if c.is.Error != "" {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d sandboxes differ from what is recorded", n, len(list))
+}
+
+func resyncCommand(o *options) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "resync",
+		Short: "Have the agent compare and repair now, and show what it found",
+		Long: `Have the agent do now what it does from time to time: undo what was cut short,
+make again what a vswitch has lost, and tell what differs.`,
+		Args: cobra.NoArgs,
+	}
+	f := formFlag(c)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "POST", path: "/v1/resync", words: []string{"resync"}})
+		all, err := read[[]delegates.Finding](replies)
+		if err != nil {
+			return err
+		}
+		list := flat(all)
+		return errors.Join(o.show(cmd, *f, replies, func() error {
+			if len(list) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "what is recorded is there; nothing had to be done")
+				return err
+			}
+			t := o.table(cmd.OutOrStdout(), "POD", "SANDBOX", "INTERFACE", "NETWORK", "KIND", "WHAT")
+			for _, n := range list {
+				pod := "-"
+				if n.is.Pod != nil {
+					pod = n.is.Pod.String()
+				}
+				t.rows(n.is.What, n.node, pod, short(n.is.Sandbox, *f), orDash(n.is.IfName), orDash(n.is.Network), string(n.is.Kind))
+			}
+			return t.end()
+		}), failed)
+	}
+	return c
+}
+
+func reclaimCommand(o *options) *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "reclaim SANDBOX",
+		Short: "Undo what is recorded of a sandbox that no runtime will delete",
+		Long: `Undo all that is recorded of a sandbox, the beginning of whose ID is given. One
+whose network namespace is there is refused without --force: its pod would lose
+its networks.`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	f := formFlag(c)
+	c.Flags().BoolVar(&force, "force", false, "even if its network namespace is there")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		sandbox := args[0]
+		if !sandboxForm.MatchString(sandbox) {
+			return fmt.Errorf("%.80q is no sandbox: want the beginning of a container ID", sandbox)
+		}
+		q := question{method: "POST", path: "/v1/reclaim", words: []string{"reclaim"}}
+		if o.cluster != nil {
+			var err error
+			if q.node, sandbox, err = o.findSandbox(cmd, sandbox); err != nil {
+				return err
+			}
+		}
+		q.query, q.words = url.Values{"sandbox": {sandbox}}, append(q.words, sandbox)
+		if force {
+			q.query.Set("force", "true")
+			q.words = append(q.words, "--force")
+		}
+		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), q)
+		all, err := read[agent.Checked](replies)
+		if err != nil {
+			return err
+		}
+		return errors.Join(o.show(cmd, *f, replies, func() error {
+			for _, c := range all {
+				fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s of pod %s is undone%s\n", clean(c.is.Sandbox), clean(orDash(c.is.Pod)), onNode(c.node))
+			}
+			return nil
+		}), failed)
+	}
+	return c
+}
+
+// findSandbox finds the one sandbox of the cluster whose ID begins so, and its
+// node. Nothing is undone on a node because of what another one has.
+func (o *options) findSandbox(cmd *cobra.Command, beginning string) (node, sandbox string, err error) {
+	replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "GET", path: "/v1/attachments", words: []string{"pods"}})
+	all, err := read[agent.Attachments](replies)
+	if err != nil {
+		return "", "", err
+	}
+	found := 0
+	for _, a := range all {
+		for _, rec := range a.is.Sandboxes {
+			if strings.HasPrefix(rec.Sandbox, beginning) {
+				node, sandbox = a.node, rec.Sandbox
+				found++
+			}
+		}
+	}
+	switch found {
+	case 0:
+		return "", "", errors.Join(fmt.Errorf("no sandbox %.80q is recorded", beginning), failed)
+	case 1:
+		return node, sandbox, nil
+	}
+	return "", "", fmt.Errorf("%d sandboxes begin with %.80q: give more of it", found, beginning)
+}
