@@ -205,8 +205,21 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request) {
 	about := r.URL.Query().Get("about")
 	all := []Checked{}
 	var mu sync.Mutex
+	asked := func(rec *delegates.Record) bool {
+		return about == "" || podOf(rec) == about || strings.HasPrefix(rec.Sandbox, about)
+	}
+	damaged := eachRecord(s.keeper.journal, func(rec *delegates.Record) { // what cannot be looked at is not in order
+		if _, err := s.keeper.engineFor(rec); err != nil && asked(rec) {
+			all = append(all, Checked{Sandbox: rec.Sandbox, Pod: podOf(rec), Error: err.Error()})
+		}
+	})
+	for _, one := range unjoin(damaged) {
+		if about == "" {
+			all = append(all, Checked{Error: one.Error()})
+		}
+	}
 	s.keeper.eachSandbox(r.Context(), func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
-		if about != "" && podOf(rec) != about && !strings.HasPrefix(rec.Sandbox, about) {
+		if !asked(rec) {
 			return
 		}
 		c := Checked{Sandbox: rec.Sandbox, Pod: podOf(rec)}

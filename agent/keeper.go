@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,6 +127,9 @@ func (k *keeper) engineFor(rec *delegates.Record) (*delegates.Engine, error) {
 func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding {
 	found := []delegates.Finding{}
 	var mu sync.Mutex
+	if only == nil {
+		k.forgetDeleted()
+	}
 	k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
 		if only != nil && !slices.Contains(e.Places(rec)[only.delegate], only.address) {
 			return
@@ -277,6 +282,7 @@ func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegate
 		return err
 	}
 	k.index.detached(rec.Sandbox)
+	k.forget(rec.Sandbox)
 	k.Log.Warn("reclaimed", "sandbox", rec.Sandbox, "pod", podOf(rec), "why", why)
 	for _, tx := range rec.Transactions {
 		if k.cluster != nil && tx.Pod != nil {
@@ -284,6 +290,28 @@ func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegate
 		}
 	}
 	return nil
+}
+
+// forgetDeleted drops what was told of sandboxes that a runtime has deleted.
+func (k *keeper) forgetDeleted() {
+	recorded, err := k.journal.Sandboxes()
+	if err != nil {
+		return // reconcile says it
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.told, func(key, _ string) bool {
+		sandbox, _, _ := strings.Cut(key, " ")
+		return !slices.Contains(recorded, sandbox)
+	})
+}
+
+// forget drops what was told of a sandbox that is no more.
+func (k *keeper) forget(sandbox string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.told, func(key, _ string) bool { return strings.HasPrefix(key, sandbox+" ") })
+	delete(k.gone, sandbox)
 }
 
 // podOf is the pod of a record, for people.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -20,6 +21,8 @@ type Node struct {
 	history   *history      // nil in a process of one request
 	metrics   *metrics      // likewise
 	index     *index        // likewise
+
+	told sync.WaitGroup // reports that go on after the answer
 }
 
 // engine makes the engine that a configuration asks for. Nothing is sent.
@@ -38,11 +41,11 @@ func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delega
 	if c.Manifests != "" || n.cluster == nil && c.Kubeconfig == "" {
 		return e, nil
 	}
-	if n.cluster != nil {
-		e.Source = &kube.Live{Cluster: n.cluster, ConfDir: c.ConfDir}
-		return e, nil
+	live := &kube.Live{Cluster: n.cluster, ConfDir: c.ConfDir}
+	if live.Cluster == nil {
+		live.Cluster = &kube.Cluster{Kubeconfig: c.Kubeconfig, Log: log}
 	}
-	e.Source = &kube.Live{Cluster: &kube.Cluster{Kubeconfig: c.Kubeconfig, Log: log}, ConfDir: c.ConfDir}
+	e.Source, e.Devices = live, &kube.Devices{Dir: kube.DefaultKubeletDir, Live: live}
 	return e, nil
 }
 
@@ -88,7 +91,7 @@ const (
 
 // tell reports a request on its pod and notes what the agent has to know of it. A
 // DEL that worked is not told: it asks nothing of the API server.
-func (n *Node) tell(e *delegates.Engine, verb string, r *delegates.Request, out any, err error) {
+func (n *Node) tell(e *delegates.Engine, verb string, r *delegates.Request, err error) {
 	namespace, name, uid := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"), r.Args.Get("K8S_POD_UID")
 	if n.index != nil && r.Conf != nil && err == nil {
 		switch verb {

@@ -109,7 +109,11 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 	ctx, end := node.begin(ctx, command, r)
 	out, err = c.do(ctx, command, engine, r, stdin, cniVersion)
 	end(err)
-	node.tell(engine, command, r, out, err)
+	if c.Node == nil {
+		node.tell(engine, command, r, err)
+	} else { // the pod need not wait for it
+		node.told.Go(func() { node.tell(engine, command, r, err) })
+	}
 	return out, err
 }
 

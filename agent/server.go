@@ -137,6 +137,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	case <-kept:
 	case <-bounded.Done():
 	}
+	server.told.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

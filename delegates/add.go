@@ -119,7 +119,11 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 		offerDeviceInfo(entry, r.Sandbox)
 	}
 	c := e.chain(r.Sandbox, tx, entry, r.Netns)
-	for i, typ := range n.List.Types() {
+	types, err := c.types()
+	if err != nil {
+		return coded(codeConfig, err)
+	}
+	for i, typ := range types {
 		d, ok := e.Delegates[typ]
 		if !ok {
 			if _, err := c.FindInPath(typ, tx.Path); err != nil {
@@ -314,7 +318,11 @@ func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(entry *Entry, 
 // eachOfChain calls do with the built-ins of one attachment.
 func (e *Engine) eachOfChain(sandbox string, tx *Transaction, entry *Entry, netns string, do func(name string, a conf.Attachment, state json.RawMessage) error) error {
 	c := e.chain(sandbox, tx, entry, netns)
-	for i, typ := range entry.List.Types() {
+	types, err := c.types()
+	if err != nil {
+		return err
+	}
+	for i, typ := range types {
 		if _, ok := c.builtIn(typ); !ok {
 			continue
 		}

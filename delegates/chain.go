@@ -78,6 +78,19 @@ func (c *chain) list() (*readList, error) {
 	return c.entry.read, nil
 }
 
+// types are the plugin types of the attachment's list, in order.
+func (c *chain) types() ([]string, error) {
+	list, err := c.list()
+	if err != nil {
+		return nil, err
+	}
+	types := make([]string, len(list.Plugins))
+	for i, p := range list.Plugins {
+		types[i] = p.Network.Type
+	}
+	return types, nil
+}
+
 // networkList is the configuration list in libcni's form.
 func networkList(l *conf.List) (*libcni.NetworkConfigList, error) {
 	data, err := json.Marshal(l)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"strconv"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -15,6 +16,7 @@ import (
 
 // Datapath is what the world has of one attachment.
 type Datapath struct {
+	Sandbox     string                       `json:"sandbox"`
 	IfName      string                       `json:"ifName"`
 	Network     string                       `json:"network"`
 	Facts       map[string]map[string]string `json:"facts"` // by delegate; "link" is the pod's kernel link
@@ -28,7 +30,7 @@ func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
 	for _, tx := range rec.Transactions {
 		live := tx.liveNetns("")
 		for _, entry := range tx.Attachments {
-			d := Datapath{IfName: entry.IfName, Network: entry.Name, Facts: map[string]map[string]string{}}
+			d := Datapath{Sandbox: rec.Sandbox, IfName: entry.IfName, Network: entry.Name, Facts: map[string]map[string]string{}}
 			errs := []error{e.eachOfChain(rec.Sandbox, tx, entry, live, func(name string, a conf.Attachment, state json.RawMessage) error {
 				i, ok := e.Delegates[name].(Inspector)
 				if !ok {
@@ -81,6 +83,19 @@ func linkFacts(netns string, entry *Entry) map[string]string {
 			facts = map[string]string{"name": a.Name, "kind": link.Type(), "mac": a.HardwareAddr.String(), "mtu": strconv.Itoa(a.MTU), "state": a.OperState.String()}
 			if a.Statistics != nil {
 				facts["rx packets"], facts["tx packets"] = strconv.FormatUint(a.Statistics.RxPackets, 10), strconv.FormatUint(a.Statistics.TxPackets, 10)
+			}
+			addresses, err := h.AddrList(link, netlink.FAMILY_ALL)
+			if err != nil {
+				return err
+			}
+			var list []string
+			for _, a := range addresses {
+				if a.Scope != int(netlink.SCOPE_LINK) {
+					list = append(list, a.IPNet.String())
+				}
+			}
+			if len(list) > 0 {
+				facts["addresses"] = strings.Join(list, " ")
 			}
 			return nil
 		})

@@ -20,9 +20,11 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Devices asks the kubelet which devices a pod has been given by device plugins.
+// Devices knows which devices a pod has been given: by device plugins, of which it
+// asks the kubelet, and by resource claims, of which it asks the API server.
 type Devices struct {
-	Dir string // the kubelet's root folder
+	Dir  string // the kubelet's root folder
+	Live *Live  // nil without an API server
 }
 
 // DefaultKubeletDir is the kubelet's root folder unless it is told otherwise.
@@ -35,19 +37,45 @@ const (
 	maxAnswer      = 16 << 20 // bytes, as the kubelet's own clients have it
 )
 
-// OfPod are the pod's devices by resource, in the order of its containers. It
+// OfPod are the pod's devices by resource: those of device plugins in the order of
+// its containers, then those of its resource claims. Where the kubelet cannot be
+// asked, devices of claims are enough.
+func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+	given, err := d.plugged(ctx, pod)
+	if d.Live == nil {
+		if err != nil {
+			return nil, fmt.Errorf("devices of pod %s: %w", pod, err)
+		}
+		return given, nil
+	}
+	claimed, errClaims := d.Live.claimed(ctx, pod)
+	var missing *noResourceAPI
+	switch {
+	case err != nil && errClaims == nil && len(claimed) > 0:
+		d.Live.Cluster.Log.Warn("devices of device plugins are not known, those of resource claims are", "pod", pod.String(), "why", err.Error())
+		given = map[string][]string{}
+	case err == nil && errors.As(errClaims, &missing) && len(given) > 0:
+		d.Live.Cluster.Log.Warn("devices of resource claims are not known, those of device plugins are", "pod", pod.String(), "why", errClaims.Error())
+	case err != nil || errClaims != nil:
+		return nil, fmt.Errorf("devices of pod %s: %w", pod, errors.Join(err, errClaims))
+	}
+	for resource, devices := range claimed {
+		given[resource] = appendNew(given[resource], devices...)
+	}
+	return given, nil
+}
+
+// plugged are the devices of device plugins, in the order of the containers. It
 // asks the podresources API (v1) and, where that is not there, reads the
 // checkpoint of the device manager.
-func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
-	socket := filepath.Join(d.Dir, "pod-resources/kubelet.sock")
-	given, err := ask(ctx, socket, pod)
+func (d *Devices) plugged(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+	given, err := ask(ctx, filepath.Join(d.Dir, "pod-resources/kubelet.sock"), pod)
 	if err == nil {
 		return given, nil
 	}
-	file := filepath.Join(d.Dir, "device-plugins/kubelet_internal_checkpoint")
-	given, errFile := readCheckpoint(file, pod)
+	given, errFile := readCheckpoint(filepath.Join(d.Dir, "device-plugins/kubelet_internal_checkpoint"), pod)
 	if errFile != nil {
-		return nil, fmt.Errorf("devices of pod %s: %w", pod, errors.Join(err, errFile))
+		return nil, errors.Join(err, errFile)
 	}
 	return given, nil
 }

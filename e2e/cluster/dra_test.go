@@ -130,8 +130,8 @@ spec:
 `
 
 // Devices of a pod's resource claim reach its networks, in the order of the claim's
-// requests; the claim costs its GET and a LIST of the driver's slices, and another
-// for what is of no single node.
+// requests, also those that it asks for when it runs. The claim costs its GET and a
+// LIST of the driver's slices, and another for what is of no single node.
 func TestResourceClaim(t *testing.T) {
 	n := theNode
 	installRecorder(t)
@@ -139,11 +139,11 @@ func TestResourceClaim(t *testing.T) {
 	n.apply(t, ports)
 	n.apply(t, recordedNetwork("claimed", "plexus.test/claimed"))
 	before := n.auditSize(t)
-	n.apply(t, podOf("claimer", "claimed,claimed", "  resourceClaims: [{name: ports, resourceClaimTemplateName: ports}]", `{claims: [{name: ports}]}`))
+	n.apply(t, podOf("claimer", "claimed", "  resourceClaims: [{name: ports, resourceClaimTemplateName: ports}]", `{claims: [{name: ports}]}`))
 	claim := hear(t, "the kubelet has the claim prepared", plugin.prepared)
 	n.must(t, "wait", "--for=condition=Ready", "pod/claimer", "--timeout=90s")
-	if got, want := givenTo(t, "claimer", "ADD", "net1", "net2"), []string{"0000:99:00.1", "fabric-7"}; !slices.Equal(got, want) {
-		t.Errorf("the networks were given %v, want %v", got, want)
+	if got, want := givenTo(t, "claimer", "ADD", "net1"), []string{"0000:99:00.1"}; !slices.Equal(got, want) {
+		t.Errorf("the network was given %v, want %v", got, want)
 	}
 	var made []string
 	await(t, "the event is sent", func() error {
@@ -156,6 +156,21 @@ func TestResourceClaim(t *testing.T) {
 	made = slices.DeleteFunc(made, func(r string) bool { return strings.HasSuffix(r, "network-attachment-definitions") }) // one that has just been made is asked for
 	if got, want := strings.Join(made, ", "), "get resourceclaims, list resourceslices, list resourceslices, patch pods/status, create events"; got != want {
 		t.Errorf("ADD made the requests %s\nwant %s", got, want)
+	}
+	before = n.auditSize(t)
+	n.annotate(t, "claimer", "claimed,claimed")
+	await(t, "the second network is there", func() error {
+		out := n.must(t, "get", "pod", "claimer", "-o", `jsonpath={.metadata.annotations['k8s\.v1\.cni\.cncf\.io/network-status']}`)
+		if !strings.Contains(out, `"net2"`) {
+			return fmt.Errorf("network-status %s\nagent: %s", out, n.agent.lastLines(5))
+		}
+		return nil
+	})
+	if got, want := givenTo(t, "claimer", "ADD", "net2"), []string{"fabric-7"}; !slices.Equal(got, want) {
+		t.Errorf("the second network was given %v, want %v", got, want)
+	}
+	if made := n.requests(t, before); slices.Contains(made, "get pods") {
+		t.Errorf("the pod was asked for: %v", made)
 	}
 	n.must(t, "delete", "pod", "claimer")
 	if ended := hear(t, "the kubelet has the claim's preparation ended", plugin.ended); ended != claim {

@@ -1,0 +1,299 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.fd.io/govpp"
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/core"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// benchPairs is how often each figure is taken.
+const benchPairs = 25
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// idlePod is a pod that the API server has on this node and the kubelet does not
+// run: its node selector fits none.
+func (n *testNode) idlePod(b testing.TB, name, asked string) *corev1.Pod {
+	b.Helper()
+	p, err := n.client.CoreV1().Pods("default").Create(b.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "bench"}, Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": asked}},
+		Spec: corev1.PodSpec{NodeName: "plexus-node", NodeSelector: map[string]string{"no": "where"},
+			Volumes:    []corev1.Volume{{Name: "shared-dir", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: filepath.Join(n.Dir, "shared", name)}}}},
+			Containers: []corev1.Container{{Name: "app", Image: "none"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+// execute runs a plugin as the runtime does.
+func (n *testNode) execute(b testing.TB, plugin, verb, netns string, pod *corev1.Pod, config []byte) time.Duration {
+	b.Helper()
+	cmd := exec.Command("/opt/cni/bin/" + plugin)
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=bench-" + filepath.Base(netns), "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "PATH=" + os.Getenv("PATH"),
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.Namespace + ";K8S_POD_NAME=" + pod.Name + ";K8S_POD_UID=" + string(pod.UID)}
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &out, &out
+	began := time.Now()
+	err := cmd.Run()
+	took := time.Since(began)
+	if err != nil {
+		b.Fatalf("%s %s: %v: %s", plugin, verb, err, out.String())
+	}
+	return took
+}
+
+func namespace(b testing.TB, name string) string {
+	b.Helper()
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	b.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	return "/run/netns/" + name
+}
+
+// bareMemif times the messages that make one memif, over an open connection.
+func bareMemif(b testing.TB) func() time.Duration {
+	b.Helper()
+	core.SetLogLevel(logrus.FatalLevel)
+	conn, err := govpp.Connect(filepath.Join(vppDir, "api.sock"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(conn.Disconnect)
+	ctx := context.Background()
+	m, i, d := memif.NewServiceClient(conn), interfaces.NewServiceClient(conn), l2.NewServiceClient(conn)
+	if _, err := d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{IsAdd: true, BdID: 77, Flood: true, UuFlood: true, Forward: true, Learn: true}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _, _ = d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{BdID: 77}) })
+	return func() time.Duration {
+		began := time.Now()
+		s, err := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: ^uint32(0), SocketFilename: "/run/bare.sock"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := m.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: s.SocketID})
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, errTag := i.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
+		_, errJoin := d.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: 77, Enable: true})
+		_, errUp := i.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
+		took := time.Since(began)
+		_, errDel := m.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
+		_, errSocket := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
+		if err := errors.Join(errTag, errJoin, errUp, errDel, errSocket); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	}
+}
+
+// BenchmarkPod is ADD and DEL of one pod with n networks, the cluster network
+// and memifs, as the runtime sees it: plexus executed, the agent warm. Beside it,
+// in the same run: the cluster network's plugin executed alone, the patch of the
+// pod's status alone, the messages of a memif alone. What remains is plexus' own.
+func BenchmarkPod(b *testing.B) {
+	n := theNode
+	n.apply(b, networks)
+	conf, err := os.ReadFile(filepath.Join(confDir, "00-plexus.conf"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	direct := []byte(`{"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": false, "hairpinMode": true, "ipam": {"type": "host-local", "subnet": "10.244.0.0/16"}}`)
+	netns := namespace(b, "bench")
+	bare := bareMemif(b)
+	empty := filepath.Join(n.Bin, "empty")
+	var starts, versions []time.Duration
+	for range 100 {
+		starts = append(starts, started(b, empty))
+		versions = append(versions, started(b, "/opt/cni/bin/plexus"))
+	}
+	fmt.Printf("\nstart of an empty static Go program %.2f ms, of plexus (VERSION) %.2f ms: %.2fx\n", ms(median(starts)), ms(median(versions)), float64(median(versions))/float64(median(starts)))
+	fmt.Printf("\none pod, n networks: the cluster network (bridge) and n-1 memifs; medians of %d\n  %2s %10s %10s %12s %10s %12s %14s %14s\n", benchPairs,
+		"n", "ADD", "DEL", "bridge alone", "patch", "memif alone", "own cost", "each further")
+	var first time.Duration
+	for _, count := range []int{1, 2, 4, 8} {
+		asked := "[]"
+		if count > 1 {
+			asked = strings.TrimSuffix(strings.Repeat("shm,", count-1), ",")
+		}
+		pod := n.idlePod(b, fmt.Sprintf("bench-%d", count), asked)
+		if count == 1 {
+			n.must(b, "annotate", "pod", pod.Name, "k8s.v1.cni.cncf.io/networks-")
+		}
+		n.execute(b, "plexus", "ADD", netns, pod, conf) // the watch has brought it then
+		n.execute(b, "plexus", "DEL", netns, pod, conf)
+		var add, del, alone, patch, messages []time.Duration
+		for range benchPairs {
+			alone = append(alone, n.execute(b, "bridge", "ADD", netns, pod, direct))
+			n.execute(b, "bridge", "DEL", netns, pod, direct)
+			add = append(add, n.execute(b, "plexus", "ADD", netns, pod, conf))
+			del = append(del, n.execute(b, "plexus", "DEL", netns, pod, conf))
+			patch = append(patch, n.patched(b, pod))
+			messages = append(messages, bare())
+		}
+		own := median(add) - median(alone) - median(patch) - time.Duration(count-1)*median(messages)
+		fmt.Printf("  %2d %7.1f ms %7.1f ms %9.1f ms %7.1f ms %9.2f ms %11.2f ms", count, ms(median(add)), ms(median(del)), ms(median(alone)), ms(median(patch)), ms(median(messages)), ms(own))
+		if count == 1 {
+			first = own
+			fmt.Println()
+			continue
+		}
+		fmt.Printf(" %11.2f ms\n", ms(own-first)/float64(count-1))
+	}
+	n.must(b, "delete", "pods", "-l", "app=bench", "--force")
+	n.nothingLeft(b)
+}
+
+func started(b testing.TB, program string) time.Duration {
+	b.Helper()
+	cmd := exec.Command(program)
+	cmd.Env = []string{"CNI_COMMAND=VERSION"}
+	began := time.Now()
+	if err := cmd.Run(); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+// patched times a patch of the size that plexus sends.
+func (n *testNode) patched(b testing.TB, pod *corev1.Pod) time.Duration {
+	b.Helper()
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID, "annotations": map[string]string{"bench": strings.Repeat("x", 300) + time.Now().String()}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := n.client.CoreV1().Pods(pod.Namespace).Patch(b.Context(), pod.Name, types.MergePatchType, body, metav1.PatchOptions{}, "status"); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+// BenchmarkAtOnce is 32 pods with four networks each at once, twice.
+func BenchmarkAtOnce(b *testing.B) {
+	n := theNode
+	n.apply(b, networks)
+	fmt.Printf("\n32 pods with four networks at once\n")
+	for round := range 2 {
+		name := fmt.Sprintf("crowd-%d", round)
+		since := n.auditSize(b)
+		began := time.Now()
+		n.apply(b, deployment(name, 32, "lan,fast,shm"))
+		n.must(b, "rollout", "status", "deployment/"+name, "--timeout=180s")
+		ready := time.Since(began)
+		failed := strings.Fields(n.must(b, "get", "events", "--field-selector", "type=Warning", "-o", "jsonpath={range .items[*]}{.reason}/{.involvedObject.name} {end}"))
+		failed = slices.DeleteFunc(failed, func(e string) bool { return !strings.Contains(e, name) })
+		count := map[string]int{}
+		await(b, "events are sent", func() error {
+			count = map[string]int{}
+			for _, r := range n.requests(b, since) {
+				count[r]++
+			}
+			if count["create events"] < 32 {
+				return fmt.Errorf("%v", count)
+			}
+			return nil
+		})
+		var history []struct {
+			Verb string
+			MS   float64 `json:"ms"`
+			Pod  string
+		}
+		data, err := n.ask("GET", "/v1/history")
+		if err != nil || json.Unmarshal(data, &history) != nil {
+			b.Fatal(err)
+		}
+		var adds []float64
+		for _, e := range history {
+			if e.Verb == "ADD" && strings.Contains(e.Pod, name) {
+				adds = append(adds, e.MS)
+			}
+		}
+		slices.Sort(adds)
+		fmt.Printf("  round %d: all Ready after %.1f s; ADD median %.0f ms, longest %.0f ms; warnings %v; requests %v\n", round+1, ready.Seconds(), adds[len(adds)/2], adds[len(adds)-1], failed, count)
+		if len(failed) > 0 {
+			b.Errorf("warnings: %v", failed)
+		}
+		began = time.Now()
+		n.must(b, "delete", "deployment", name, "--cascade=foreground")
+		n.nothingLeft(b)
+		fmt.Printf("           all gone after %.1f s\n", time.Since(began).Seconds())
+	}
+}
+
+// BenchmarkMemory is the agent's resident memory with sandboxes of two networks.
+func BenchmarkMemory(b *testing.B) {
+	n := theNode
+	n.apply(b, networks)
+	conf, err := os.ReadFile(filepath.Join(confDir, "00-plexus.conf"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	n.agent.stop()
+	if err := n.startAgent(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("\nmemory of the agent\n  %9s %10s %10s %10s\n", "sandboxes", "resident", "of it heap", "peak")
+	type sandbox struct {
+		pod   *corev1.Pod
+		netns string
+	}
+	var all []sandbox
+	for _, count := range []int{0, 100, 250} {
+		for i := len(all); i < count; i++ {
+			s := sandbox{n.idlePod(b, fmt.Sprintf("memory-%d", i), "shm"), namespace(b, fmt.Sprintf("memory-%d", i))}
+			n.execute(b, "plexus", "ADD", s.netns, s.pod, conf)
+			all = append(all, s)
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.cmd.Process.Pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		fmt.Printf("  %9d %6.1f MiB %6.1f MiB %6.1f MiB\n", count, kib(status, "VmRSS:")/1024, kib(status, "RssAnon:")/1024, kib(status, "VmHWM:")/1024)
+	}
+	for _, s := range all {
+		n.execute(b, "plexus", "DEL", s.netns, s.pod, conf)
+	}
+	n.must(b, "delete", "pods", "-l", "app=bench", "--force")
+	n.nothingLeft(b)
+}
+
+func kib(status []byte, key string) float64 {
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == key {
+			v, _ := strconv.ParseFloat(fields[1], 64) // the kernel writes a number
+			return v
+		}
+	}
+	return 0
+}

@@ -1,0 +1,260 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Attributes by which a DRA driver says of a device what a device plugin would: the
+// resource that NADs name, and the device's ID of it (Multus, docs/how-to-use.md,
+// "DRA"). A driver whose own name is the domain may leave the domain out
+// (k8s.io/api/resource/v1, QualifiedName).
+const (
+	attributeDomain   = "k8s.cni.cncf.io"
+	attributeResource = "resourceName"
+	attributeDevice   = "deviceID"
+)
+
+// podClaim is an entry of a pod's spec.resourceClaims with the ResourceClaim that
+// stands for it.
+type podClaim struct {
+	entry, name string
+}
+
+// claimsOf are the pod's claims, each ResourceClaim once. An entry that its status
+// says needs none is left out (k8s.io/api/core/v1, PodResourceClaimStatus).
+func claimsOf(p *corev1.Pod) ([]podClaim, error) {
+	var claims []podClaim
+	seen := map[string]bool{}
+	for _, c := range p.Spec.ResourceClaims {
+		name := c.ResourceClaimName
+		if name == nil {
+			made := false
+			for _, s := range p.Status.ResourceClaimStatuses {
+				if s.Name == c.Name {
+					made, name = true, s.ResourceClaimName
+				}
+			}
+			if !made {
+				return nil, fmt.Errorf("claim %q: no ResourceClaim has been made for it: the pod's status.resourceClaimStatuses does not have it", c.Name)
+			}
+		}
+		if name != nil && !seen[*name] {
+			seen[*name] = true
+			claims = append(claims, podClaim{c.Name, *name})
+		}
+	}
+	return claims, nil
+}
+
+// claimed are the devices of the pod's resource claims by resource: those that have
+// both attributes, in the order of the claims and of their allocation's results,
+// whatever access they are for. A pod without claims costs no request; one with
+// claims costs one for each, one for each of their drivers, and another for a
+// driver of pools that are of no single node. That the claims are reserved for the
+// pod is what the kubelet has made sure of before it asks for the pod's sandbox
+// (k8s.io/kubernetes/pkg/kubelet/cm/dra/manager.go, prepareResources).
+func (l *Live) claimed(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+	p, err := l.object(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := claimsOf(p)
+	if err != nil {
+		return nil, err
+	}
+	given := map[string][]string{}
+	published := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, drivers: map[string]*driverSlices{}}
+	for _, claim := range claims {
+		results, err := l.Cluster.allocation(ctx, p.Namespace, claim.name)
+		if err != nil {
+			return nil, fmt.Errorf("claim %q: ResourceClaim %s: %w", claim.entry, claim.name, err)
+		}
+		for i := range results {
+			r := &results[i]
+			resource, device, err := published.attributes(ctx, r)
+			if err != nil {
+				return nil, fmt.Errorf("claim %q: ResourceClaim %s: request %s: device %s: %w", claim.entry, claim.name, r.Request, deviceName(r), err)
+			}
+			switch {
+			case resource != "" && device != "":
+				given[resource] = appendNew(given[resource], device)
+			case resource != "" || device != "":
+				l.Cluster.Log.Warn("a device of a resource claim is ignored", "pod", pod.String(), "claim", claim.name, "device", deviceName(r),
+					"why", "it has one of the attributes "+attributeDomain+"/"+attributeResource+", "+attributeDevice+" and not the other")
+			}
+		}
+	}
+	return given, nil
+}
+
+// object is the pod that the request has found, else what Cluster finds.
+func (l *Live) object(ctx context.Context, pod *conf.Pod) (*corev1.Pod, error) {
+	if p := l.found; p != nil && p.Namespace == pod.Namespace && p.Name == pod.Name && isPod(p, pod.UID) {
+		return p, nil
+	}
+	return l.Cluster.pod(ctx, pod.Namespace, pod.Name, pod.UID)
+}
+
+// deviceName is the form in which Kubernetes writes which device was allocated.
+func deviceName(r *resourcev1.DeviceRequestAllocationResult) string {
+	return r.Driver + "/" + r.Pool + "/" + r.Device
+}
+
+// noResourceAPI is an API server that does not serve resource claims, or not in the
+// version that plexus reads.
+type noResourceAPI struct{ server string }
+
+func (e *noResourceAPI) Error() string {
+	return fmt.Sprintf("the API server %s has no resource.k8s.io/v1, which Kubernetes has since 1.34", e.server)
+}
+
+// allocation is what a claim has been given.
+func (c *Cluster) allocation(ctx context.Context, namespace, name string) ([]resourcev1.DeviceRequestAllocationResult, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	claim := &resourcev1.ResourceClaim{}
+	err := c.retry(ctx, "get resourceclaims (resource.k8s.io)", func(ctx context.Context) error {
+		return c.resource.Get().Namespace(namespace).Resource("resourceclaims").Name(name).Do(ctx).Into(claim)
+	})
+	switch {
+	case apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse): // nobody answers at this path
+		return nil, &noResourceAPI{c.Server}
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("it does not exist in namespace %s", namespace)
+	case err != nil:
+		return nil, err
+	case claim.Status.Allocation == nil:
+		return nil, fmt.Errorf("it has no allocation in its status: the scheduler has not given it devices")
+	}
+	return claim.Status.Allocation.Devices.Results, nil
+}
+
+// slices lists the driver's ResourceSlices that are of this node; of "" are those
+// that are of no single node. All API servers that have resource.k8s.io/v1 select
+// by these two fields (k8s.io/kubernetes/pkg/apis/resource/v1/conversion.go).
+func (c *Cluster) slices(ctx context.Context, driver, node string) ([]resourcev1.ResourceSlice, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	selector := fields.AndSelectors(fields.OneTermEqualSelector(resourcev1.ResourceSliceSelectorDriver, driver),
+		fields.OneTermEqualSelector(resourcev1.ResourceSliceSelectorNodeName, node)).String()
+	list := &resourcev1.ResourceSliceList{}
+	err := c.retry(ctx, "list resourceslices (resource.k8s.io)", func(ctx context.Context) error {
+		return c.resource.Get().Resource("resourceslices").Param("fieldSelector", selector).Do(ctx).Into(list)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list ResourceSlices with %s: %w", selector, err)
+	}
+	return list.Items, nil
+}
+
+// inventory is what drivers have published of their devices, asked for when it is
+// needed.
+type inventory struct {
+	cluster *Cluster
+	node    string
+	drivers map[string]*driverSlices
+}
+
+// driverSlices are ResourceSlices of a driver: the node's and, if all, those that
+// are of no single node.
+type driverSlices struct {
+	slices []resourcev1.ResourceSlice
+	all    bool
+}
+
+// attributes are those of an allocated device, "" where it has none.
+func (v *inventory) attributes(ctx context.Context, r *resourcev1.DeviceRequestAllocationResult) (resource, device string, err error) {
+	d, err := v.find(ctx, r)
+	if err != nil {
+		return "", "", err
+	}
+	if resource, err = attribute(d, r.Driver, attributeResource); err != nil {
+		return "", "", err
+	}
+	device, err = attribute(d, r.Driver, attributeDevice)
+	return resource, device, err
+}
+
+// find asks for the node's slices first: the others may be many.
+func (v *inventory) find(ctx context.Context, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
+	known := v.drivers[r.Driver]
+	if known == nil {
+		slices, err := v.cluster.slices(ctx, r.Driver, v.node)
+		if err != nil {
+			return nil, err
+		}
+		known = &driverSlices{slices: slices, all: v.node == ""}
+		v.drivers[r.Driver] = known
+	}
+	d, err := published(known.slices, r)
+	if err == nil || known.all {
+		return d, err
+	}
+	more, err := v.cluster.slices(ctx, r.Driver, "")
+	if err != nil {
+		return nil, err
+	}
+	known.slices, known.all = append(known.slices, more...), true
+	return published(known.slices, r)
+}
+
+// published finds an allocated device among its driver's slices, in the newest
+// generation of its pool (k8s.io/api/resource/v1, ResourcePool.Generation).
+func published(slices []resourcev1.ResourceSlice, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
+	newest, count, want := int64(-1), int64(0), int64(0)
+	for i := range slices {
+		pool := &slices[i].Spec.Pool
+		switch {
+		case slices[i].Spec.Driver != r.Driver || pool.Name != r.Pool || pool.Generation < newest:
+		case pool.Generation > newest:
+			newest, count, want = pool.Generation, 1, pool.ResourceSliceCount
+		default:
+			count++
+		}
+	}
+	if count == 0 {
+		return nil, fmt.Errorf("no ResourceSlice has its pool: does the driver run?")
+	}
+	for i := range slices {
+		s := &slices[i].Spec
+		if s.Driver != r.Driver || s.Pool.Name != r.Pool || s.Pool.Generation != newest {
+			continue
+		}
+		for j := range s.Devices {
+			if s.Devices[j].Name == r.Device {
+				return &s.Devices[j], nil
+			}
+		}
+	}
+	if count < want {
+		return nil, fmt.Errorf("it is in none of the pool's ResourceSlices of generation %d, of which %d of %d are there", newest, count, want)
+	}
+	return nil, fmt.Errorf("it is in none of the pool's %d ResourceSlices of generation %d: the driver does not have it any more", count, newest)
+}
+
+// attribute is a device's attribute of plexus' domain, "" when it has none.
+func attribute(d *resourcev1.Device, driver, name string) (string, error) {
+	full := attributeDomain + "/" + name
+	a, ok := d.Attributes[resourcev1.QualifiedName(full)]
+	if !ok && driver == attributeDomain {
+		a, ok = d.Attributes[resourcev1.QualifiedName(name)]
+	}
+	switch {
+	case !ok:
+		return "", nil
+	case a.StringValue == nil:
+		return "", fmt.Errorf("its attribute %s is no string", full)
+	}
+	return *a.StringValue, nil
+}
