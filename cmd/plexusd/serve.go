@@ -8,12 +8,17 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"k8s.io/klog/v2"
 
 	"github.com/plexus-cni/plexus/agent"
 )
+
+// gcPercent keeps the heap near what is alive: a node agent has little to do most
+// of the time, and shares the node's memory with pods.
+const gcPercent = 30
 
 // serve is plexusd serve.
 func serve(ctx context.Context, args []string, stderr io.Writer) int {
@@ -49,5 +54,6 @@ func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	}
 	s.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(s.Log)
+	debug.SetGCPercent(gcPercent)
 	return onNode(ctx, &h, s)
 }

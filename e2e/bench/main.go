@@ -3,6 +3,7 @@
 //
 //   - ADD and DEL of n networks by the reference plugin bridge, through plexus
 //     and by executing the plugin directly, with the same configurations;
+//   - the same through the node agent, and n memifs on the stand-in for VPP;
 //   - ADD of n vhost-user ports through plexus, and by the ovs-vsctl commands
 //     that userspace-cni issues, three for a port;
 //   - ADD of n memifs through plexus, as processes and in an engine that is kept
@@ -75,7 +76,19 @@ func run(ctx context.Context, bin string, runs int) error {
 	if err := b.start(); err != nil {
 		return err
 	}
-	if err := b.kernelNetworks(); err != nil {
+	if err := b.kernelNetworks(""); err != nil {
+		return err
+	}
+	stop, err := b.startAgent()
+	if err != nil {
+		return err
+	}
+	err = b.kernelNetworks(b.agentSocket())
+	if err == nil {
+		err = b.agentMemifs(ctx)
+	}
+	stop()
+	if err != nil {
 		return err
 	}
 	if err := b.memifs(ctx); err != nil {
@@ -99,7 +112,7 @@ func run(ctx context.Context, bin string, runs int) error {
 // start compares the start of the executables: VERSION needs nothing else.
 func (b *bench) start() error {
 	fmt.Printf("%d pairs, medians of whole processes\n\nstart\n", b.runs)
-	for _, name := range []string{"plexus", "bridge"} {
+	for _, name := range []string{"empty", "plexus", "bridge"} {
 		t, err := b.median(func() (time.Duration, error) {
 			return b.timed(name, "VERSION", "", []byte(`{"cniVersion":"1.0.0"}`))
 		})
@@ -111,9 +124,14 @@ func (b *bench) start() error {
 	return nil
 }
 
-// kernelNetworks compares n bridge networks through plexus and directly.
-func (b *bench) kernelNetworks() error {
-	fmt.Printf("\nn networks by the plugin bridge with host-local\n  %2s %12s %12s %12s %12s %12s %12s\n", "n", "ADD direct", "ADD plexus", "own cost", "DEL direct", "DEL plexus", "own cost")
+// kernelNetworks compares n bridge networks through plexus and directly; agent is
+// the socket of a node agent, "" for none.
+func (b *bench) kernelNetworks(agent string) error {
+	by := "plexusd cni"
+	if agent != "" {
+		by = "the node agent"
+	}
+	fmt.Printf("\nn networks by the plugin bridge with host-local, through %s\n  %2s %12s %12s %12s %12s %12s %12s\n", by, "n", "ADD direct", "ADD plexus", "own cost", "DEL direct", "DEL plexus", "own cost")
 	for _, n := range []int{1, 2, 4, 8} {
 		var networks []any
 		for i := range n {
@@ -122,7 +140,7 @@ func (b *bench) kernelNetworks() error {
 				"ipam": map[string]any{"type": "host-local", "subnet": fmt.Sprintf("10.%d.0.0/16", 100+i)},
 			})
 		}
-		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "delegates": networks})
+		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "agent": map[string]any{"socket": agent}, "delegates": networks})
 		var times [4][]time.Duration
 		for range b.runs {
 			for i, verb := range []string{"ADD", "DEL"} {
