@@ -22,7 +22,12 @@ func newIndex(watch func(*delegates.Record)) *index {
 
 // note takes in a record.
 func (x *index) note(rec *delegates.Record) {
-	defer x.watch(rec)
+	x.take(rec)
+	x.watch(rec)
+}
+
+// take takes in a record and tells nobody.
+func (x *index) take(rec *delegates.Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, tx := range rec.Transactions {
@@ -51,6 +56,17 @@ func (x *index) detached(sandbox string) {
 			delete(x.pods, uid)
 		}
 	}
+}
+
+// all are the sandboxes that are known.
+func (x *index) all() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var list []string
+	for _, sandboxes := range x.pods {
+		list = slices.AppendSeq(list, maps.Keys(sandboxes))
+	}
+	return list
 }
 
 // sandboxes are those of a pod.

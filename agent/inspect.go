@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -113,7 +114,9 @@ func (s *Server) node(w http.ResponseWriter, _ *http.Request) {
 	})
 	i.Damaged = len(unjoin(damaged))
 	s.keeper.mu.Lock()
-	i.Differences = len(s.keeper.told)
+	for _, told := range s.keeper.told {
+		i.Differences += len(told)
+	}
 	s.keeper.mu.Unlock()
 	answer(w, i)
 }
@@ -178,7 +181,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 // planOf says what ADD would do for the pod as it is now.
 func (s *Server) planOf(ctx context.Context, x *Explanation, e *delegates.Engine, rec *delegates.Record) {
 	for _, tx := range rec.Transactions {
-		if tx.Conf == nil {
+		if tx.Conf == nil || tx.Pod == nil {
 			continue
 		}
 		c, err := conf.Parse(tx.Conf)
@@ -301,6 +304,8 @@ func (s *Server) listenTCP(failed chan<- error) (*http.Server, error) {
 	s.reading(mux)
 	remote := &http.Server{
 		Handler: &guard{next: mux, allowed: s.cluster.Allowed, known: map[[sha256.Size]byte]time.Time{}}, ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, // of anybody who can reach the port
+		ErrorLog:  slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 	}
 	go func() { failed <- remote.ServeTLS(listener, "", "") }()
@@ -355,7 +360,12 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := sha256.Sum256([]byte(token + "\x00" + r.URL.Path))
 	if !g.remembers(key) {
 		if err := g.allowed(r.Context(), token, r.URL.Path); err != nil {
-			http.Error(w, err.Error(), http.StatusForbidden)
+			status := http.StatusForbidden
+			var away interface{ Temporary() bool }
+			if errors.As(err, &away) && away.Temporary() {
+				status = http.StatusServiceUnavailable
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
 		g.remember(key)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,9 +26,9 @@ type keeper struct {
 
 	mu      sync.Mutex
 	watched map[place]bool
-	failed  map[string]string    // by UID of a pod: the networks that it could not be given
-	told    map[string]string    // by sandbox and interface: the last difference told
-	gone    map[string]time.Time // by sandbox: since when its namespace is gone
+	failed  map[string]string          // by UID of a pod: the networks that it could not be given
+	told    map[string]map[string]bool // by sandbox: the differences that are told and there still
+	gone    map[string]time.Time       // by sandbox: since when its namespace is gone
 	ready   bool
 	ctx     context.Context // of run
 }
@@ -51,7 +50,7 @@ func newKeeper(s *Server, journal *delegates.Journal) *keeper {
 	return &keeper{
 		Server: s, journal: journal,
 		changes: make(chan *conf.Pod, 1024), places: make(chan place, 64), asked: make(chan chan []delegates.Finding),
-		watched: map[place]bool{}, failed: map[string]string{}, told: map[string]string{}, gone: map[string]time.Time{},
+		watched: map[place]bool{}, failed: map[string]string{}, told: map[string]map[string]bool{}, gone: map[string]time.Time{},
 	}
 }
 
@@ -185,18 +184,16 @@ func (k *keeper) eachSandbox(ctx context.Context, do func(context.Context, *dele
 // report counts, logs and tells on the pod what was found. A difference that
 // stays is told once.
 func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
-	said := map[string]bool{}
+	k.mu.Lock()
+	before, now := k.told[rec.Sandbox], map[string]bool{}
+	k.mu.Unlock()
 	for _, f := range found {
 		k.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
-		key := f.Sandbox + " " + f.IfName
-		said[key] = true
-		k.mu.Lock()
-		news := k.told[key] != f.What
+		key := f.IfName + " " + f.What
 		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed {
-			k.told[key] = f.What
+			now[key] = true
 		}
-		k.mu.Unlock()
-		if !news {
+		if before[key] {
 			continue
 		}
 		k.Log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
@@ -215,12 +212,8 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, tx := range rec.Transactions {
-		for _, entry := range tx.Attachments {
-			if key := rec.Sandbox + " " + entry.IfName; !said[key] {
-				delete(k.told, key)
-			}
-		}
+	if k.told[rec.Sandbox] = now; len(now) == 0 {
+		delete(k.told, rec.Sandbox)
 	}
 }
 
@@ -265,7 +258,21 @@ func (k *keeper) needed(rec *delegates.Record) bool {
 		if !known {
 			return true // nobody can tell
 		}
-		if pod != nil && !pod.Ended && len(k.index.sandboxes(tx.Pod.UID)) < 2 {
+		if pod != nil && !pod.Ended && !k.replaced(rec.Sandbox, tx) {
+			return true
+		}
+	}
+	return false
+}
+
+// replaced: the pod has a newer sandbox.
+func (k *keeper) replaced(sandbox string, tx *delegates.Transaction) bool {
+	for _, other := range k.index.sandboxes(tx.Pod.UID) {
+		rec, err := k.journal.Read(other)
+		if err != nil || rec == nil || other == sandbox {
+			continue
+		}
+		if slices.ContainsFunc(rec.Transactions, func(t *delegates.Transaction) bool { return t.Started.After(tx.Started) }) {
 			return true
 		}
 	}
@@ -292,25 +299,31 @@ func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegate
 	return nil
 }
 
-// forgetDeleted drops what was told of sandboxes that a runtime has deleted.
+// forgetDeleted forgets what is remembered of sandboxes that have no record any
+// more: DEL, GC and plexusd cni end them too.
 func (k *keeper) forgetDeleted() {
+	known := k.index.all() // before the journal is read: what comes meanwhile stays
+	k.mu.Lock()
+	known = slices.AppendSeq(known, maps.Keys(k.told))
+	known = slices.AppendSeq(known, maps.Keys(k.gone))
+	k.mu.Unlock()
 	recorded, err := k.journal.Sandboxes()
 	if err != nil {
 		return // reconcile says it
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	maps.DeleteFunc(k.told, func(key, _ string) bool {
-		sandbox, _, _ := strings.Cut(key, " ")
-		return !slices.Contains(recorded, sandbox)
-	})
+	for _, sandbox := range known {
+		if !slices.Contains(recorded, sandbox) {
+			k.index.detached(sandbox)
+			k.forget(sandbox)
+		}
+	}
 }
 
 // forget drops what was told of a sandbox that is no more.
 func (k *keeper) forget(sandbox string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	maps.DeleteFunc(k.told, func(key, _ string) bool { return strings.HasPrefix(key, sandbox+" ") })
+	delete(k.told, sandbox)
 	delete(k.gone, sandbox)
 }
 
@@ -456,6 +469,9 @@ func (k *keeper) changeOne(ctx context.Context, sandbox string, pod *conf.Pod) e
 	t.end(err)
 	k.metrics.request(t, err)
 	if err != nil {
+		if rec, errRead := k.journal.Read(sandbox); errRead == nil && rec != nil {
+			k.index.take(rec) // it may have less than it was given
+		}
 		return err
 	}
 	k.index.attached(e, sandbox)

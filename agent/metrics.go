@@ -86,8 +86,10 @@ type attachments struct{ journal *delegates.Journal }
 
 var attachmentsDesc = prometheus.NewDesc("plexus_attachments", "Attachments of pods on this node, by network, delegate and phase.", []string{"network", "delegate", "phase"}, nil)
 
+var damagedDesc = prometheus.NewDesc("plexus_journal_damaged", "Journal files that cannot be used.", nil, nil)
+
 // Describe is prometheus.Collector.
-func (a *attachments) Describe(to chan<- *prometheus.Desc) { to <- attachmentsDesc }
+func (a *attachments) Describe(to chan<- *prometheus.Desc) { to <- attachmentsDesc; to <- damagedDesc }
 
 // Collect is prometheus.Collector.
 func (a *attachments) Collect(to chan<- prometheus.Metric) {
@@ -103,9 +105,7 @@ func (a *attachments) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	})
-	if err != nil {
-		to <- prometheus.NewInvalidMetric(attachmentsDesc, err)
-	}
+	to <- prometheus.MustNewConstMetric(damagedDesc, prometheus.GaugeValue, float64(len(unjoin(err))))
 	for labels, n := range count {
 		to <- prometheus.MustNewConstMetric(attachmentsDesc, prometheus.GaugeValue, float64(n), labels[:]...)
 	}

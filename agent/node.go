@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"gopkg.in/natefinch/lumberjack.v2"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/kube"
@@ -23,6 +25,9 @@ type Node struct {
 	index     *index        // likewise
 
 	told sync.WaitGroup // reports that go on after the answer
+
+	logsMu sync.Mutex
+	logs   map[logKey]*lumberjack.Logger
 }
 
 // engine makes the engine that a configuration asks for. Nothing is sent.

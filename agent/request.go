@@ -120,6 +120,9 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 func (c *Call) do(ctx context.Context, command string, engine *delegates.Engine, r *delegates.Request, stdin []byte, cniVersion string) (any, error) {
 	switch command {
 	case "ADD":
+		if c.Node == nil && r.Conf != nil && r.Conf.Agent.Socket != "" && r.Conf.Kubeconfig == "" && r.Conf.Manifests == "" {
+			return nil, &delegates.Error{Code: types.ErrTryAgainLater, Err: fmt.Errorf("the node agent at %s has not served the request, and without the key kubeconfig nobody else knows what networks the pod asks for", r.Conf.Agent.Socket)}
+		}
 		result, err := engine.Add(ctx, r)
 		if err != nil {
 			return nil, err
@@ -208,7 +211,7 @@ func (c *Call) open(node *Node, stdin []byte) (*delegates.Engine, *delegates.Req
 		}
 		r.Network = named.Name
 	}
-	log, done := openLog(settings, c.Stderr)
+	log, done := node.openLog(settings, c.Stderr)
 	engine, err := node.engine(settings, log, c.Stderr)
 	if err != nil {
 		done()

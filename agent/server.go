@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -238,7 +239,8 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("request: version %d, this agent serves %d", asked.Version, protocol), http.StatusBadRequest)
 		return
 	}
-	var out, stderr bytes.Buffer
+	var out bytes.Buffer
+	var stderr lockedBuffer
 	began := time.Now()
 	status := Answer(r.Context(), Call{
 		As: asked.As, ID: asked.ID, Node: s.Node,
@@ -252,6 +254,26 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 	s.Log.Log(r.Context(), level, asked.Env["CNI_COMMAND"], "sandbox", asked.Env["CNI_CONTAINERID"], "pod", podOfArgs(asked.Env["CNI_ARGS"]),
 		"took", time.Since(began).Round(time.Microsecond), "status", status, "why", failure(status, out.Bytes()))
 	answer(w, CNIAnswer{Version: protocol, Status: status, Stdout: out.String(), Stderr: stderr.String()})
+}
+
+// lockedBuffer takes what plugins that run together and the log write.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write is io.Writer.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// String is what was written.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 func podOfArgs(text string) string {

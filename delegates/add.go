@@ -177,7 +177,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	if err := e.settle(ctx, r, tx); err != nil {
 		return nil, err
 	}
-	if err := e.routeDefault(ctx, r, tx, results); err != nil {
+	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
 	}
 	for i, entry := range tx.Attachments {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 
@@ -83,6 +84,9 @@ type Entry struct {
 	Phase  Phase                      `json:"phase,omitempty"`
 	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
 	Result json.RawMessage            `json:"result,omitempty"`
+	// Displaced are its default routes that gave way to the attachment which was
+	// asked for the default route.
+	Displaced []*types.Route `json:"displaced,omitempty"`
 	// Executed: another meta-plugin made it, by executables alone, and so it is
 	// undone, built-in or not.
 	Executed bool `json:"executed,omitempty"`

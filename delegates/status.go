@@ -49,14 +49,12 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, resu
 // addStatus adds network-status, with one element for each attachment in order,
 // and those of others behind them, to the annotations that the pod gets.
 func addStatus(annotations map[string]string, tx *Transaction, results []*types100.Result, infos []*conf.DeviceInfo, others []json.RawMessage) error {
+	tx.willPublish(results)
 	status := make([]any, len(results))
 	for i, entry := range tx.Attachments {
 		one := networkStatus(entry, results[i])
 		one.DeviceInfo = infos[i]
 		status[i] = one
-		if name := published(&one); !slices.Contains(tx.Published, name) {
-			tx.Published = append(tx.Published, name)
-		}
 	}
 	for _, other := range others {
 		status = append(status, other)
@@ -67,6 +65,16 @@ func addStatus(annotations map[string]string, tx *Transaction, results []*types1
 	}
 	annotations[conf.NetworkStatusAnnotation] = string(text)
 	return nil
+}
+
+// willPublish notes the names of what will be written.
+func (tx *Transaction) willPublish(results []*types100.Result) {
+	for i, entry := range tx.Attachments {
+		one := networkStatus(entry, results[i])
+		if name := published(&one); !slices.Contains(tx.Published, name) {
+			tx.Published = append(tx.Published, name)
+		}
+	}
 }
 
 // published names an element of network-status.

@@ -117,13 +117,38 @@ func (u *hotplug) run(ctx context.Context) error {
 		entry.Phase = PhaseRemoving
 		u.did.Detached = append(u.did.Detached, entry.IfName+" ("+entry.Name+")")
 	}
+	if len(gone) > 0 {
+		u.tx.Networks = unsettled // the pod may ask for them again before this is done
+	}
 	if err := u.clear(ctx); err != nil {
 		return err
 	}
 	if err := u.attachMore(ctx, more); err != nil {
+		if len(gone) > 0 {
+			err = errors.Join(err, u.tellWhole(conf.Undoing(ctx), others))
+		}
 		return err
 	}
 	return u.commit(ctx, others)
+}
+
+// unsettled is what no pod asks for.
+const unsettled = "\x00"
+
+// tellWhole tells of the attachments that are whole.
+func (u *hotplug) tellWhole(ctx context.Context, others []json.RawMessage) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	whole := *u.tx
+	whole.Attachments = slices.DeleteFunc(slices.Clone(u.tx.Attachments), func(entry *Entry) bool { return entry.Phase != "" })
+	results, err := whole.results()
+	if err == nil {
+		err = u.publish(ctx, u.r, &whole, results, others)
+	}
+	if err != nil {
+		return fmt.Errorf("publish what pod %s has: %w", u.pod, err)
+	}
+	return nil
 }
 
 // clear undoes the attachments that are on their way in or out, those that an
@@ -154,7 +179,7 @@ func (e *Engine) clearEntries(ctx context.Context, rec *Record, tx *Transaction,
 		entry.Phase = PhaseRemoving
 	}
 	tx.Attachments = append(stay, left...)
-	return errors.Join(err, e.Journal.Write(ctx, rec, false))
+	return errors.Join(err, e.restoreDefault(ctx, live, tx.Attachments), e.Journal.Write(ctx, rec, false))
 }
 
 // plan looks the networks that come up, and names their interfaces.
@@ -222,20 +247,35 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction) error {
 	if err := u.settle(ctx, u.r, sub); err != nil {
 		return err
 	}
-	if err := u.routeDefault(ctx, u.r, sub, results); err != nil {
-		return err
-	}
 	for i, entry := range sub.Attachments {
 		if entry.Result, err = json.Marshal(results[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !slices.ContainsFunc(sub.Attachments, func(entry *Entry) bool { return len(entry.DefaultRoute) > 0 }) {
+		return nil
+	}
+	all, err := u.tx.results()
+	if err != nil {
+		return err
+	}
+	err = u.routeDefault(ctx, u.r.Netns, u.tx.Attachments, all, func() error { return u.Journal.Write(ctx, u.rec, true) })
+	for i, entry := range u.tx.Attachments {
+		var errResult error
+		if entry.Result, errResult = json.Marshal(all[i]); errResult != nil {
+			return errors.Join(err, errResult)
+		}
+	}
+	return err
 }
 
 // commit tells of all attachments and ends the change.
 func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 	results, err := u.tx.results()
+	if err == nil { // before it is told: what was told and is not known would be somebody else's for ever
+		u.tx.willPublish(results)
+		err = u.Journal.Write(ctx, u.rec, false)
+	}
 	if err == nil {
 		err = u.publish(ctx, u.r, u.tx, results, others)
 	}

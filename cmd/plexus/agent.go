@@ -27,6 +27,10 @@ const protocol = 1
 // runtime is told to try again.
 const patience = 3 * time.Second
 
+// attempts is how often an agent may have a request and go away: it may be the
+// request that ends it.
+const attempts = 4
+
 // request is one execution of plexus, as the agent gets it.
 type request struct {
 	Version int `json:"version"`
@@ -72,13 +76,16 @@ func ask(socket, as string, stdin []byte) (*answer, error) {
 		return nil, err
 	}
 	deadline := time.Now().Add(patience)
-	for {
+	for had := 0; ; {
 		a, sent, err := askOnce(socket, body)
 		var silent *silentError
 		if !errors.As(err, &silent) || r.Env["CNI_COMMAND"] != "ADD" && !sent {
 			return a, err
 		}
 		if sent {
+			if had++; had == attempts {
+				return nil, err
+			}
 			deadline = time.Now().Add(patience)
 		} else if time.Now().After(deadline) {
 			return nil, err
@@ -116,6 +123,9 @@ func askOnce(socket string, body []byte) (a *answer, sent bool, err error) {
 	a = &answer{}
 	if err := json.Unmarshal(text, a); err != nil {
 		return nil, true, &silentError{socket, errors.New("it ended in the middle of its answer")}
+	}
+	if a.Version < 1 {
+		return nil, true, fmt.Errorf("what answers at %s is no node agent: %.500s", socket, text)
 	}
 	return a, true, nil
 }

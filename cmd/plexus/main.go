@@ -13,7 +13,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
+	"unsafe"
 )
 
 // supported are the versions of the CNI specification that plexus speaks.
@@ -81,34 +83,33 @@ func become(as string, stdin []byte) error {
 	return fmt.Errorf("execute %s: %w", path, err)
 }
 
-// feed makes what was read from standard input readable there again, from a pipe
-// that is large enough for all of it.
+// feed makes what was read from standard input readable there again: from a file
+// in memory, as a pipe may not hold all of it without CAP_SYS_RESOURCE
+// (fs.pipe-max-size).
 func feed(stdin []byte) error {
-	const setPipeSize = 1031 // F_SETPIPE_SZ, linux/fcntl.h
-	const pipeSize = 64 << 10
-	var fds [2]int
-	if err := syscall.Pipe(fds[:]); err != nil {
-		return err
+	number := uintptr(279) // memfd_create, asm-generic/unistd.h
+	if runtime.GOARCH == "amd64" {
+		number = 319 // arch/x86/entry/syscalls/syscall_64.tbl
 	}
-	if len(stdin) > pipeSize {
-		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(len(stdin))); errno != 0 {
-			return errno
-		}
+	name := []byte("stdin\x00")
+	fd, _, errno := syscall.Syscall(number, uintptr(unsafe.Pointer(&name[0])), 0, 0)
+	if errno != 0 {
+		return errno
 	}
 	for rest := stdin; len(rest) > 0; {
-		n, err := syscall.Write(fds[1], rest)
+		n, err := syscall.Write(int(fd), rest)
 		if err != nil {
 			return err
 		}
 		rest = rest[n:]
 	}
-	if err := syscall.Close(fds[1]); err != nil {
+	if _, err := syscall.Seek(int(fd), 0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := syscall.Dup3(fds[0], 0, 0); err != nil {
+	if err := syscall.Dup3(int(fd), 0, 0); err != nil {
 		return err
 	}
-	return syscall.Close(fds[0])
+	return syscall.Close(int(fd))
 }
 
 // find looks for plexusd beside this executable, then in CNI_PATH.

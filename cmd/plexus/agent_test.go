@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// standIn is a stand-in for the agent at the wire: each connection is given to
+// answer, with the request that came.
+type standIn struct {
+	socket string
+	mu     sync.Mutex
+	bodies [][]byte // of all requests
+}
+
+func newStandIn(t *testing.T, answer func(n int, conn net.Conn)) *standIn {
+	t.Helper()
+	s := &standIn{socket: filepath.Join(t.TempDir(), "a.sock")}
+	l, err := net.Listen("unix", s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				r, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return
+				}
+				s.mu.Lock()
+				s.bodies = append(s.bodies, body)
+				n := len(s.bodies)
+				s.mu.Unlock()
+				answer(n, conn)
+			}()
+		}
+	}()
+	return s
+}
+
+func (s *standIn) requests() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([][]byte(nil), s.bodies...)
+}
+
+func say(body string) func(int, net.Conn) {
+	return func(_ int, conn net.Conn) {
+		fmt.Fprintf(conn, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n%s", body)
+	}
+}
+
+// An agent of a later version is understood, keys that are new are passed over.
+func TestALaterAgentsAnswer(t *testing.T) {
+	t.Setenv("CNI_COMMAND", "ADD")
+	s := newStandIn(t, say(`{"version": 2, "status": 1, "stdout": "out", "stderr": "err", "trace": {"deep": [null]}, "more": 1}`))
+	a, err := ask(s.socket, "plexus", []byte("{}"))
+	if err != nil || a.Status != 1 || a.Stdout != "out" || a.Stderr != "err" {
+		t.Errorf("%+v %v", a, err)
+	}
+}
+
+// The request is as the agent reads it: environment, standard input, an ID.
+func TestTheRequest(t *testing.T) {
+	t.Setenv("CNI_COMMAND", "DEL")
+	t.Setenv("CNI_ARGS", `K8S_POD_NAME=a"b;X=<&>`)
+	t.Setenv("SECRET", "x")
+	s := newStandIn(t, say(`{"version": 1}`))
+	stdin := "{\"a\": \"\\u0000<\u2028>\"}\n"
+	if _, err := ask(s.socket, "plexus-canary", []byte(stdin)); err != nil {
+		t.Fatal(err)
+	}
+	var r request
+	if err := json.Unmarshal(s.requests()[0], &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Version != 1 || r.As != "plexus-canary" || len(r.ID) != 32 || r.Stdin != stdin || r.Env["CNI_ARGS"] != `K8S_POD_NAME=a"b;X=<&>` || r.Env["CNI_COMMAND"] != "DEL" {
+		t.Errorf("%+v", r)
+	}
+	if _, there := r.Env["SECRET"]; there {
+		t.Error("it hands on what is none of the agent's business")
+	}
+}
+
+// An agent that goes away in the middle is asked the same again, under the same
+// ID, and whatever part of its answer came is not believed.
+func TestTheSameAgain(t *testing.T) {
+	whole := "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + `{"version":1,"status":0,"stdout":"whole"}`
+	for _, verb := range []string{"ADD", "DEL"} {
+		t.Setenv("CNI_COMMAND", verb)
+		for _, cut := range []int{0, 1, 9, 12, 17, 40, 50, len(whole) - 40, len(whole) - 1} {
+			s := newStandIn(t, func(n int, conn net.Conn) {
+				if n < 3 {
+					_, _ = io.WriteString(conn, whole[:cut])
+					return
+				}
+				_, _ = io.WriteString(conn, whole)
+			})
+			a, err := ask(s.socket, "plexus", []byte("{}"))
+			if err != nil || a.Stdout != "whole" {
+				t.Errorf("%s, cut at %d: %+v %v", verb, cut, a, err)
+				continue
+			}
+			all := s.requests()
+			if len(all) != 3 || string(all[0]) != string(all[1]) || string(all[1]) != string(all[2]) {
+				t.Errorf("%s, cut at %d: %d requests: %q", verb, cut, len(all), all)
+			}
+		}
+	}
+}
+
+// No agent: every verb but ADD is told at once, ADD after its patience; the text
+// names the socket and what to do.
+func TestNoAgent(t *testing.T) {
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"DEL", "ADD"} {
+		t.Setenv("CNI_COMMAND", verb)
+		for _, socket := range []string{filepath.Join(dir, "none"), stale, file, strings.Repeat("/x", 100)} {
+			if verb == "ADD" && socket != stale {
+				continue // as patient
+			}
+			_, err := ask(socket, "plexus", []byte("{}"))
+			var silent *silentError
+			if !errors.As(err, &silent) || !strings.Contains(err.Error(), socket) || !strings.Contains(err.Error(), "plexusd serve") {
+				t.Errorf("%s %.40s: %v", verb, socket, err)
+			}
+		}
+	}
+}
+
+// What an agent refuses it refuses once.
+func TestARefusal(t *testing.T) {
+	t.Setenv("CNI_COMMAND", "ADD")
+	for _, status := range []string{"400 Bad Request", "404 Not Found", "405 Method Not Allowed", "500 Internal Server Error"} {
+		s := newStandIn(t, func(_ int, conn net.Conn) {
+			fmt.Fprintf(conn, "HTTP/1.0 %s\r\n\r\nbecause", status)
+		})
+		_, err := ask(s.socket, "plexus", []byte("{}"))
+		var silent *silentError
+		if err == nil || errors.As(err, &silent) || !strings.Contains(err.Error(), status) || !strings.Contains(err.Error(), "because") || len(s.requests()) != 1 {
+			t.Errorf("%s: %v, %d requests", status, err, len(s.requests()))
+		}
+	}
+}
+
+// Whatever the configuration is, where the agent is follows from the one key.
+func TestWhereTheAgentIs(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"agent": {"socket": "/s"}}`: "/s", `{"agent": {}}`: "", `{}`: "", ``: "", `[]`: "", `{"agent": "x"}`: "", `{"agent": {"socket": 7}}`: "", `{"agent": null}`: "", `{"agent": {"socket": "/s"}`: "",
+	} {
+		if got := agentOf([]byte(text)); got != want {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
