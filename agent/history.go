@@ -18,7 +18,7 @@ type history struct {
 
 // Bounds of what is kept.
 const (
-	maxHistory = 500 // transactions
+	maxHistory = 250 // transactions
 	maxSteps   = 200 // of one transaction
 )
 

@@ -38,6 +38,8 @@ type Call struct {
 	ID string
 	// Node is what requests of this process share; nil for the only one.
 	Node *Node
+
+	later func(func()) // has the report made when the runtime has its answer
 }
 
 // codeNotReady is the code of STATUS when ADD cannot be served (CNI specification
@@ -109,10 +111,11 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 	ctx, end := node.begin(ctx, command, r)
 	out, err = c.do(ctx, command, engine, r, stdin, cniVersion)
 	end(err)
-	if c.Node == nil {
-		node.tell(engine, command, r, err)
-	} else { // the pod need not wait for it
-		node.told.Go(func() { node.tell(engine, command, r, err) })
+	tell := func() { node.tell(engine, command, r, err) }
+	if c.later == nil {
+		tell()
+	} else {
+		c.later(tell)
 	}
 	return out, err
 }

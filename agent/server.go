@@ -242,18 +242,26 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 	var out bytes.Buffer
 	var stderr lockedBuffer
 	began := time.Now()
+	var reports []func()
 	status := Answer(r.Context(), Call{
-		As: asked.As, ID: asked.ID, Node: s.Node,
+		later: func(report func()) { reports = append(reports, report) },
+		As:    asked.As, ID: asked.ID, Node: s.Node,
 		Getenv: func(key string) string { return asked.Env[key] },
 		Stdin:  strings.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
 	})
+	answer(w, CNIAnswer{Version: protocol, Status: status, Stdout: out.String(), Stderr: stderr.String()})
 	level := slog.LevelInfo
 	if status != 0 {
 		level = slog.LevelWarn
 	}
 	s.Log.Log(r.Context(), level, asked.Env["CNI_COMMAND"], "sandbox", asked.Env["CNI_CONTAINERID"], "pod", podOfArgs(asked.Env["CNI_ARGS"]),
 		"took", time.Since(began).Round(time.Microsecond), "status", status, "why", failure(status, out.Bytes()))
-	answer(w, CNIAnswer{Version: protocol, Status: status, Stdout: out.String(), Stderr: stderr.String()})
+	for _, report := range reports {
+		s.told.Go(func() {
+			<-r.Context().Done() // the answer is sent
+			report()
+		})
+	}
 }
 
 // lockedBuffer takes what plugins that run together and the log write.

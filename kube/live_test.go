@@ -48,7 +48,7 @@ func TestPodOfAFailingAPIServer(t *testing.T) {
 		"429, an hour":      {status(429, "TooManyRequests", "Retry-After", "3600"), true, nil, 0},
 		"500":               {status(500, "InternalError"), true, []string{"told to answer InternalError"}, 3},
 		"503":               {status(503, "ServiceUnavailable"), true, []string{"told to answer ServiceUnavailable"}, 3},
-		"503, no JSON":      {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy says no", 503) }, true, nil, 3},
+		"http.StatusServiceUnavailable, no JSON":      {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy says no", 503) }, true, nil, 3},
 		"truncated":         {truncated, true, nil, 3},
 		"garbage":           {object("hello"), true, nil, 3},
 		"HTML":              {object("<html><body>log in</body></html>"), true, nil, 3},

@@ -18,7 +18,7 @@ import (
 
 // gcPercent keeps the heap near what is alive: a node agent has little to do most
 // of the time, and shares the node's memory with pods.
-const gcPercent = 30
+const gcPercent = 40
 
 // serve is plexusd serve.
 func serve(ctx context.Context, args []string, stderr io.Writer) int {
