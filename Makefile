@@ -13,6 +13,7 @@ build: ## static executables in bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 	@for name in $(LINKS); do ln -f bin/plexus bin/$$name; done
+	@ln -f bin/plexusctl bin/kubectl-plexus
 
 plugins: ## the reference plugins that the demo and the tests run beside plexus
 	@mkdir -p bin
@@ -60,8 +61,11 @@ e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled o
 	$(GO) test -count=1 -p 1 -timeout 20m ./e2e/kube ./e2e/cluster
 
 bench: packages build plugins ## medians and ratios of one run
-	@$(GO) build -o bin/ ./e2e/bench
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/bench ./e2e/bench/empty
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./e2e/standin/serve
 	@bin/bench -bin bin
+	@$(GO) run ./e2e/kube/prepare
+	@$(GO) test -count=1 -timeout 20m -run '^$$' -bench . -benchtime 1x ./e2e/cluster
 	@e2e/guest/packages.sh
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
 	@$(GO) test -c -o bin/sriov.test ./e2e/sriov
