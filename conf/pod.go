@@ -8,21 +8,21 @@ import (
 
 // Pod is what plexus needs of a Kubernetes pod.
 type Pod struct {
-	Namespace   string
-	Name        string
-	UID         string
+	Namespace   string            `json:"namespace"`
+	Name        string            `json:"name"`
+	UID         string            `json:"uid"`
 	Annotations map[string]string `json:"-"` // read once, for the plan
-	Volumes     []Volume
+	Volumes     []Volume          `json:"volumes,omitempty"`
 	// SharedDirMount is where a container mounts the volume shared-dir.
-	SharedDirMount string
+	SharedDirMount string `json:"sharedDirMount,omitempty"`
 	// Ended: it is being deleted, or its containers have ended for good.
 	Ended bool `json:"-"`
 }
 
 // Volume is a pod volume that the host can reach; other kinds are left out.
 type Volume struct {
-	Name     string
-	HostPath string // empty for an emptyDir
+	Name     string `json:"name"`
+	HostPath string `json:"hostPath,omitempty"` // empty for an emptyDir
 }
 
 // SharedDir is the volume that vhost-user and memif sockets are put in, by

@@ -38,24 +38,26 @@ func TestPodOfAFailingAPIServer(t *testing.T) {
 		says      []string
 		requests  int // 0: client-go tries as well
 	}{
-		"401":                                    {status(401, "Unauthorized"), false, []string{"401", "token of the kubeconfig"}, 1},
-		"403":                                    {status(403, "Forbidden"), false, []string{"403", "ClusterRole", "get pods"}, 1},
-		"404":                                    {status(404, "NotFound"), false, []string{"does not exist any more"}, 1},
-		"409":                                    {status(409, "Conflict"), false, []string{"told to answer Conflict"}, 1},
-		"410":                                    {status(410, "Gone"), true, []string{"told to answer Gone"}, 3},
-		"429":                                    {status(429, "TooManyRequests"), true, []string{"told to answer TooManyRequests"}, 3},
-		"429, a second":                          {status(429, "TooManyRequests", "Retry-After", "1"), true, nil, 0},
-		"429, an hour":                           {status(429, "TooManyRequests", "Retry-After", "3600"), true, nil, 0},
-		"500":                                    {status(500, "InternalError"), true, []string{"told to answer InternalError"}, 3},
-		"503":                                    {status(503, "ServiceUnavailable"), true, []string{"told to answer ServiceUnavailable"}, 3},
-		"http.StatusServiceUnavailable, no JSON": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "proxy says no", 503) }, true, nil, 3},
-		"truncated":                              {truncated, true, nil, 3},
-		"garbage":                                {object("hello"), true, nil, 3},
-		"HTML":                                   {object("<html><body>log in</body></html>"), true, nil, 3},
-		"no object":                              {object(""), true, nil, 3},
-		"hangs up":                               {hangUp, true, nil, 0},
-		"hangs":                                  {hang, true, nil, 3},
-		"another pod's UID":                      {object(podText("u-2", "")), false, []string{"u-1", "u-2", "replaced"}, 1},
+		"401":           {status(401, "Unauthorized"), false, []string{"401", "token of the kubeconfig"}, 1},
+		"403":           {status(403, "Forbidden"), false, []string{"403", "ClusterRole", "get pods"}, 1},
+		"404":           {status(404, "NotFound"), false, []string{"does not exist any more"}, 1},
+		"409":           {status(409, "Conflict"), false, []string{"told to answer Conflict"}, 1},
+		"410":           {status(410, "Gone"), true, []string{"told to answer Gone"}, 3},
+		"429":           {status(429, "TooManyRequests"), true, []string{"told to answer TooManyRequests"}, 3},
+		"429, a second": {status(429, "TooManyRequests", "Retry-After", "1"), true, nil, 0},
+		"429, an hour":  {status(429, "TooManyRequests", "Retry-After", "3600"), true, nil, 0},
+		"500":           {status(500, "InternalError"), true, []string{"told to answer InternalError"}, 3},
+		"503":           {status(503, "ServiceUnavailable"), true, []string{"told to answer ServiceUnavailable"}, 3},
+		"http.StatusServiceUnavailable, no JSON": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "proxy says no", http.StatusServiceUnavailable)
+		}, true, nil, 3},
+		"truncated":         {truncated, true, nil, 3},
+		"garbage":           {object("hello"), true, nil, 3},
+		"HTML":              {object("<html><body>log in</body></html>"), true, nil, 3},
+		"no object":         {object(""), true, nil, 3},
+		"hangs up":          {hangUp, true, nil, 0},
+		"hangs":             {hang, true, nil, 3},
+		"another pod's UID": {object(podText("u-2", "")), false, []string{"u-1", "u-2", "replaced"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

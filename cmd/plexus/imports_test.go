@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"e2e/kube":          {},
 	"e2e/kube/prepare":  {"e2e/kube"},
 	"e2e/kube/pause":    {},
-	"e2e/cluster":       {"e2e/kube", "e2e/memif", "e2e/ovs", "e2e/standin"},
+	"e2e/cluster":       {"e2e/kube", "e2e/memif", "e2e/ovs", "e2e/standin", "e2e/vpp"},
 	"e2e/bench/empty":   {},
 	"e2e":               {},
 }

@@ -144,6 +144,7 @@ func (h *host) leave(s agent.Settings) error {
 		}
 		return sandboxes, err
 	})
+	err = errors.Join(err, os.Remove(s.Socket))
 	s.Log.Info("plexus is taken off the node", "next", done.Next, "executables", done.Executables, "kept", done.Kept, "sandboxes", done.Sandboxes)
 	return err
 }

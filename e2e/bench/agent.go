@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -44,11 +45,15 @@ func (b *bench) startAgent() (stop func(), err error) {
 // agentMemifs times n memifs of one pod through the agent, whole processes, beside
 // the bare messages of one.
 func (b *bench) agentMemifs(ctx context.Context) error {
-	v, err := standin.Start(ctx, filepath.Join(b.dir, "agent-vpp"), standin.Options{})
+	dir := filepath.Join(b.dir, "agent-vpp")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	v, err := standin.StartProcess(ctx, filepath.Join(b.bin, "standin"), dir) // of its own, as a VPP is
 	if err != nil {
 		return err
 	}
-	defer v.Close()
+	defer v.Kill()
 	bare, err := b.bareMemif(ctx, v.Socket())
 	if err != nil {
 		return err

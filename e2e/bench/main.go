@@ -21,20 +21,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/sirupsen/logrus"
-	"go.fd.io/govpp"
-	interfaces "go.fd.io/govpp/binapi/interface"
-	"go.fd.io/govpp/binapi/interface_types"
-	"go.fd.io/govpp/binapi/l2"
-	"go.fd.io/govpp/binapi/memif"
-	"go.fd.io/govpp/core"
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/e2e/node"
@@ -272,44 +264,14 @@ func (b *bench) memifs(ctx context.Context) error {
 	return nil
 }
 
-// bareMemif times the messages that make one memif, over an open connection:
-// socket, interface, tag, look for the domain, join, up; and undoes them, untimed.
+// bareMemif times the messages of one memif alone.
 func (b *bench) bareMemif(ctx context.Context, socket string) (time.Duration, error) {
-	core.SetLogLevel(logrus.FatalLevel)
-	conn, err := govpp.Connect(socket)
+	bare, err := vpp.NewBare(ctx, socket, filepath.Join(b.dir, "bare.sock"))
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Disconnect()
-	m, i, d := memif.NewServiceClient(conn), interfaces.NewServiceClient(conn), l2.NewServiceClient(conn)
-	if _, err := d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{IsAdd: true, BdID: 77, Flood: true, UuFlood: true, Forward: true, Learn: true}); err != nil {
-		return 0, err
-	}
-	return b.median(func() (time.Duration, error) {
-		began := time.Now()
-		s, err := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: ^uint32(0), SocketFilename: filepath.Join(b.dir, "bare.sock")})
-		if err != nil {
-			return 0, err
-		}
-		c, err := m.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: s.SocketID})
-		if err != nil {
-			return 0, err
-		}
-		domains, errFind := d.BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
-		for errFind == nil {
-			_, errFind = domains.Recv()
-		}
-		if errors.Is(errFind, io.EOF) {
-			errFind = nil
-		}
-		_, errTag := i.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
-		_, errJoin := d.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: 77, Enable: true})
-		_, errUp := i.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
-		took := time.Since(began)
-		_, errDel := m.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
-		_, errSocket := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
-		return took, errors.Join(errFind, errTag, errJoin, errUp, errDel, errSocket)
-	})
+	t, err := b.median(func() (time.Duration, error) { return bare.Time(ctx) })
+	return t, errors.Join(err, bare.Close(ctx))
 }
 
 // vsctl issues the commands that userspace-cni issues for n ports, times them,

@@ -2,11 +2,8 @@ package cluster_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,24 +13,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-	"go.fd.io/govpp"
-	interfaces "go.fd.io/govpp/binapi/interface"
-	"go.fd.io/govpp/binapi/interface_types"
-	"go.fd.io/govpp/binapi/l2"
-	"go.fd.io/govpp/binapi/memif"
-	"go.fd.io/govpp/core"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/plexus-cni/plexus/e2e/vpp"
 )
 
-// benchPairs is how often each figure is taken, benchPause what the kernel gets
-// before each to finish what the one before has left it, such as a removed link.
-const (
-	benchPairs = 25
-	benchPause = 0 * time.Millisecond
-)
+// benchPairs is how often each figure is taken.
+const benchPairs = 25
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
@@ -66,7 +54,6 @@ func (n *testNode) execute(b testing.TB, plugin, verb, netns string, pod *corev1
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.Namespace + ";K8S_POD_NAME=" + pod.Name + ";K8S_POD_UID=" + string(pod.UID)}
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &out, &out
-	time.Sleep(benchPause)
 	began := time.Now()
 	err := cmd.Run()
 	took := time.Since(began)
@@ -85,55 +72,6 @@ func namespace(b testing.TB, name string) string {
 	return "/run/netns/" + name
 }
 
-// bareMemif times the messages that make one memif, over an open connection. done
-// takes away what it needed.
-func bareMemif(b testing.TB) (measure func() time.Duration, done func()) {
-	b.Helper()
-	core.SetLogLevel(logrus.FatalLevel)
-	conn, err := govpp.Connect(filepath.Join(vppDir, "api.sock"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx := context.Background()
-	m, i, d := memif.NewServiceClient(conn), interfaces.NewServiceClient(conn), l2.NewServiceClient(conn)
-	if _, err := d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{IsAdd: true, BdID: 77, Flood: true, UuFlood: true, Forward: true, Learn: true}); err != nil {
-		b.Fatal(err)
-	}
-	done = func() {
-		_, _ = d.BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{BdID: 77})
-		conn.Disconnect()
-	}
-	measure = func() time.Duration {
-		began := time.Now()
-		s, err := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: ^uint32(0), SocketFilename: "/run/bare.sock"})
-		if err != nil {
-			b.Fatal(err)
-		}
-		c, err := m.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: s.SocketID})
-		if err != nil {
-			b.Fatal(err)
-		}
-		domains, errFind := d.BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
-		for errFind == nil {
-			_, errFind = domains.Recv()
-		}
-		if errors.Is(errFind, io.EOF) {
-			errFind = nil
-		}
-		_, errTag := i.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
-		_, errJoin := d.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: 77, Enable: true})
-		_, errUp := i.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
-		took := time.Since(began)
-		_, errDel := m.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
-		_, errSocket := m.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
-		if err := errors.Join(errFind, errTag, errJoin, errUp, errDel, errSocket); err != nil {
-			b.Fatal(err)
-		}
-		return took
-	}
-	return measure, done
-}
-
 // BenchmarkPod is ADD and DEL of one pod with n networks, the cluster network
 // and memifs, as the runtime sees it: plexus executed, the agent warm. Beside it,
 // in the same run: the cluster network's plugin executed alone, the patch of the
@@ -150,7 +88,10 @@ func BenchmarkPod(b *testing.B) {
 	resident, home := n.idlePod(b, "bench-resident", "plain"), namespace(b, "resident") // the bridge domain is there
 	n.execute(b, "plexus", "ADD", home, resident, conf)
 	netns := namespace(b, "bench")
-	bare, done := bareMemif(b)
+	bare, err := vpp.NewBare(b.Context(), filepath.Join(vppDir, "api.sock"), "/run/bare.sock")
+	if err != nil {
+		b.Fatal(err)
+	}
 	empty := filepath.Join(n.Bin, "empty")
 	var starts, versions []time.Duration
 	for range 100 {
@@ -179,7 +120,11 @@ func BenchmarkPod(b *testing.B) {
 			add = append(add, n.execute(b, "plexus", "ADD", netns, pod, conf))
 			del = append(del, n.execute(b, "plexus", "DEL", netns, pod, conf))
 			patch = append(patch, n.patched(b, pod))
-			messages = append(messages, bare())
+			t, err := bare.Time(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			messages = append(messages, t)
 		}
 		own := median(add) - median(alone) - median(patch) - time.Duration(count-1)*median(messages)
 		fmt.Printf("  %2d %7.1f ms %7.1f ms %9.1f ms %7.1f ms %9.2f ms %11.2f ms", count, ms(median(add)), ms(median(del)), ms(median(alone)), ms(median(patch)), ms(median(messages)), ms(own))
@@ -191,7 +136,9 @@ func BenchmarkPod(b *testing.B) {
 		}
 		fmt.Printf(" %11.2f ms\n", ms(own-first)/float64(count-1))
 	}
-	done()
+	if err := bare.Close(b.Context()); err != nil {
+		b.Fatal(err)
+	}
 	n.execute(b, "plexus", "DEL", home, resident, conf)
 	n.must(b, "delete", "pods", "-l", "app=bench", "--force")
 	n.nothingLeft(b)
@@ -269,7 +216,6 @@ func (n *testNode) patched(b testing.TB, pod *corev1.Pod) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(benchPause)
 	began := time.Now()
 	if _, err := n.client.CoreV1().Pods(pod.Namespace).Patch(b.Context(), pod.Name, types.MergePatchType, body, metav1.PatchOptions{}, "status"); err != nil {
 		b.Fatal(err)
