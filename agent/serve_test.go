@@ -496,7 +496,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	if got := h.last("ns/p", 3); len(got) != 3 {
 		t.Errorf("of a pod: %d", len(got))
 	}
-	if got := h.last("s1499", 3); len(got) != 1 {
+	if got := h.last(fmt.Sprintf("s%d", 3*maxHistory-1), 3); len(got) != 1 {
 		t.Errorf("of a sandbox: %d", len(got))
 	}
 }
