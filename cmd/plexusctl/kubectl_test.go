@@ -259,7 +259,7 @@ func TestKubectlSandboxByItsBeginning(t *testing.T) {
 	if n2 := c.nodes["n2"]; !n2.was("POST /v1/check?about=default%2Fb1b2") || !n2.was("POST /v1/check?about=b1b2") {
 		t.Errorf("n2 was asked %v", n2.asked)
 	}
-	c.nodes["n2"].asked = nil
+	c.nodes["n2"].forget()
 	execute(t, kubectlName, "check", "b1b2", "-n", "other")
 	if n2 := c.nodes["n2"]; !n2.was("POST /v1/check?about=other%2Fb1b2") || n2.was("POST /v1/check?about=default%2Fb1b2") {
 		t.Errorf("with --namespace other n2 was asked %v", n2.asked)

@@ -64,6 +64,13 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// forget forgets what it was asked.
+func (s *standIn) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = nil
+}
+
 // start serves at a socket below a folder that stands for a node's root.
 func (s *standIn) start(t *testing.T, root string) {
 	t.Helper()
