@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // detach is the only way back: it undoes a transaction, last attachment
@@ -99,7 +100,11 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	if damaged != nil {
 		e.Log.Error("DEL goes by marks of ownership and libcni's cache", "sandbox", r.Sandbox, "why", damaged.Error())
 	}
-	tx := &Transaction{Network: r.Network, IfName: r.IfName, Netns: r.Netns, Path: e.path(r)}
+	live := r.Netns
+	if e.isRecorded(live) {
+		live = ""
+	}
+	tx := &Transaction{Network: r.Network, IfName: r.IfName, Netns: live, Path: e.path(r)}
 	cached, err := libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil).GetCachedAttachments(r.Sandbox)
 	if err != nil {
 		return fmt.Errorf("read libcni's cache: %w", err)
@@ -151,7 +156,24 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		}
 		e.Log.Error("the damaged journal file is kept", "sandbox", r.Sandbox, "file", aside)
 	}
-	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, r.Netns)
+	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
+}
+
+// isRecorded reports whether a network namespace is that of a recorded sandbox: what
+// is not recorded has nothing to look for in it.
+func (e *Engine) isRecorded(path string) bool {
+	id := netns.ID(path)
+	sandboxes, err := e.Journal.Sandboxes()
+	if id == "" || err != nil {
+		return err != nil
+	}
+	for _, sandbox := range sandboxes {
+		rec, err := e.Journal.Read(sandbox)
+		if err == nil && rec != nil && slices.ContainsFunc(rec.Transactions, func(tx *Transaction) bool { return tx.NetnsID == id }) {
+			return true
+		}
+	}
+	return false
 }
 
 // formerCluster is the cluster network of a sandbox of which nothing is recorded:

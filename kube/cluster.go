@@ -45,7 +45,9 @@ const arrival = 300 * time.Millisecond
 func (c *Cluster) open() error {
 	c.once.Do(func() {
 		if c.API == nil {
-			c.API, c.err = Connect(c.Kubeconfig)
+			if c.API, c.err = Connect(c.Kubeconfig); c.err != nil {
+				c.err = fmt.Errorf("key %q: %w: pods are the API server's unless %q names a folder", "kubeconfig", c.err, "manifests")
+			}
 		}
 	})
 	return c.err

@@ -1,10 +1,11 @@
 // Package kube is where pods and networks come from and where status goes.
 //
-// Manifests is the source for a node without an API server: a folder of the
-// YAML that kubectl apply takes. Pods and NetworkAttachmentDefinitions
-// (k8s.cni.cncf.io/v1) are looked up there, the network-status of a pod is
-// written beside its file. Networks that the configuration names by file or by
-// name come from its confDir.
+// Live is the source on a cluster: pods and NetworkAttachmentDefinitions
+// (k8s.cni.cncf.io/v1) of the API server, which Cluster follows in the node agent
+// and asks for elsewhere; the network-status is patched onto the pod. Manifests is
+// the source for a node without an API server: a folder of the YAML that kubectl
+// apply takes, the network-status is written beside a pod's file. Networks that
+// the configuration names by file or by name come from its confDir.
 package kube
 
 import (
