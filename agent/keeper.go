@@ -31,6 +31,8 @@ type keeper struct {
 	gone    map[string]time.Time       // by sandbox: since when its namespace is gone
 	ready   bool
 	ctx     context.Context // of run
+
+	complained map[string]bool // what was said of the journal since the last reconciliation
 }
 
 // place is what attachments attach to: a vswitch, by delegate and address.
@@ -50,7 +52,7 @@ func newKeeper(s *Server, journal *delegates.Journal) *keeper {
 	return &keeper{
 		Server: s, journal: journal,
 		changes: make(chan *conf.Pod, 1024), places: make(chan place, 64), asked: make(chan chan []delegates.Finding),
-		watched: map[place]bool{}, failed: map[string]string{}, told: map[string]map[string]bool{}, gone: map[string]time.Time{},
+		watched: map[place]bool{}, failed: map[string]string{}, told: map[string]map[string]bool{}, gone: map[string]time.Time{}, complained: map[string]bool{},
 	}
 }
 
@@ -128,6 +130,9 @@ func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding
 	var mu sync.Mutex
 	if only == nil {
 		k.forgetDeleted()
+		k.mu.Lock()
+		clear(k.complained)
+		k.mu.Unlock()
 	}
 	k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
 		if only != nil && !slices.Contains(e.Places(rec)[only.delegate], only.address) {
@@ -161,7 +166,7 @@ func (k *keeper) eachSandbox(ctx context.Context, do func(context.Context, *dele
 			for rec := range records {
 				e, err := k.engineFor(rec)
 				if err != nil {
-					k.Log.Error("reconcile", "why", err.Error())
+					k.complain(err)
 					continue
 				}
 				bounded, cancel := context.WithTimeout(ctx, keepTimeout)
@@ -175,10 +180,21 @@ func (k *keeper) eachSandbox(ctx context.Context, do func(context.Context, *dele
 			records <- rec
 		}
 	}); err != nil {
-		k.Log.Error("journal", "why", err.Error())
+		k.complain(err)
 	}
 	close(records)
 	group.Wait()
+}
+
+// complain logs what cannot be looked at, once for each reconciliation.
+func (k *keeper) complain(err error) {
+	k.mu.Lock()
+	said := k.complained[err.Error()]
+	k.complained[err.Error()] = true
+	k.mu.Unlock()
+	if !said {
+		k.Log.Error("journal", "why", err.Error())
+	}
 }
 
 // report counts, logs and tells on the pod what was found. A difference that

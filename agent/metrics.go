@@ -65,8 +65,8 @@ func (m *metrics) request(e *Event, err error) {
 // stepName is what steps of a kind have in common: of "net1: insert ports into
 // OVSDB at unix:..." it is "insert ports".
 func stepName(what string) string {
-	if at := strings.Index(what, ": "); at >= 0 && !strings.Contains(what[:at], " ") {
-		what = what[at+2:]
+	if _, after, ok := strings.Cut(what, ": "); ok {
+		what = after
 	}
 	words := strings.Fields(what)
 	for i, word := range words {
