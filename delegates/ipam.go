@@ -5,21 +5,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -138,84 +132,6 @@ func (i *ipam) env(command string) *invoke.Args {
 		Command: command, ContainerID: i.a.Sandbox, NetNS: i.a.Netns, IfName: i.a.IfName,
 		PluginArgsStr: i.args, Path: strings.Join(i.chain.tx.Path, string(os.PathListSeparator)),
 	}
-}
-
-func hostLocalAdd(a conf.Attachment, args string) (*types100.Result, error) {
-	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
-	if err != nil {
-		return nil, err
-	}
-	store, err := disk.New(c.Name, c.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	result := &types100.Result{Routes: c.Routes}
-	wanted := slices.Clone(c.IPArgs)
-	for n, set := range c.Ranges {
-		var asked net.IP
-		if at := slices.IndexFunc(wanted, set.Contains); at >= 0 {
-			asked = wanted[at]
-			wanted = slices.Delete(wanted, at, at+1)
-		}
-		ip, err := allocator.NewIPAllocator(&set, store, n).Get(a.Sandbox, a.IfName, asked)
-		if err != nil {
-			return nil, fmt.Errorf("range %s: %w", set.String(), err)
-		}
-		result.IPs = append(result.IPs, ip)
-	}
-	if len(wanted) > 0 {
-		return nil, fmt.Errorf("address %v asked for is in none of the ranges", wanted[0])
-	}
-	if c.ResolvConf != "" {
-		if result.DNS, err = readResolvConf(c.ResolvConf); err != nil {
-			return nil, err
-		}
-	}
-	return result, nil
-}
-
-func hostLocalCheck(a conf.Attachment, args string) error {
-	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
-	}
-	store, err := disk.New(c.Name, c.DataDir)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
-	}
-	defer store.Close()
-	if !store.FindByID(a.Sandbox, a.IfName) {
-		return fmt.Errorf("ipam host-local: network %s: no address is reserved for %s of sandbox %s", c.Name, a.IfName, a.Sandbox)
-	}
-	return nil
-}
-
-func hostLocalDel(a conf.Attachment, args string) error {
-	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
-	}
-	dir := c.DataDir
-	if dir == "" {
-		dir = "/var/lib/cni/networks" // disk's default
-	}
-	if _, err := os.Stat(filepath.Join(dir, c.Name)); errors.Is(err, fs.ErrNotExist) {
-		return nil // never was; disk.New would make it
-	}
-	store, err := disk.New(c.Name, c.DataDir)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
-	}
-	defer store.Close()
-	if err := store.Lock(); err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
-	}
-	defer store.Unlock()
-	if err := store.ReleaseByID(a.Sandbox, a.IfName); err != nil {
-		return fmt.Errorf("ipam host-local: release: %w", err)
-	}
-	return nil
 }
 
 // static reads addresses, routes and dns from the configuration. Addresses

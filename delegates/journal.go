@@ -204,8 +204,12 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 	}
 	data := slices.Concat(head, []byte("\n"), body, []byte("\n"))
 	if durable {
-		if done, err := newFile(name, data); done || err != nil {
-			return err
+		err := linkNew(name, data, true)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("write journal: %w", err)
 		}
 	}
 	if err := replaceFile(name, data, durable); err != nil {
@@ -214,28 +218,34 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 	return nil
 }
 
-// newFile makes a file that is not there yet, whole and on the disk, with one
-// commit of the file system: a file without a name gets its name before it is
-// synced, so that fsync(2) writes both, which ext4, XFS and btrfs do in one
-// transaction. done is false when there is such a file, or the file system knows
-// none without a name (open(2), O_TMPFILE).
-func newFile(name string, data []byte) (done bool, err error) {
+// linkNew makes a file that is not there yet, whole: it has no name before it has
+// its content (open(2), O_TMPFILE). fs.ErrExist says that there is one,
+// errors.ErrUnsupported that the file system knows no file without a name. durable
+// has it on the disk with one commit: fsync(2) of a file that was just named writes
+// both, which ext4, XFS and btrfs do in one transaction.
+func linkNew(name string, data []byte, durable bool) error {
 	fd, err := unix.Open(filepath.Dir(name), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return false, nil
+		return errors.ErrUnsupported
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	if _, err := f.Write(data); err != nil {
-		return false, fmt.Errorf("write journal: %w", err)
+		return err
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return false, nil
+	switch err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); {
+	case errors.Is(err, fs.ErrExist):
+		return fs.ErrExist
+	case err != nil:
+		return errors.ErrUnsupported
+	}
+	if !durable {
+		return nil
 	}
 	if err := f.Sync(); err != nil {
-		return false, fmt.Errorf("write journal: %w", errors.Join(err, os.Remove(name)))
+		return errors.Join(err, os.Remove(name))
 	}
-	return true, nil
+	return nil
 }
 
 func replaceFile(name string, data []byte, durable bool) error {

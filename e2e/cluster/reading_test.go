@@ -48,7 +48,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 		{"/healthz", "", 200, "ok"},
 		{"/metrics", "", 401, "bearer token"},
 		{"/metrics", "nonsense", 403, "not known"},
-		{"/metrics", config.BearerToken, 200, "plexus_request_duration_seconds"},
+		{"/metrics", config.BearerToken, 200, "plexus_reconcile_findings_total"},
 		{"/v1/attachments", config.BearerToken, 200, `"sandboxes"`},
 		{"/v1/history", config.BearerToken, 403, "may not get"},
 		{"/v1/resync", config.BearerToken, 403, "may not get"},
