@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -66,7 +67,12 @@ type Server struct {
 	Settings
 	*Node
 	keeper *keeper
+	rest   *time.Timer // gives memory back
 }
+
+// restAfter is how long there has to be no request before memory is given back to
+// the node, whose pods need it: most of the time an agent has nothing to do.
+const restAfter = time.Second
 
 // Where things are when nobody says.
 const (
@@ -158,7 +164,7 @@ func newServer(s Settings) (*Server, error) {
 		}
 		n.cluster = &kube.Cluster{API: api, Node: s.Node, Log: s.Log}
 	}
-	server := &Server{Settings: s, Node: n}
+	server := &Server{Settings: s, Node: n, rest: time.AfterFunc(restAfter, debug.FreeOSMemory)}
 	server.keeper = newKeeper(server, journal)
 	n.index = newIndex(server.keeper.watch)
 	return server, nil
@@ -230,6 +236,8 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 // cni answers one request. It is undone when plexus ends before the answer: its
 // connection is the request's context.
 func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
+	s.rest.Stop()
+	defer s.rest.Reset(restAfter)
 	var asked Request
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
 		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)

@@ -275,7 +275,8 @@ func BenchmarkAtOnce(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory is the agent's resident memory with sandboxes of two networks.
+// BenchmarkMemory is the agent's resident memory with sandboxes of two networks, at
+// rest, and the most that it was while they came.
 func BenchmarkMemory(b *testing.B) {
 	n := theNode
 	n.apply(b, networks)
@@ -299,6 +300,7 @@ func BenchmarkMemory(b *testing.B) {
 			n.execute(b, "plexus", "ADD", s.netns, s.pod, conf)
 			all = append(all, s)
 		}
+		time.Sleep(3 * time.Second) // the agent rests
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.cmd.Process.Pid))
 		if err != nil {
 			b.Fatal(err)
