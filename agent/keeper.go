@@ -62,7 +62,7 @@ func (k *keeper) run(ctx context.Context) {
 	k.ctx = ctx
 	k.mu.Unlock()
 	if err := eachRecord(k.journal, k.index.note); err != nil {
-		k.Log.Error("journal", "why", err.Error())
+		k.complain(err)
 	}
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -236,7 +236,10 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 // bury undoes sandboxes whose namespace has been gone for the grace time, and
 // which are not those of a pod that runs.
 func (k *keeper) bury(ctx context.Context) {
-	k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
+	err := eachRecord(k.journal, func(rec *delegates.Record) {
+		if ctx.Err() != nil {
+			return
+		}
 		if rec.Alive() || k.needed(rec) {
 			k.mu.Lock()
 			delete(k.gone, rec.Sandbox)
@@ -253,14 +256,19 @@ func (k *keeper) bury(ctx context.Context) {
 		if time.Since(since) < k.Grace {
 			return
 		}
-		if err := k.reclaim(ctx, rec, e, "its network namespace is gone"); err != nil {
-			k.Log.Warn("reclaim", "sandbox", rec.Sandbox, "why", err.Error())
-			return
+		e, err := k.engineFor(rec)
+		if err == nil {
+			bounded, cancel := context.WithTimeout(ctx, keepTimeout)
+			defer cancel()
+			err = k.reclaim(bounded, rec, e, "its network namespace is gone")
 		}
-		k.mu.Lock()
-		delete(k.gone, rec.Sandbox)
-		k.mu.Unlock()
+		if err != nil {
+			k.complain(fmt.Errorf("reclaim sandbox %s: %w", rec.Sandbox, err))
+		}
 	})
+	if err != nil {
+		k.complain(err)
+	}
 }
 
 // needed: the pod is on this node, has not ended, and has no newer sandbox. Its

@@ -56,11 +56,7 @@ func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delega
 
 // Close ends the connections of the delegates.
 func (n *Node) Close() {
-	for _, d := range n.delegates {
-		if c, ok := d.(interface{ Close() }); ok {
-			c.Close()
-		}
-	}
+	(&delegates.Engine{Delegates: n.delegates}).Close()
 }
 
 // begin has the request in the history, and its steps.
@@ -98,15 +94,18 @@ const (
 // DEL that worked is not told: it asks nothing of the API server.
 func (n *Node) tell(e *delegates.Engine, verb string, r *delegates.Request, err error) {
 	namespace, name, uid := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"), r.Args.Get("K8S_POD_UID")
-	if n.index != nil && r.Conf != nil && err == nil {
-		switch verb {
-		case "ADD":
-			n.index.attached(e, r.Sandbox)
-		case "DEL":
-			n.index.detached(r.Sandbox)
-		}
-	}
 	live, ok := e.Source.(*kube.Live)
+	var rec *delegates.Record
+	if verb == "ADD" && err == nil && (ok || n.index != nil) {
+		rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
+	}
+	switch {
+	case n.index == nil || r.Conf == nil || err != nil:
+	case rec != nil:
+		n.index.note(rec)
+	case verb == "DEL":
+		n.index.detached(r.Sandbox)
+	}
 	if !ok || r.Conf == nil || conf.CheckObjectName(namespace, name) != nil {
 		return
 	}
@@ -115,14 +114,13 @@ func (n *Node) tell(e *delegates.Engine, verb string, r *delegates.Request, err 
 	case err != nil && (verb == "ADD" || verb == "DEL"):
 		live.Cluster.Event(pod, true, reasonFailed, verb+": "+err.Error())
 	case err == nil && verb == "ADD":
-		live.Cluster.Event(pod, false, reasonAttached, describe(e, r.Sandbox))
+		live.Cluster.Event(pod, false, reasonAttached, describe(rec))
 	}
 }
 
-// describe lists the attachments of a sandbox in a line.
-func describe(e *delegates.Engine, sandbox string) string {
-	rec, err := e.Journal.Read(sandbox)
-	if err != nil || rec == nil {
+// describe lists the attachments of a record in a line.
+func describe(rec *delegates.Record) string {
+	if rec == nil {
 		return "attached"
 	}
 	var parts []string

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -65,8 +64,8 @@ func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
 
 // linkFacts are those of the attachment's kernel link; nil when it has none.
 func linkFacts(netns string, entry *Entry) map[string]string {
-	r := &types100.Result{}
-	if json.Unmarshal(entry.Result, r) != nil {
+	r, err := entry.ParseResult()
+	if err != nil {
 		return nil
 	}
 	var facts map[string]string

@@ -158,15 +158,15 @@ func (u *hotplug) clear(ctx context.Context) error {
 }
 
 func (e *Engine) clearEntries(ctx context.Context, rec *Record, tx *Transaction, live string) error {
-	var stay, go_ []*Entry
+	var stay, going []*Entry
 	for _, entry := range tx.Attachments {
 		if entry.Phase == "" {
 			stay = append(stay, entry)
 		} else {
-			go_ = append(go_, entry)
+			going = append(going, entry)
 		}
 	}
-	if len(go_) == 0 {
+	if len(going) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
@@ -174,7 +174,7 @@ func (e *Engine) clearEntries(ctx context.Context, rec *Record, tx *Transaction,
 	if err := e.Journal.Write(ctx, rec, true); err != nil {
 		return err
 	}
-	left, err := e.detachEach(ctx, rec.Sandbox, tx, go_, live)
+	left, err := e.detachEach(ctx, rec.Sandbox, tx, going, live)
 	for _, entry := range left {
 		entry.Phase = PhaseRemoving
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -175,7 +176,7 @@ func (a *API) DaemonSet(ctx context.Context, namespace, name string) (code int, 
 	raw, err := answer.Raw()
 	var found metav1.PartialObjectMetadata
 	if err == nil {
-		err = decodeMeta(raw, &found)
+		err = json.Unmarshal(raw, &found)
 	}
 	return code, found.DeletionTimestamp != nil, err
 }

@@ -2,11 +2,9 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
-
-	"k8s.io/apimachinery/pkg/types"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -68,6 +66,3 @@ func (l *Live) Publish(ctx context.Context, pod *conf.Pod, _ string, annotations
 
 // Retract has nothing to do.
 func (l *Live) Retract(context.Context, string, string) error { return nil }
-
-// decodeMeta reads an object's metadata.
-func decodeMeta(data []byte, to any) error { return json.Unmarshal(data, to) }

@@ -14,23 +14,11 @@ import (
 // Inspect tells what VPP has of an attachment, as its "show interface", "show
 // memif" and "show bridge-domain" do. Without an interface it is "missing".
 func (d *Delegate) Inspect(ctx context.Context, a conf.Attachment, raw json.RawMessage) (map[string]string, error) {
-	c, _, err := d.parse(a.Network, a.Conf)
+	w, err := d.seen(ctx, a, raw)
 	if err != nil {
 		return nil, err
 	}
-	s, err := decodeState(raw, a)
-	if err != nil {
-		return nil, err
-	}
-	v, err := d.vpp.open(ctx, s.API)
-	if err != nil {
-		return nil, err
-	}
-	have, err := v.look(ctx, c, a, s)
-	if err != nil {
-		return nil, err
-	}
-	return have.words(c, s), nil
+	return w.have.words(w.c, w.st), nil
 }
 
 // words are what was found, for people.

@@ -19,6 +19,21 @@ import (
 // restarted, or what somebody has deleted or changed. It is what Add does, less
 // what is there; the socket's path stays, so that the pod's side finds it again.
 func (d *Delegate) Restore(ctx context.Context, a conf.Attachment, raw json.RawMessage) ([]string, error) {
+	w, err := d.seen(ctx, a, raw)
+	if err != nil {
+		return nil, err
+	}
+	w.again = true
+	for _, step := range []func(context.Context) error{w.folder, w.settle, w.clearRoutes, w.table, w.attach} {
+		if err := step(ctx); err != nil {
+			return w.made, err
+		}
+	}
+	return w.made, nil
+}
+
+// seen is a recorded attachment with what VPP has of it.
+func (d *Delegate) seen(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*wiring, error) {
 	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return nil, err
@@ -35,13 +50,7 @@ func (d *Delegate) Restore(ctx context.Context, a conf.Attachment, raw json.RawM
 	if err != nil {
 		return nil, err
 	}
-	w := &wiring{session: v, c: c, a: a, st: s, have: have, again: true}
-	for _, step := range []func(context.Context) error{w.folder, w.settle, w.clearRoutes, w.table, w.attach} {
-		if err := step(ctx); err != nil {
-			return w.made, err
-		}
-	}
-	return w.made, nil
+	return &wiring{session: v, c: c, a: a, st: s, have: have}, nil
 }
 
 // folder makes the sandbox's own folder again, and the short link. A volume that
