@@ -270,20 +270,16 @@ func TestComplaintsOfParallelPlugins(t *testing.T) {
 		lists = append(lists, fmt.Sprintf(`{"cniVersion":"1.1.0","name":"n%d","type":"ovsdpdk","ipam":{"type":"chatty"}}`, i))
 	}
 	stdin := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"node","type":"plexus","parallel":true,"logLevel":"debug","dataDir":%q,"delegates":[%s]}`, dir, strings.Join(lists, ","))
-	env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "aaaa", "CNI_NETNS": "/proc/self/ns/net", "CNI_IFNAME": "eth0", "CNI_PATH": bin}
-	body, err := json.Marshal(Request{Version: 1, As: "plexus", Env: env, Stdin: stdin})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://a/v1/cni", bytes.NewReader(body))
+	body := asked(stdin, "version=1", "as=plexus", "CNI_COMMAND=ADD", "CNI_CONTAINERID=aaaa", "CNI_NETNS=/proc/self/ns/net", "CNI_IFNAME=eth0", "CNI_PATH="+bin)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://a/v1/cni", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &kept{header: http.Header{}, status: 200}
 	s.cni(w, r)
-	var answer CNIAnswer
-	if err := json.Unmarshal(w.body.Bytes(), &answer); err != nil || answer.Status != 0 {
-		t.Fatalf("%v %s", err, w.body.Bytes())
+	answer := answered(t, w.body.Bytes())
+	if answer.Status != 0 {
+		t.Fatalf("%s", w.body.Bytes())
 	}
 	if got := strings.Count(answer.Stderr, line+"\n"); got != 10*networks {
 		t.Errorf("%d complaints are whole, want %d", got, 10*networks)

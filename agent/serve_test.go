@@ -115,8 +115,8 @@ func (a *running) say(text string) string {
 // serves wants that the agent answers VERSION, and has not panicked.
 func (a *running) serves() {
 	a.t.Helper()
-	status, answer := a.post(`{"version": 1, "id": "x", "as": "plexus", "env": {"CNI_COMMAND": "VERSION"}}`)
-	if status != 200 || answer.Status != 0 || !strings.Contains(answer.Stdout, `"1.1.0"`) {
+	status, answer := a.post(asked("", "version=1", "id=x", "as=plexus", "CNI_COMMAND=VERSION"))
+	if status != 200 || answer.Status != 0 || !strings.Contains(string(answer.Stdout), `"1.1.0"`) {
 		a.t.Errorf("VERSION: %d %+v", status, answer)
 	}
 	if log := a.log.String(); strings.Contains(log, "panic") {
@@ -124,11 +124,16 @@ func (a *running) serves() {
 	}
 }
 
+// asked is the body of a request.
+func asked(stdin string, pairs ...string) string {
+	return strings.Join(pairs, "\x00") + "\x00\x00" + stdin
+}
+
 // post is POST /v1/cni as plexus makes it.
 func (a *running) post(body string) (int, CNIAnswer) {
 	a.t.Helper()
 	conn := a.dial()
-	fmt.Fprintf(conn, "POST /v1/cni HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	fmt.Fprintf(conn, "POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		a.t.Fatalf("%v\n%s", err, a.log)
@@ -138,13 +143,23 @@ func (a *running) post(body string) (int, CNIAnswer) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	var answer CNIAnswer
-	if r.StatusCode == 200 {
-		if err := json.Unmarshal(data, &answer); err != nil {
-			a.t.Fatalf("%v: %s", err, data)
-		}
+	if r.StatusCode != 200 {
+		return r.StatusCode, CNIAnswer{}
 	}
-	return r.StatusCode, answer
+	return r.StatusCode, answered(a.t, data)
+}
+
+// answered reads the body of an answer.
+func answered(t testing.TB, body []byte) CNIAnswer {
+	t.Helper()
+	var answer CNIAnswer
+	pairs, stdout, whole := bytes.Cut(body, []byte("\x00\x00"))
+	_, stderr, _ := strings.Cut(string(pairs), "\x00stderr=")
+	if _, err := fmt.Sscanf(string(pairs), "version=1\x00status=%d", &answer.Status); err != nil || !whole {
+		t.Fatalf("%v: %.300q", err, body)
+	}
+	answer.Stdout, answer.Stderr = stdout, stderr
+	return answer
 }
 
 // ask is a request for people.
@@ -174,15 +189,18 @@ func (a *running) ask(method, path string) (int, string) {
 func TestVersionsOfRequests(t *testing.T) {
 	a := serving(t)
 	for _, body := range []string{
-		`{"version": 1, "env": {"CNI_COMMAND": "VERSION"}}`,
-		`{"version": 2, "env": {"CNI_COMMAND": "VERSION"}, "new": {"deep": [1, {"x": null}]}, "trace": "t"}`,
-		`{"version": 99, "env": {"CNI_COMMAND": "VERSION", "CNI_NEW": "x"}}`,
+		asked("", "version=1", "CNI_COMMAND=VERSION"),
+		asked("", "version=2", "CNI_COMMAND=VERSION", "new=x=y", "trace="),
+		asked("", "version=99", "CNI_COMMAND=VERSION", "CNI_NEW=x"),
 	} {
-		if status, answer := a.post(body); status != 200 || answer.Version != 1 || answer.Status != 0 || !strings.Contains(answer.Stdout, "supportedVersions") {
-			t.Errorf("%s: %d %+v", body, status, answer)
+		if status, answer := a.post(body); status != 200 || answer.Status != 0 || !strings.Contains(string(answer.Stdout), "supportedVersions") {
+			t.Errorf("%q: %d %+v", body, status, answer)
 		}
 	}
-	for _, body := range []string{`{}`, `{"version": 0}`, `{"version": -1}`, `{"version": "1"}`, `null`, `[]`, `1`, ``, `{"version": 1, "env": {"CNI_COMMAND": 7}}`} {
+	for _, body := range []string{
+		`{}`, ``, "\x00", "\x00\x00", "version=1", "version=1\x00", asked("", "CNI_COMMAND=VERSION"), asked("", "version=0"), asked("", "version=-1"), asked("", "version=x"),
+		asked("", "version=99999999999999999999"), asked("", "version=1", "x"), asked("", "version=1\n"),
+	} {
 		text := a.say(fmt.Sprintf("POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 		if !strings.HasPrefix(text, "HTTP/1.0 400") || !strings.Contains(text, "request: ") {
 			t.Errorf("%q: %q", body, text)
@@ -211,34 +229,33 @@ func TestGarbageOnTheSocket(t *testing.T) {
 	}
 }
 
-// JSON of every depth and length ends with an answer.
+// A request of every length ends with an answer.
 func TestHugeRequests(t *testing.T) {
 	a := serving(t)
 	for name, body := range map[string]string{
-		"too long":        `{"version": 1, "stdin": "` + strings.Repeat("x", maxBody) + `"}`,
-		"deep":            strings.Repeat(`{"a":`, 1<<20),
-		"deep lists":      strings.Repeat(`[`, 1<<20),
-		"a number":        strings.Repeat(`9`, 1<<20),
-		"deep inside key": `{"version": 1, "x": ` + strings.Repeat(`[`, 20000) + strings.Repeat(`]`, 20000) + `}`,
+		"too long":     asked(strings.Repeat("x", maxBody), "version=1"),
+		"a long key":   strings.Repeat("x", maxBody-1),
+		"many pairs":   strings.Repeat("CNI_X=\x00", maxBody/8),
+		"zeros":        strings.Repeat("\x00", maxBody),
+		"an odd value": asked("", "version="+strings.Repeat("9", 1<<20)),
 	} {
 		text := a.say(fmt.Sprintf("POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-		if text != "" && !strings.HasPrefix(text, "HTTP/1.0 400") { // "": it had enough before the end, and reset
+		if text != "" && !strings.HasPrefix(text, "HTTP/1.0 400") || len(text) > 1000 { // "": it had enough before the end, and reset
 			t.Errorf("%s: %.300q", name, text)
 		}
 		a.serves()
 	}
-	// As long as one may be: the longest configuration, every byte of it escaped.
-	stdin, err := json.Marshal(strings.Repeat("<", maxStdin))
-	if err != nil {
-		t.Fatal(err)
-	}
-	status, answer := a.post(`{"version": 1, "as": "plexus", "env": {"CNI_COMMAND": "STATUS"}, "stdin": ` + string(stdin) + `}`)
-	if status != 200 || answer.Status != 1 || !strings.Contains(answer.Stdout, `"code": 7`) {
-		t.Errorf("the longest one: %d %.300v", status, answer)
-	}
-	status, answer = a.post(`{"version": 1, "as": "plexus", "env": {"CNI_COMMAND": "STATUS"}, "stdin": "` + strings.Repeat(" ", maxStdin+1) + `"}`)
-	if status != 200 || answer.Status != 1 || !strings.Contains(answer.Stdout, "more than") {
-		t.Errorf("one byte too long: %d %.300v", status, answer)
+	// As long as one may be: the longest configuration, all the other keys beside it.
+	for stdin, why := range map[string]string{
+		strings.Repeat("<", maxStdin):         `"code": 7`,
+		strings.Repeat("[", maxStdin):         `"code": 6`,
+		strings.Repeat(" ", maxStdin+1):       "more than",
+		`{"x": ` + strings.Repeat("[", 20000): `"code"`,
+	} {
+		status, answer := a.post(asked(stdin, "version=1", "as=plexus", "CNI_COMMAND=STATUS", "CNI_ARGS=K="+strings.Repeat("x", 128<<10)))
+		if status != 200 || answer.Status != 1 || !strings.Contains(string(answer.Stdout), why) {
+			t.Errorf("%.20q: %d %d %.300s", stdin, status, answer.Status, answer.Stdout)
+		}
 	}
 }
 
@@ -248,7 +265,7 @@ func TestHalfRequests(t *testing.T) {
 	a := serving(t)
 	for i := range 200 {
 		conn := a.dial()
-		text := "POST /v1/cni HTTP/1.0\r\nContent-Length: 1000\r\n\r\n{\"version\": 1, \"stdin\": \""
+		text := "POST /v1/cni HTTP/1.0\r\nContent-Length: 1000\r\n\r\nversion=1\x00CNI_COMMAND=VERSION\x00\x00"
 		if _, err := io.WriteString(conn, text[:i*len(text)/200]); err != nil {
 			t.Fatal(err)
 		}

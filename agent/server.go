@@ -13,7 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -24,28 +24,6 @@ import (
 	"github.com/plexus-cni/plexus/kube"
 	"github.com/plexus-cni/plexus/lock"
 )
-
-// protocol is the version of the requests that this agent serves, and of its
-// answers. Keys that one side does not know it ignores; see cmd/plexus/agent.go.
-const protocol = 1
-
-// Request is one execution of plexus, as it hands it to the agent:
-// POST /v1/cni.
-type Request struct {
-	Version int               `json:"version"`
-	ID      string            `json:"id"` // the same when it is made again
-	As      string            `json:"as"` // name of the executable
-	Env     map[string]string `json:"env"`
-	Stdin   string            `json:"stdin"`
-}
-
-// CNIAnswer is what plexus is to write, and its exit status.
-type CNIAnswer struct {
-	Version int    `json:"version"`
-	Status  int    `json:"status"`
-	Stdout  string `json:"stdout"`
-	Stderr  string `json:"stderr"`
-}
 
 // Settings of the agent.
 type Settings struct {
@@ -84,8 +62,8 @@ const (
 // drain is how long requests under way may take when the agent is told to end.
 const drain = 40 * time.Second
 
-// maxBody bounds a request, in bytes: JSON may need six for one of standard input.
-const maxBody = 6*maxStdin + 64<<10
+// maxBody bounds a request, in bytes: standard input, and an environment.
+const maxBody = maxStdin + 1<<20
 
 // Serve is the node agent until ctx is done. Requests that are under way by then
 // are answered. ready is told when requests are served.
@@ -238,13 +216,13 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 	s.rest.Stop()
 	defer s.rest.Reset(restAfter)
-	var asked Request
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
-		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
-		return
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var asked *Request
+	if err == nil {
+		asked, err = parseRequest(body)
 	}
-	if asked.Version < 1 {
-		http.Error(w, fmt.Sprintf("request: version %d, this agent serves %d", asked.Version, protocol), http.StatusBadRequest)
+	if err != nil {
+		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
 	var out bytes.Buffer
@@ -255,21 +233,27 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 		later: func(report func()) { reports = append(reports, report) },
 		As:    asked.As, ID: asked.ID, Node: s.Node,
 		Getenv: func(key string) string { return asked.Env[key] },
-		Stdin:  strings.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
+		Stdin:  bytes.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
 	})
-	answer(w, CNIAnswer{Version: protocol, Status: status, Stdout: out.String(), Stderr: stderr.String()})
+	answerAtOnce(w, &CNIAnswer{Status: status, Stdout: out.Bytes(), Stderr: stderr.String()})
+	took := time.Since(began)
+	reports = append(reports, func() { s.say(asked, status, out.Bytes(), took) })
+	s.told.Go(func() {
+		<-r.Context().Done() // the answer is sent
+		for _, report := range reports {
+			report()
+		}
+	})
+}
+
+// say logs a request.
+func (s *Server) say(asked *Request, status int, out []byte, took time.Duration) {
 	level := slog.LevelInfo
 	if status != 0 {
 		level = slog.LevelWarn
 	}
-	s.Log.Log(r.Context(), level, asked.Env["CNI_COMMAND"], "sandbox", asked.Env["CNI_CONTAINERID"], "pod", podOfArgs(asked.Env["CNI_ARGS"]),
-		"took", time.Since(began).Round(time.Microsecond), "status", status, "why", failure(status, out.Bytes()))
-	for _, report := range reports {
-		s.told.Go(func() {
-			<-r.Context().Done() // the answer is sent
-			report()
-		})
-	}
+	s.Log.Log(context.Background(), level, asked.Env["CNI_COMMAND"], "sandbox", asked.Env["CNI_CONTAINERID"], "pod", podOfArgs(asked.Env["CNI_ARGS"]),
+		"took", took.Round(time.Microsecond), "status", status, "why", failure(status, out))
 }
 
 // lockedBuffer takes what plugins that run together and the log write.
@@ -311,4 +295,13 @@ func failure(status int, out []byte) string {
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+}
+
+// answerAtOnce has the answer sent, and known to be whole, before the handler returns.
+func answerAtOnce(w http.ResponseWriter, a *CNIAnswer) {
+	body := a.body()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // whoever asked is gone
+	_ = http.NewResponseController(w).Flush()
 }

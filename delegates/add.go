@@ -48,12 +48,13 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 		return nil, errors.Join(err, e.release(ctx, r, tx))
 	}
 	rec.Transactions = append(rec.Transactions, tx)
-	if err := e.Journal.Write(ctx, rec, true); err != nil {
+	onDisk, err := e.Journal.Begin(ctx, rec)
+	if err != nil {
 		err = errors.Join(err, e.release(ctx, r, tx))
 		tx.Attachments = nil // none was begun
 		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
-	result, err := e.attach(ctx, r, rec, tx)
+	result, err := e.attach(ctx, r, rec, tx, onDisk)
 	if err != nil {
 		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
@@ -169,8 +170,8 @@ func (e *Engine) release(ctx context.Context, r *Request, tx *Transaction) error
 
 // attach makes the prepared transaction real and commits it. On an error the
 // transaction holds only attachments that were begun.
-func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transaction) (*types100.Result, error) {
-	results, err := e.addEach(ctx, r, tx)
+func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transaction, onDisk func() error) (*types100.Result, error) {
+	results, err := e.addEach(ctx, r, tx, onDisk)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +190,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
 	}
 	tx.Phase = PhaseAttached
-	if err := e.Journal.Write(ctx, rec, false); err != nil {
+	if err := e.Journal.Commit(ctx, rec); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil
@@ -235,11 +236,22 @@ func (entry *Entry) ParseResult() (*types100.Result, error) {
 }
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
-// 7.3). With parallel, neighbours made of built-ins alone run together.
-func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction) ([]*types100.Result, error) {
+// 7.3). With parallel, neighbours made of built-ins alone run together. The record is
+// onDisk before any is added whose undoing needs it.
+func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDisk func() error) ([]*types100.Result, error) {
 	all := tx.Attachments
 	results := make([]*types100.Result, len(all))
+	fail := func(begun int, err error) error {
+		rest := *tx
+		tx.Attachments, rest.Attachments = all[:begun], all[begun:]
+		return errors.Join(err, e.release(ctx, r, &rest))
+	}
 	for at := 0; at < len(all); {
+		if at > 0 || !e.isFormer(r, tx, all[at]) {
+			if err := onDisk(); err != nil {
+				return nil, fail(at, err)
+			}
+		}
 		end := at + 1
 		for r.Conf != nil && r.Conf.Parallel && end < len(all) && e.builtinOnly(all[at]) && e.builtinOnly(all[end]) {
 			end++
@@ -251,13 +263,11 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction) ([]*t
 		}
 		group.Wait()
 		if err := errors.Join(errs...); err != nil {
-			rest := *tx
-			tx.Attachments, rest.Attachments = all[:end], all[end:] // which were not begun
-			return nil, errors.Join(err, e.release(ctx, r, &rest))
+			return nil, fail(end, err)
 		}
 		at = end
 	}
-	return results, nil
+	return results, onDisk()
 }
 
 func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry) (*types100.Result, error) {

@@ -176,12 +176,24 @@ func (e *Engine) isRecorded(path string) bool {
 	return false
 }
 
+// isFormer reports whether an attachment of an ADD is what formerCluster finds: the
+// cluster network of this node's files, made by executables, which is undone without
+// a record, too.
+func (e *Engine) isFormer(r *Request, tx *Transaction, entry *Entry) bool {
+	return r.hasClusterFile() && entry.Default && len(entry.State) == 0 && (tx.Pod == nil || tx.Pod.Annotations[conf.DefaultNetworkAnnotation] == "")
+}
+
+// hasClusterFile reports whether the cluster network is in this node's files.
+func (r *Request) hasClusterFile() bool {
+	return r.Conf != nil && (r.Conf.ClusterNetwork == "" || filepath.IsAbs(r.Conf.ClusterNetwork))
+}
+
 // formerCluster is the cluster network of a sandbox of which nothing is recorded:
 // it may have been wired before plexus came, by that network's own configuration,
 // whose DEL nobody else does now. A network that is not on this node's files is
 // not looked for, and one whose plugins are not there has nothing to undo.
 func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction) []*Entry {
-	if r.Conf == nil || r.Conf.ClusterNetwork != "" && !filepath.IsAbs(r.Conf.ClusterNetwork) || conf.CheckIfName(r.IfName) != nil {
+	if !r.hasClusterFile() || conf.CheckIfName(r.IfName) != nil {
 		return nil
 	}
 	own := *r.Conf

@@ -43,7 +43,10 @@ func (s *wholeFiles) Reserve(id, ifName string, ip net.IP, rangeID string) (bool
 			return false, err
 		}
 	}
-	err := linkNew(file, []byte(strings.TrimSpace(id)+disk.LineBreak+ifName), false)
+	f, err := linkNew(file, []byte(strings.TrimSpace(id)+disk.LineBreak+ifName))
+	if err == nil {
+		err = f.Close()
+	}
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return s.Store.Reserve(id, ifName, ip, rangeID)

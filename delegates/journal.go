@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -25,7 +26,8 @@ import (
 
 // Journal is where plexus writes what DEL will need, one file a sandbox. A
 // file is two lines of JSON: a header with the format's version and the
-// checksum of the second line, which is the Record.
+// checksum of the second line, which is the Record. What replaces a record may
+// also stand behind it, in two more such lines: the last ones that are whole count.
 type Journal struct {
 	dir string
 }
@@ -152,11 +154,27 @@ func (j *Journal) Read(sandbox string) (*Record, error) {
 	return rec, nil
 }
 
+// decodeRecord reads a file. Lines behind a record that end in the middle are those
+// of a writer that was killed: the record holds.
 func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
 	if len(data) == 0 {
 		return nil, "it is empty"
 	}
-	first, rest, _ := bytes.Cut(data, []byte("\n"))
+	for len(data) > 0 {
+		first, rest, _ := bytes.Cut(data, []byte("\n"))
+		body, behind, ended := bytes.Cut(rest, []byte("\n"))
+		if rec != nil && !ended {
+			break
+		}
+		if rec, why = decodeLines(sandbox, first, body); why != "" {
+			return nil, why
+		}
+		data = behind
+	}
+	return rec, ""
+}
+
+func decodeLines(sandbox string, first, body []byte) (rec *Record, why string) {
 	var h header
 	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
 		return nil, "it has no plexus header: truncated, or written by something else"
@@ -164,7 +182,6 @@ func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
 	if h.Version != journalVersion {
 		return nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
 	}
-	body, _ := bytes.CutSuffix(rest, []byte("\n"))
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
 		return nil, "its checksum does not match: truncated or changed"
 	}
@@ -183,36 +200,92 @@ func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
 	return rec, ""
 }
 
-// Write replaces the record of a sandbox in one atomic step. durable makes it
-// reach the disk before Write returns; the first write of a transaction is.
-func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
+// encode announces the write of a record and gives its lines.
+func (j *Journal) encode(ctx context.Context, rec *Record) ([]byte, error) {
 	if err := conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
-		return err
+		return nil, err
 	}
 	body, err := json.Marshal(rec)
 	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		return nil, fmt.Errorf("write journal: %w", err)
 	}
 	sum := sha256.Sum256(body)
 	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
 	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
+}
+
+// Begin replaces the record of a sandbox in one atomic step. Whatever ends this
+// process, the next one reads it; onDisk waits until it also outlasts the node's
+// power.
+func (j *Journal) Begin(ctx context.Context, rec *Record) (onDisk func() error, err error) {
+	data, err := j.encode(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	name := j.file(rec.Sandbox)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	f, err := linkNew(name, data)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
+		f, err = nil, replaceFile(name, data, true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	if f == nil {
+		return func() error { return nil }, nil
+	}
+	synced := make(chan error, 1)
+	go func() { synced <- errors.Join(f.Sync(), f.Close()) }()
+	return sync.OnceValue(func() error {
+		if err := <-synced; err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+		return nil
+	}), nil
+}
+
+// Write replaces the record of a sandbox in one atomic step. durable makes it
+// reach the disk before Write returns.
+func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
+	if durable {
+		onDisk, err := j.Begin(ctx, rec)
+		if err != nil {
+			return err
+		}
+		return onDisk()
+	}
+	data, err := j.encode(ctx, rec)
+	if err != nil {
+		return err
 	}
 	name := j.file(rec.Sandbox)
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	data := slices.Concat(head, []byte("\n"), body, []byte("\n"))
-	if durable {
-		err := linkNew(name, data, true)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("write journal: %w", err)
-		}
+	if err := replaceFile(name, data, false); err != nil {
+		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := replaceFile(name, data, durable); err != nil {
+	return nil
+}
+
+// Commit replaces a record that Begin has written, behind which it writes: cut short,
+// it has not been. It does not wait for the disk.
+func (j *Journal) Commit(ctx context.Context, rec *Record) error {
+	data, err := j.encode(ctx, rec)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(j.file(rec.Sandbox), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return nil
@@ -220,32 +293,27 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 
 // linkNew makes a file that is not there yet, whole: it has no name before it has
 // its content (open(2), O_TMPFILE). fs.ErrExist says that there is one,
-// errors.ErrUnsupported that the file system knows no file without a name. durable
-// has it on the disk with one commit: fsync(2) of a file that was just named writes
-// both, which ext4, XFS and btrfs do in one transaction.
-func linkNew(name string, data []byte, durable bool) error {
+// errors.ErrUnsupported that the file system knows no file without a name. fsync(2)
+// of what it returns has name and content on the disk: ext4, XFS and btrfs write both
+// in one transaction.
+func linkNew(name string, data []byte) (*os.File, error) {
 	fd, err := unix.Open(filepath.Dir(name), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return errors.ErrUnsupported
+		return nil, errors.ErrUnsupported
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
 	if _, err := f.Write(data); err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
 	switch err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); {
 	case errors.Is(err, fs.ErrExist):
-		return fs.ErrExist
+		_ = f.Close()
+		return nil, fs.ErrExist
 	case err != nil:
-		return errors.ErrUnsupported
+		_ = f.Close()
+		return nil, errors.ErrUnsupported
 	}
-	if !durable {
-		return nil
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, os.Remove(name))
-	}
-	return nil
+	return f, nil
 }
 
 func replaceFile(name string, data []byte, durable bool) error {

@@ -223,12 +223,13 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 		entry.Phase = PhaseAdding
 	}
 	u.tx.Attachments = slices.Concat(before, sub.Attachments)
-	if err := u.Journal.Write(ctx, u.rec, true); err != nil {
+	onDisk, err := u.Journal.Begin(ctx, u.rec)
+	if err != nil {
 		err = errors.Join(err, u.release(ctx, u.r, &sub))
 		u.tx.Attachments = before
 		return err
 	}
-	err := u.addMore(ctx, &sub)
+	err = u.addMore(ctx, &sub, onDisk)
 	if err != nil {
 		u.tx.Attachments = slices.Concat(before, sub.Attachments) // those that were begun
 		return errors.Join(err, u.clear(conf.Undoing(ctx)))
@@ -239,8 +240,8 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 	return nil
 }
 
-func (u *hotplug) addMore(ctx context.Context, sub *Transaction) error {
-	results, err := u.addEach(ctx, u.r, sub)
+func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() error) error {
+	results, err := u.addEach(ctx, u.r, sub, onDisk)
 	if err != nil {
 		return err
 	}

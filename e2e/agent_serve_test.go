@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -226,15 +226,8 @@ func TestAgentKilledForGood(t *testing.T) {
 // wire makes a request as plexus does, with an ID, and returns what the agent
 // answers.
 func (a *agentProcess) wire(ctx context.Context, id string, r request) (status int, stdout string, err error) {
-	env := map[string]string{}
-	for _, pair := range a.s.environ(r) {
-		key, value, _ := strings.Cut(pair, "=")
-		env[key] = value
-	}
-	body, err := json.Marshal(map[string]any{"version": 1, "id": id, "as": "plexus", "env": env, "stdin": string(a.s.conf)})
-	if err != nil {
-		return 0, "", err
-	}
+	pairs := append([]string{"version=1", "id=" + id, "as=plexus"}, slices.DeleteFunc(a.s.environ(r), func(pair string) bool { return !strings.HasPrefix(pair, "CNI_") })...)
+	body := strings.Join(pairs, "\x00") + "\x00\x00" + string(a.s.conf)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", a.socket)
 	if err != nil {
 		return 0, "", err
@@ -246,12 +239,13 @@ func (a *agentProcess) wire(ctx context.Context, id string, r request) (status i
 	if err != nil {
 		return 0, "", err
 	}
-	var answer struct {
-		Status int
-		Stdout string
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, "", err
 	}
-	err = json.NewDecoder(response.Body).Decode(&answer)
-	return answer.Status, answer.Stdout, err
+	head, stdout, _ := strings.Cut(string(answer), "\x00\x00")
+	_, err = fmt.Sscanf(head, "version=1\x00status=%d", &status)
+	return status, stdout, err
 }
 
 // The answer of an ADD that was done is lost, the agent killed: the same request

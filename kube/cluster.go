@@ -244,6 +244,9 @@ func definitionOf(nad *nadapi.NetworkAttachmentDefinition) *conf.Definition {
 	return newDefinition(nad.Namespace, nad.Name, nad.Spec.Config, nad.Annotations)
 }
 
+// metadataOnly asks the API server for no more of an object than its metadata.
+const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+
 // patch sets annotations of a pod by a merge patch that holds for this UID alone:
 // the API server answers 409 when the name is another pod's by now. nil removes
 // one.
@@ -260,7 +263,8 @@ func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.U
 		return err
 	}
 	err = c.retry(ctx, "patch pods/status", func(ctx context.Context) error {
-		return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").Body(body).Do(ctx).Error()
+		return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").
+			SetHeader("Accept", metadataOnly).Body(body).Do(ctx).Error()
 	})
 	switch {
 	case apierrors.IsNotFound(err):

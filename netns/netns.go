@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,19 +29,13 @@ func ID(path string) string {
 	if unix.Fstat(int(namespace.Fd()), &st) != nil {
 		return ""
 	}
-	var cookie uint64
-	err = namespace.Do(func(ns.NetNS) error {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		if cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); errors.Is(err, unix.ENOPROTOOPT) {
-			err = nil
-		}
-		return err
-	})
+	inside, err := nl.GetNetlinkSocketAt(netns.NsHandle(namespace.Fd()), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
+		return ""
+	}
+	defer inside.Close()
+	cookie, err := unix.GetsockoptUint64(inside.GetFd(), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 		return ""
 	}
 	return fmt.Sprintf("%d:%d:%d", st.Dev, st.Ino, cookie)

@@ -1,88 +1,71 @@
 package main
 
 import (
-	"bytes"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
+	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 // The node agent speaks HTTP/1.0 on a unix socket: one request, one answer, then
-// it closes (see package agent). net/http and net would make this executable
-// start half as fast.
+// it closes (see package agent). Both bodies are pairs key=value, each ended by a
+// NUL, then one more NUL, then a text: standard input, standard output. No
+// environment has a NUL in it.
 
 // protocol is the version of request and answer that this plexus speaks. Both
 // sides ignore keys that they do not know; what an agent cannot serve it refuses,
 // and plexusd does it.
 const protocol = 1
 
-// patience is how long an agent may be away, while it is restarted, before the
-// runtime is told to try again.
-const patience = 3 * time.Second
+// An agent may be away, while it is restarted, for patience before the runtime is
+// told to try again; it is looked for every pause.
+const (
+	patience = 3 * time.Second
+	pause    = 20 * time.Millisecond
+)
 
 // attempts is how often an agent may have a request and go away: it may be the
 // request that ends it.
 const attempts = 4
 
-// request is one execution of plexus, as the agent gets it.
-type request struct {
-	Version int `json:"version"`
-	// ID is the same when the request is made again after the connection broke:
-	// what is done by then is answered, not done again.
-	ID    string            `json:"id"`
-	As    string            `json:"as"`
-	Env   map[string]string `json:"env"`
-	Stdin string            `json:"stdin"`
-}
+// maxAnswer bounds an answer, in bytes.
+const maxAnswer = 64 << 20
 
 // answer is what this process has to say.
 type answer struct {
-	Version int    `json:"version"`
-	Status  int    `json:"status"`
-	Stdout  string `json:"stdout"`
-	Stderr  string `json:"stderr"`
+	status         int
+	stdout, stderr string
 }
 
-// silentError is an agent that is not there.
-type silentError struct {
-	socket string
-	err    error
+// askError is a request that is not served. silent: the agent is not there, or
+// went away; sent: it had the request.
+type askError struct {
+	text         string
+	silent, sent bool
 }
 
-func (e *silentError) Error() string {
-	return fmt.Sprintf("the node agent at %s does not answer: %v: is plexusd serve running on this node? The runtime tries again", e.socket, e.err)
-}
+func (e *askError) Error() string { return e.text }
 
-func (e *silentError) Unwrap() error { return e.err }
+func silence(socket, why string, sent bool) *askError {
+	return &askError{"the node agent at " + socket + " does not answer: " + why + ": is plexusd serve running on this node? The runtime tries again", true, sent}
+}
 
 // ask hands the request to the agent. It connects again when the agent goes away
 // in the middle of it. For ADD it is patient; other verbs plexusd does as well.
-func ask(socket, as string, stdin []byte) (*answer, error) {
-	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails
-	r := request{Version: protocol, ID: hex.EncodeToString(id), As: as, Env: map[string]string{}, Stdin: string(stdin)}
-	for _, key := range []string{"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"} {
-		r.Env[key] = os.Getenv(key)
-	}
-	body, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
+func ask(socket, as string, stdin []byte) (*answer, *askError) {
+	body := requestOf(as, stdin)
+	add := os.Getenv("CNI_COMMAND") == "ADD"
 	deadline := time.Now().Add(patience)
-	for had := 0; ; {
-		a, sent, err := askOnce(socket, body)
-		var silent *silentError
-		if !errors.As(err, &silent) || r.Env["CNI_COMMAND"] != "ADD" && !sent {
+	for had := 0; ; time.Sleep(pause) {
+		a, err := askOnce(socket, body)
+		if err == nil || !err.silent || !add && !err.sent {
 			return a, err
 		}
-		if sent {
+		if err.sent {
 			if had++; had == attempts {
 				return nil, err
 			}
@@ -90,45 +73,113 @@ func ask(socket, as string, stdin []byte) (*answer, error) {
 		} else if time.Now().After(deadline) {
 			return nil, err
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// askOnce asks once. sent says that the agent had the request when it went away.
-func askOnce(socket string, body []byte) (a *answer, sent bool, err error) {
+// requestOf is the body of a request. Its id is the same when it is made again
+// after the connection broke: what is done by then is answered, not done again.
+func requestOf(as string, stdin []byte) string {
+	id := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	var b strings.Builder
+	for _, pair := range [][2]string{
+		{"version", strconv.Itoa(protocol)}, {"id", id}, {"as", as},
+	} {
+		b.WriteString(pair[0] + "=" + pair[1] + "\x00")
+	}
+	for _, key := range []string{"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"} {
+		b.WriteString(key + "=" + os.Getenv(key) + "\x00")
+	}
+	b.WriteByte(0)
+	b.Write(stdin)
+	return b.String()
+}
+
+// askOnce asks once.
+func askOnce(socket, body string) (*answer, *askError) {
 	conn, err := connect(socket)
 	if err != nil {
-		return nil, false, &silentError{socket, err}
+		return nil, silence(socket, err.Error(), false)
 	}
 	defer conn.Close()
-	head := "POST /v1/cni HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
-	if _, err := conn.Write(append([]byte(head), body...)); err != nil {
-		return nil, true, &silentError{socket, err}
+	head := "POST /v1/cni HTTP/1.0\r\nContent-Type: application/octet-stream\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
+	if _, err := conn.WriteString(head + body); err != nil {
+		return nil, silence(socket, err.Error(), true)
 	}
-	data, err := io.ReadAll(conn)
+	head, body, err = readAnswer(conn)
 	if err != nil {
-		return nil, true, &silentError{socket, err}
+		return nil, silence(socket, err.Error(), true)
 	}
-	head2, text, ok := bytes.Cut(data, []byte("\r\n\r\n"))
-	if !ok {
-		return nil, true, &silentError{socket, errors.New("it ended in the middle of the request")}
+	line, _, _ := strings.Cut(head, "\r\n")
+	switch _, status, _ := strings.Cut(line, " "); {
+	case strings.HasPrefix(status, "503"):
+		return nil, silence(socket, strings.TrimSpace(body), true)
+	case !strings.HasPrefix(status, "200"):
+		return nil, &askError{"the node agent at " + socket + " answers " + line + ": " + short(body), false, true}
 	}
-	line, _, _ := bytes.Cut(head2, []byte("\r\n"))
-	if _, status, _ := bytes.Cut(line, []byte(" ")); !bytes.HasPrefix(status, []byte("200")) {
-		if bytes.HasPrefix(status, []byte("503")) {
-			return nil, true, &silentError{socket, fmt.Errorf("%s", bytes.TrimSpace(text))}
-		}
-		return nil, true, fmt.Errorf("the node agent at %s answers %s: %.500s", socket, line, text)
+	a := answerOf(body)
+	if a == nil {
+		return nil, &askError{"what answers at " + socket + " is no node agent: " + short(body), false, true}
 	}
-	a = &answer{}
-	if err := json.Unmarshal(text, a); err != nil {
-		return nil, true, &silentError{socket, errors.New("it ended in the middle of its answer")}
-	}
-	if a.Version < 1 {
-		return nil, true, fmt.Errorf("what answers at %s is no node agent: %.500s", socket, text)
-	}
-	return a, true, nil
+	return a, nil
 }
+
+func short(text string) string { return text[:min(len(text), 500)] }
+
+// answerOf reads the body of an answer, nil when it is none.
+func answerOf(body string) *answer {
+	pairs, stdout, ok := strings.Cut(body, "\x00\x00")
+	if !ok {
+		return nil
+	}
+	a := &answer{stdout: stdout}
+	version := 0
+	for pair := range strings.SplitSeq(pairs, "\x00") {
+		key, value, _ := strings.Cut(pair, "=")
+		var err error
+		switch key {
+		case "version":
+			version, err = strconv.Atoi(value)
+		case "status":
+			a.status, err = strconv.Atoi(value)
+		case "stderr":
+			a.stderr = value
+		}
+		if err != nil {
+			return nil
+		}
+	}
+	if version < 1 {
+		return nil
+	}
+	return a
+}
+
+// readAnswer reads head and body, which has the length that the head says.
+func readAnswer(conn io.Reader) (head, body string, err error) {
+	r := bufio.NewReaderSize(conn, 8<<10)
+	length := 0
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return "", "", errEnded
+		}
+		if head += string(line); string(line) == "\r\n" {
+			break
+		}
+		if text, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
+			if length, err = strconv.Atoi(strings.TrimSpace(text)); err != nil || length < 0 || length > maxAnswer {
+				return "", "", errors.New("its answer has a strange length")
+			}
+		}
+	}
+	data := make([]byte, length)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return "", "", errEnded
+	}
+	return head, string(data), nil
+}
+
+var errEnded = errors.New("it ended in the middle of the request")
 
 // connect makes a blocking connection, which is all that one request needs.
 func connect(socket string) (*os.File, error) {

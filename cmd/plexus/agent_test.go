@@ -3,16 +3,17 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 )
 
 // standIn is a stand-in for the agent at the wire: each connection is given to
@@ -66,16 +67,16 @@ func (s *standIn) requests() [][]byte {
 
 func say(body string) func(int, net.Conn) {
 	return func(_ int, conn net.Conn) {
-		fmt.Fprintf(conn, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n%s", body)
+		fmt.Fprintf(conn, "HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	}
 }
 
 // An agent of a later version is understood, keys that are new are passed over.
 func TestALaterAgentsAnswer(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "ADD")
-	s := newStandIn(t, say(`{"version": 2, "status": 1, "stdout": "out", "stderr": "err", "trace": {"deep": [null]}, "more": 1}`))
+	s := newStandIn(t, say("version=2\x00trace=a=b\x00status=1\x00stderr=err\x00more\x00\x00out\x00\x00"))
 	a, err := ask(s.socket, "plexus", []byte("{}"))
-	if err != nil || a.Status != 1 || a.Stdout != "out" || a.Stderr != "err" {
+	if err != nil || a.status != 1 || a.stdout != "out\x00\x00" || a.stderr != "err" {
 		t.Errorf("%+v %v", a, err)
 	}
 }
@@ -85,19 +86,22 @@ func TestTheRequest(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "DEL")
 	t.Setenv("CNI_ARGS", `K8S_POD_NAME=a"b;X=<&>`)
 	t.Setenv("SECRET", "x")
-	s := newStandIn(t, say(`{"version": 1}`))
-	stdin := "{\"a\": \"\\u0000<\u2028>\"}\n"
+	s := newStandIn(t, say("version=1\x00\x00"))
+	stdin := "{\"a\": \"\\u0000<\u2028\x00\x00>\"}\n"
 	if _, err := ask(s.socket, "plexus-canary", []byte(stdin)); err != nil {
 		t.Fatal(err)
 	}
-	var r request
-	if err := json.Unmarshal(s.requests()[0], &r); err != nil {
-		t.Fatal(err)
+	pairs, rest, _ := strings.Cut(string(s.requests()[0]), "\x00\x00")
+	got := strings.Split(pairs, "\x00")
+	for _, want := range []string{"version=1", "as=plexus-canary", `CNI_ARGS=K8S_POD_NAME=a"b;X=<&>`, "CNI_COMMAND=DEL", "CNI_NETNS="} {
+		if !slices.Contains(got, want) {
+			t.Errorf("%q is not in %q", want, got)
+		}
 	}
-	if r.Version != 1 || r.As != "plexus-canary" || len(r.ID) != 32 || r.Stdin != stdin || r.Env["CNI_ARGS"] != `K8S_POD_NAME=a"b;X=<&>` || r.Env["CNI_COMMAND"] != "DEL" {
-		t.Errorf("%+v", r)
+	if rest != stdin || !strings.HasPrefix(got[1], "id=") || len(got[1]) < 10 {
+		t.Errorf("%q %q", got, rest)
 	}
-	if _, there := r.Env["SECRET"]; there {
+	if strings.Contains(pairs, "SECRET") {
 		t.Error("it hands on what is none of the agent's business")
 	}
 }
@@ -105,10 +109,10 @@ func TestTheRequest(t *testing.T) {
 // An agent that goes away in the middle is asked the same again, under the same
 // ID, and whatever part of its answer came is not believed.
 func TestTheSameAgain(t *testing.T) {
-	whole := "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + `{"version":1,"status":0,"stdout":"whole"}`
+	whole := "HTTP/1.0 200 OK\r\nContent-Length: 26\r\n\r\n" + "version=1\x00status=0\x00\x00whole!"
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Setenv("CNI_COMMAND", verb)
-		for _, cut := range []int{0, 1, 9, 12, 17, 40, 50, len(whole) - 40, len(whole) - 1} {
+		for _, cut := range []int{0, 1, 9, 12, 17, 36, 39, 41, len(whole) - 20, len(whole) - 6, len(whole) - 1} {
 			s := newStandIn(t, func(n int, conn net.Conn) {
 				if n < 3 {
 					_, _ = io.WriteString(conn, whole[:cut])
@@ -117,7 +121,7 @@ func TestTheSameAgain(t *testing.T) {
 				_, _ = io.WriteString(conn, whole)
 			})
 			a, err := ask(s.socket, "plexus", []byte("{}"))
-			if err != nil || a.Stdout != "whole" {
+			if err != nil || a.stdout != "whole!" {
 				t.Errorf("%s, cut at %d: %+v %v", verb, cut, a, err)
 				continue
 			}
@@ -153,8 +157,7 @@ func TestNoAgent(t *testing.T) {
 				continue // as patient
 			}
 			_, err := ask(socket, "plexus", []byte("{}"))
-			var silent *silentError
-			if !errors.As(err, &silent) || !strings.Contains(err.Error(), socket) || !strings.Contains(err.Error(), "plexusd serve") {
+			if err == nil || !err.silent || !strings.Contains(err.Error(), socket) || !strings.Contains(err.Error(), "plexusd serve") {
 				t.Errorf("%s %.40s: %v", verb, socket, err)
 			}
 		}
@@ -166,11 +169,10 @@ func TestARefusal(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "ADD")
 	for _, status := range []string{"400 Bad Request", "404 Not Found", "405 Method Not Allowed", "500 Internal Server Error"} {
 		s := newStandIn(t, func(_ int, conn net.Conn) {
-			fmt.Fprintf(conn, "HTTP/1.0 %s\r\n\r\nbecause", status)
+			fmt.Fprintf(conn, "HTTP/1.0 %s\r\nContent-Length: 7\r\n\r\nbecause", status)
 		})
 		_, err := ask(s.socket, "plexus", []byte("{}"))
-		var silent *silentError
-		if err == nil || errors.As(err, &silent) || !strings.Contains(err.Error(), status) || !strings.Contains(err.Error(), "because") || len(s.requests()) != 1 {
+		if err == nil || err.silent || !strings.Contains(err.Error(), status) || !strings.Contains(err.Error(), "because") || len(s.requests()) != 1 {
 			t.Errorf("%s: %v, %d requests", status, err, len(s.requests()))
 		}
 	}
@@ -180,9 +182,45 @@ func TestARefusal(t *testing.T) {
 func TestWhereTheAgentIs(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"agent": {"socket": "/s"}}`: "/s", `{"agent": {}}`: "", `{}`: "", ``: "", `[]`: "", `{"agent": "x"}`: "", `{"agent": {"socket": 7}}`: "", `{"agent": null}`: "", `{"agent": {"socket": "/s"}`: "",
+		` { "a" : [ 1.5e+3 , {"agent": {"socket": "/no"}} , [ ] , { } , true ] , "agent" : { "x" : "\"}" , "socket" : "\/r\u0075n\/\ud83d\ude00\n" , "y" : null } } ` + "\n": "/run/\U0001f600\n",
+		`{"agent": {"socket": "/s"}} {}`: "", `{"agent": {"socket": "/s"}},`: "", `{"agent": {"socket": "/s",}}`: "", `{"agent" {"socket": "/s"}}`: "", `{"agent": {"socket": "/s}}`: "",
+		`{"agent": {"socket": "\x"}}`: "", `{"agent": {"socket": "\u00"}}`: "", `"agent"`: "", `{"agent": {"socket": "/s"}, "b": }`: "", `{"deep": ` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `, "agent": {"socket": "/s"}}`: "",
 	} {
-		if got := agentOf([]byte(text)); got != want {
-			t.Errorf("%s: %q", text, got)
+		if got := agentOf(text); got != want {
+			t.Errorf("%.200s: %q, want %q", text, got, want)
 		}
 	}
+}
+
+// FuzzAgentOf holds the scanner against encoding/json: of what that reads it finds
+// the same socket.
+func FuzzAgentOf(f *testing.F) {
+	f.Add(`{"agent": {"socket": "/run/plexus/agent.sock"}, "delegates": [{"type": "bridge", "n": -1.5e3, "t": true}]}`)
+	f.Add(`{"agent": {"socket": "\ud800\u0041\udc00\/"}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var keys map[string]json.RawMessage
+		var inner map[string]json.RawMessage
+		want := ""
+		if json.Unmarshal([]byte(text), &keys) != nil || !utf8.ValidString(text) {
+			agentOf(text) // ends
+			return
+		}
+		if json.Unmarshal(keys["agent"], &inner) == nil && json.Unmarshal(inner["socket"], &want) != nil {
+			want = ""
+		}
+		if got := agentOf(text); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// FuzzQuote: what fail writes is JSON, and says the same.
+func FuzzQuote(f *testing.F) {
+	f.Add("a \"b\" \\ \n\t\x00\x7f\u2028 \xff")
+	f.Fuzz(func(t *testing.T, text string) {
+		var got string
+		if err := json.Unmarshal([]byte(quote(text)), &got); err != nil || got != strings.ToValidUTF8(text, "\ufffd") && utf8.ValidString(text) {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -55,5 +56,6 @@ func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	s.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(s.Log)
 	debug.SetGCPercent(gcPercent)
+	runtime.GOMAXPROCS(1)
 	return onNode(ctx, &h, s)
 }
