@@ -248,7 +248,7 @@ func TestHugeRequests(t *testing.T) {
 	// As long as one may be: the longest configuration, all the other keys beside it.
 	for stdin, why := range map[string]string{
 		strings.Repeat("<", maxStdin):         `"code": 7`,
-		strings.Repeat("[", maxStdin):         `"code": 6`,
+		strings.Repeat("[", maxStdin):         `"code": 7`,
 		strings.Repeat(" ", maxStdin+1):       "more than",
 		`{"x": ` + strings.Repeat("[", 20000): `"code"`,
 	} {

@@ -399,7 +399,12 @@ func (j *Journal) Sandboxes() ([]string, error) {
 // Lock makes this request the only one that works on a sandbox. It waits until
 // ctx is done.
 func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
-	return lock.Take(ctx, filepath.Join(j.dir, "locks", sandbox), "sandbox "+sandbox)
+	return lock.Take(ctx, j.lockFile(sandbox), "sandbox "+sandbox)
+}
+
+func (j *Journal) lockFile(sandbox string) string {
+	sum := sha256.Sum256([]byte(filepath.Clean(j.dir)))
+	return filepath.Join(lock.Dir, hex.EncodeToString(sum[:4])+"-"+sandbox)
 }
 
 // find returns the transaction of a request, nil when there is none.

@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Dir is where the locks of this node are: a file system in memory, which makes and
+// removes a file without waiting for a disk.
+const Dir = "/run/plexus/locks"
+
 // Take takes the lock that a file stands for, in a folder that is made when it
 // is missing. It waits until ctx is done. what names the object in errors.
 func Take(ctx context.Context, file, what string) (release func(), err error) {

@@ -67,10 +67,8 @@ func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 // lockDomain keeps a domain from going with its last member while another one
 // joins: joining a domain that is not there makes one, which nobody would own.
 func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lockDir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
+	return lock.Take(ctx, filepath.Join(lock.Dir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
 }
-
-const lockDir = "/run/plexus/locks"
 
 // isDomain tells whether a bridge domain is the attachment's.
 func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {

@@ -321,7 +321,6 @@ func (d *demo) world(v *ovs.Switch) (string, error) {
 		{"sockets", "/run/plexus*/*/*"},
 		{"status", d.manifests + "/*.status.json"},
 		{"journal", "/var/lib/plexus/sandboxes/*"},
-		{"locks", "/var/lib/plexus/locks/*"},
 	} {
 		found, err := filepath.Glob(place[1])
 		if err != nil {
