@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -25,6 +26,10 @@ type Node struct {
 	index     *index        // likewise
 
 	told sync.WaitGroup // reports that go on after the answer
+
+	confMu   sync.Mutex
+	confText []byte // of conf
+	conf     *conf.Conf
 
 	logsMu sync.Mutex
 	logs   map[logKey]*lumberjack.Logger
@@ -52,6 +57,20 @@ func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delega
 	}
 	e.Source, e.Devices = live, &kube.Devices{Dir: kube.DefaultKubeletDir, Live: live}
 	return e, nil
+}
+
+// settings reads a configuration. That of a node is the same for most of its pods.
+func (n *Node) settings(text []byte) (*conf.Conf, error) {
+	n.confMu.Lock()
+	defer n.confMu.Unlock()
+	if n.conf != nil && bytes.Equal(text, n.confText) {
+		return n.conf, nil
+	}
+	c, err := conf.Parse(text)
+	if err == nil {
+		n.confText, n.conf = text, c
+	}
+	return c, err
 }
 
 // Close ends the connections of the delegates.

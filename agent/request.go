@@ -201,7 +201,7 @@ func (c *Call) open(node *Node, stdin []byte) (*delegates.Engine, *delegates.Req
 	}
 	settings := &conf.Conf{DataDir: conf.DefaultDataDir, LogLevel: conf.LogError}
 	if conf.IsOwnType(c.As) {
-		if settings, err = conf.Parse(stdin); err != nil {
+		if settings, err = node.settings(stdin); err != nil {
 			return nil, nil, nil, configError(err)
 		}
 		r.Conf, r.Network = settings, settings.Name

@@ -59,6 +59,10 @@ const (
 	DefaultConfDir = conf.DefaultConfDir
 )
 
+// reportAfter is how long after the answer it is reported. By then plexus has ended,
+// which would otherwise compete with it for a processor.
+const reportAfter = 10 * time.Millisecond
+
 // drain is how long requests under way may take when the agent is told to end.
 const drain = 40 * time.Second
 
@@ -240,6 +244,7 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 	reports = append(reports, func() { s.say(asked, status, out.Bytes(), took) })
 	s.told.Go(func() {
 		<-r.Context().Done() // the answer is sent
+		time.Sleep(reportAfter)
 		for _, report := range reports {
 			report()
 		}

@@ -256,18 +256,26 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 		for r.Conf != nil && r.Conf.Parallel && end < len(all) && e.builtinOnly(all[at]) && e.builtinOnly(all[end]) {
 			end++
 		}
-		errs := make([]error, end-at)
-		var group sync.WaitGroup
-		for i := at; i < end; i++ {
-			group.Go(func() { results[i], errs[i-at] = e.addOne(ctx, r, tx, all[i]) })
-		}
-		group.Wait()
-		if err := errors.Join(errs...); err != nil {
+		if err := e.addTogether(ctx, r, tx, all[at:end], results[at:end]); err != nil {
 			return nil, fail(end, err)
 		}
 		at = end
 	}
 	return results, onDisk()
+}
+
+func (e *Engine) addTogether(ctx context.Context, r *Request, tx *Transaction, entries []*Entry, results []*types100.Result) (err error) {
+	if len(entries) == 1 {
+		results[0], err = e.addOne(ctx, r, tx, entries[0])
+		return err
+	}
+	errs := make([]error, len(entries))
+	var group sync.WaitGroup
+	for i, entry := range entries {
+		group.Go(func() { results[i], errs[i] = e.addOne(ctx, r, tx, entry) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry *Entry) (*types100.Result, error) {

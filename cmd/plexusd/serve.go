@@ -17,9 +17,13 @@ import (
 	"github.com/plexus-cni/plexus/agent"
 )
 
-// gcPercent keeps the heap near what is alive: the agent shares the node's memory
-// with pods. More would be faster, by a tenth of a millisecond for a network.
-const gcPercent = 50
+// The agent shares the node with pods. Its heap is kept near what is alive, and its
+// code runs on one processor at a time: it mostly waits, and a second one would look
+// for work beside the plugins that it waits for.
+const (
+	gcPercent  = 100
+	processors = 1
+)
 
 // serve is plexusd serve.
 func serve(ctx context.Context, args []string, stderr io.Writer) int {
@@ -56,6 +60,6 @@ func serve(ctx context.Context, args []string, stderr io.Writer) int {
 	s.Log = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(s.Log)
 	debug.SetGCPercent(gcPercent)
-	runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(processors)
 	return onNode(ctx, &h, s)
 }
