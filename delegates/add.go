@@ -48,7 +48,8 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 		return nil, errors.Join(err, e.release(ctx, r, tx))
 	}
 	rec.Transactions = append(rec.Transactions, tx)
-	onDisk, err := e.Journal.Begin(ctx, rec)
+	needed := slices.ContainsFunc(tx.Attachments, func(entry *Entry) bool { return !e.isFormer(r, tx, entry) })
+	onDisk, err := e.Journal.Begin(ctx, rec, needed)
 	if err != nil {
 		err = errors.Join(err, e.release(ctx, r, tx))
 		tx.Attachments = nil // none was begun

@@ -120,7 +120,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
 		}})
 	}
-	if damaged == nil && len(cached) == 0 {
+	if len(cached) == 0 {
 		tx.Attachments = e.formerCluster(ctx, r, tx)
 	}
 	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {

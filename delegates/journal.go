@@ -218,9 +218,9 @@ func (j *Journal) encode(ctx context.Context, rec *Record) ([]byte, error) {
 }
 
 // Begin replaces the record of a sandbox in one atomic step. Whatever ends this
-// process, the next one reads it; onDisk waits until it also outlasts the node's
-// power.
-func (j *Journal) Begin(ctx context.Context, rec *Record) (onDisk func() error, err error) {
+// process, the next one reads it. With durable it also outlasts the node's power, when
+// onDisk has returned; a file that is new is on its way there meanwhile.
+func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk func() error, err error) {
 	data, err := j.encode(ctx, rec)
 	if err != nil {
 		return nil, err
@@ -231,7 +231,10 @@ func (j *Journal) Begin(ctx context.Context, rec *Record) (onDisk func() error, 
 	}
 	f, err := linkNew(name, data)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
-		f, err = nil, replaceFile(name, data, true)
+		f, err = nil, replaceFile(name, data, durable)
+	}
+	if err == nil && f != nil && !durable {
+		f, err = nil, f.Close()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write journal: %w", err)
@@ -253,7 +256,7 @@ func (j *Journal) Begin(ctx context.Context, rec *Record) (onDisk func() error, 
 // reach the disk before Write returns.
 func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 	if durable {
-		onDisk, err := j.Begin(ctx, rec)
+		onDisk, err := j.Begin(ctx, rec, true)
 		if err != nil {
 			return err
 		}

@@ -223,7 +223,7 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 		entry.Phase = PhaseAdding
 	}
 	u.tx.Attachments = slices.Concat(before, sub.Attachments)
-	onDisk, err := u.Journal.Begin(ctx, u.rec)
+	onDisk, err := u.Journal.Begin(ctx, u.rec, true)
 	if err != nil {
 		err = errors.Join(err, u.release(ctx, u.r, &sub))
 		u.tx.Attachments = before
