@@ -82,6 +82,11 @@ func inside(m *testing.M, text string) int {
 	if _, err := n.ovs.VSCtl(ctx, "add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev"); err != nil {
 		return complain(err)
 	}
+	// With a MAC of its own: the plugin's CHECK compares it, and a bridge without one
+	// takes the lowest of its ports'.
+	if out, err := exec.CommandContext(ctx, "ip", "link", "add", "br-lan", "address", "02:00:00:00:55:01", "type", "bridge").CombinedOutput(); err != nil {
+		return complain(fmt.Errorf("br-lan: %w: %s", err, out))
+	}
 	if err := n.startVPP(ctx); err != nil {
 		return complain(err)
 	}
