@@ -187,11 +187,16 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 			return nil, err
 		}
 	}
-	if err := e.publish(ctx, r, tx, results, nil); err != nil {
-		return nil, fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
+	annotations, err := e.status(ctx, r, tx, results, nil)
+	if err != nil {
+		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	if err := e.Journal.Commit(ctx, rec); err != nil {
+	staged := e.Journal.Stage(rec)
+	if err := e.publish(ctx, r, tx, annotations); err != nil {
+		return nil, errors.Join(err, staged.Drop())
+	}
+	if err := staged.Commit(ctx); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil
@@ -356,18 +361,28 @@ func (e *Engine) eachOfChain(sandbox string, tx *Transaction, entry *Entry, netn
 	return nil
 }
 
-// publish writes the files about devices and the network-status of the pod.
-// others are elements of the status that somebody else has written.
-func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result, others []json.RawMessage) error {
+// status writes the files about devices and gives the annotations that the pod will
+// have, network-status among them. others are elements of it that somebody else has
+// written.
+func (e *Engine) status(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result, others []json.RawMessage) (map[string]string, error) {
 	infos, annotations, err := e.describe(ctx, r, tx, results)
-	if err != nil || r.Conf == nil || tx.Pod == nil {
-		return err
+	if err == nil && r.Conf != nil && tx.Pod != nil {
+		err = addStatus(annotations, tx, results, infos, others)
 	}
-	if err := addStatus(annotations, tx, results, infos, others); err != nil {
-		return err
+	return annotations, err
+}
+
+// publish sets the annotations.
+func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, annotations map[string]string) error {
+	if r.Conf == nil || tx.Pod == nil {
+		return nil
 	}
-	if err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod); err != nil {
-		return err
+	err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod)
+	if err == nil {
+		err = e.Source.Publish(ctx, tx.Pod, r.Sandbox, annotations)
 	}
-	return e.Source.Publish(ctx, tx.Pod, r.Sandbox, annotations)
+	if err != nil {
+		return fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
+	}
+	return nil
 }

@@ -26,8 +26,7 @@ import (
 
 // Journal is where plexus writes what DEL will need, one file a sandbox. A
 // file is two lines of JSON: a header with the format's version and the
-// checksum of the second line, which is the Record. What replaces a record may
-// also stand behind it, in two more such lines: the last ones that are whole count.
+// checksum of the second line, which is the Record.
 type Journal struct {
 	dir string
 }
@@ -154,27 +153,11 @@ func (j *Journal) Read(sandbox string) (*Record, error) {
 	return rec, nil
 }
 
-// decodeRecord reads a file. Lines behind a record that end in the middle are those
-// of a writer that was killed: the record holds.
 func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
 	if len(data) == 0 {
 		return nil, "it is empty"
 	}
-	for len(data) > 0 {
-		first, rest, _ := bytes.Cut(data, []byte("\n"))
-		body, behind, ended := bytes.Cut(rest, []byte("\n"))
-		if rec != nil && !ended {
-			break
-		}
-		if rec, why = decodeLines(sandbox, first, body); why != "" {
-			return nil, why
-		}
-		data = behind
-	}
-	return rec, ""
-}
-
-func decodeLines(sandbox string, first, body []byte) (rec *Record, why string) {
+	first, rest, _ := bytes.Cut(data, []byte("\n"))
 	var h header
 	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
 		return nil, "it has no plexus header: truncated, or written by something else"
@@ -182,6 +165,7 @@ func decodeLines(sandbox string, first, body []byte) (rec *Record, why string) {
 	if h.Version != journalVersion {
 		return nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
 	}
+	body, _ := bytes.CutSuffix(rest, []byte("\n"))
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
 		return nil, "its checksum does not match: truncated or changed"
 	}
@@ -200,35 +184,42 @@ func decodeLines(sandbox string, first, body []byte) (rec *Record, why string) {
 	return rec, ""
 }
 
-// encode announces the write of a record and gives its lines.
-func (j *Journal) encode(ctx context.Context, rec *Record) ([]byte, error) {
-	if err := conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
-		return nil, err
-	}
+func encodeRecord(rec *Record) ([]byte, error) {
 	body, err := json.Marshal(rec)
 	if err != nil {
-		return nil, fmt.Errorf("write journal: %w", err)
+		return nil, err
 	}
 	sum := sha256.Sum256(body)
 	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
 	if err != nil {
-		return nil, fmt.Errorf("write journal: %w", err)
+		return nil, err
 	}
 	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
+}
+
+// announce says that a record is written, and makes the folder.
+func (j *Journal) announce(ctx context.Context, rec *Record) error {
+	if err := conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(j.file(rec.Sandbox)), 0o700); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
 }
 
 // Begin replaces the record of a sandbox in one atomic step. Whatever ends this
 // process, the next one reads it. With durable it also outlasts the node's power, when
 // onDisk has returned; a file that is new is on its way there meanwhile.
 func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk func() error, err error) {
-	data, err := j.encode(ctx, rec)
-	if err != nil {
+	if err := j.announce(ctx, rec); err != nil {
 		return nil, err
 	}
-	name := j.file(rec.Sandbox)
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+	data, err := encodeRecord(rec)
+	if err != nil {
 		return nil, fmt.Errorf("write journal: %w", err)
 	}
+	name := j.file(rec.Sandbox)
 	f, err := linkNew(name, data)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
 		f, err = nil, replaceFile(name, data, durable)
@@ -262,31 +253,12 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 		}
 		return onDisk()
 	}
-	data, err := j.encode(ctx, rec)
-	if err != nil {
+	if err := j.announce(ctx, rec); err != nil {
 		return err
 	}
-	name := j.file(rec.Sandbox)
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	if err := replaceFile(name, data, false); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
-}
-
-// Commit replaces a record that Begin has written, behind which it writes: cut short,
-// it has not been. It does not wait for the disk.
-func (j *Journal) Commit(ctx context.Context, rec *Record) error {
-	data, err := j.encode(ctx, rec)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(j.file(rec.Sandbox), os.O_WRONLY|os.O_APPEND, 0)
+	data, err := encodeRecord(rec)
 	if err == nil {
-		_, err = f.Write(data)
-		err = errors.Join(err, f.Close())
+		err = replaceFile(j.file(rec.Sandbox), data, false)
 	}
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -294,55 +266,53 @@ func (j *Journal) Commit(ctx context.Context, rec *Record) error {
 	return nil
 }
 
-// linkNew makes a file that is not there yet, whole: it has no name before it has
-// its content (open(2), O_TMPFILE). fs.ErrExist says that there is one,
-// errors.ErrUnsupported that the file system knows no file without a name. fsync(2)
-// of what it returns has name and content on the disk: ext4, XFS and btrfs write both
-// in one transaction.
-func linkNew(name string, data []byte) (*os.File, error) {
-	fd, err := unix.Open(filepath.Dir(name), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+// Stage begins to write what will replace the record of a sandbox that Begin has
+// written, beside it, while something else is waited for.
+func (j *Journal) Stage(rec *Record) *Staged {
+	s := &Staged{journal: j, rec: rec, written: make(chan error, 1)}
+	data, err := encodeRecord(rec)
 	if err != nil {
-		return nil, errors.ErrUnsupported
+		s.written <- err
+		return s
 	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.Write(data); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	switch err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); {
-	case errors.Is(err, fs.ErrExist):
-		_ = f.Close()
-		return nil, fs.ErrExist
-	case err != nil:
-		_ = f.Close()
-		return nil, errors.ErrUnsupported
-	}
-	return f, nil
+	go func() { s.written <- writeBeside(j.file(rec.Sandbox), data, startWriting) }()
+	return s
 }
 
-func replaceFile(name string, data []byte, durable bool) error {
-	tmp := name + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// Staged is a record that is not in force yet.
+type Staged struct {
+	journal *Journal
+	rec     *Record
+	written chan error
+}
+
+// Commit puts it in force, in one atomic step. It does not wait for the disk.
+func (s *Staged) Commit(ctx context.Context) error {
+	err := <-s.written
+	if err == nil {
+		if err := s.journal.announce(ctx, s.rec); err != nil {
+			return errors.Join(err, s.remove())
+		}
+		name := s.journal.file(s.rec.Sandbox)
+		err = os.Rename(name+beside, name)
+	}
 	if err != nil {
-		return err
+		return errors.Join(fmt.Errorf("write journal: %w", err), s.remove())
 	}
-	_, err = f.Write(data)
-	if err == nil && durable {
-		err = f.Sync()
+	return nil
+}
+
+// Drop gives it up.
+func (s *Staged) Drop() error {
+	<-s.written
+	return s.remove()
+}
+
+func (s *Staged) remove() error {
+	if err := os.Remove(s.journal.file(s.rec.Sandbox) + beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write journal: %w", err)
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	if !durable {
-		return nil
-	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // Remove forgets a sandbox.
@@ -350,7 +320,7 @@ func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 	if err := conf.Step(ctx, "journal: remove sandbox %s", sandbox); err != nil {
 		return err
 	}
-	for _, name := range []string{j.file(sandbox) + ".new", j.file(sandbox)} {
+	for _, name := range []string{j.file(sandbox) + beside, j.file(sandbox)} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove journal: %w", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -142,13 +143,18 @@ func (u *hotplug) tellWhole(ctx context.Context, others []json.RawMessage) error
 	whole := *u.tx
 	whole.Attachments = slices.DeleteFunc(slices.Clone(u.tx.Attachments), func(entry *Entry) bool { return entry.Phase != "" })
 	results, err := whole.results()
-	if err == nil {
-		err = u.publish(ctx, u.r, &whole, results, others)
-	}
 	if err != nil {
-		return fmt.Errorf("publish what pod %s has: %w", u.pod, err)
+		return err
 	}
-	return nil
+	return u.tell(ctx, &whole, results, others)
+}
+
+func (u *hotplug) tell(ctx context.Context, tx *Transaction, results []*types100.Result, others []json.RawMessage) error {
+	annotations, err := u.status(ctx, u.r, tx, results, others)
+	if err != nil {
+		return err
+	}
+	return u.publish(ctx, u.r, tx, annotations)
 }
 
 // clear undoes the attachments that are on their way in or out, those that an
@@ -278,10 +284,10 @@ func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 		err = u.Journal.Write(ctx, u.rec, false)
 	}
 	if err == nil {
-		err = u.publish(ctx, u.r, u.tx, results, others)
+		err = u.tell(ctx, u.tx, results, others)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("publish what pod %s got: %w", u.pod, err), u.clear(conf.Undoing(ctx)))
+		return errors.Join(err, u.clear(conf.Undoing(ctx)))
 	}
 	for _, entry := range u.tx.Attachments {
 		entry.Phase = ""

@@ -299,3 +299,31 @@ func TestDamagedJournalWhileOVSDBIsDown(t *testing.T) {
 	sameWorld(t, fresh, links(t, p))
 	sameWorld(t, before, without(s.world(v), "/damaged"))
 }
+
+// The node loses its power after an ADD of the cluster network alone, whose record
+// nobody has waited for to be on the disk: its DEL frees the address by the
+// configuration.
+func TestLostPower(t *testing.T) {
+	s := newJournalSite(t, startOVS(t))
+	s.pod("plain", "")
+	for name, lose := range map[string]func(file string) error{
+		"no file":       os.Remove,
+		"an empty file": func(file string) error { return os.Truncate(file, 0) },
+	} {
+		before := without(s.world(nil), "/damaged")
+		p := newPod(t, "plain")
+		s.mustAdd(victim, p, "plain")
+		must(t, p.Close())
+		must(t, lose(s.journalFile(victim)))
+		results, err := filepath.Glob(filepath.Join(s.dataDir, "results", "*"+victim+"*"))
+		must(t, err)
+		for _, file := range results {
+			must(t, os.Remove(file))
+		}
+		s.mustDel(victim, nil, "plain")
+		if t.Failed() {
+			t.Fatal(name)
+		}
+		sameWorld(t, before, without(s.world(nil), "/damaged"))
+	}
+}

@@ -77,7 +77,7 @@ func Connect(kubeconfig string) (*API, error) {
 	} {
 		one := *config
 		one.GroupVersion, one.APIPath, one.NegotiatedSerializer = &c.gv, c.path, codecs
-		one.ContentType, one.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+		one.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 		if *c.client, err = rest.RESTClientForConfigAndClient(&one, a.http); err != nil {
 			return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
 		}

@@ -1,0 +1,78 @@
+package delegates
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkNew makes a file that is not there yet, whole: it has no name before it has
+// its content (open(2), O_TMPFILE). fs.ErrExist says that there is one,
+// errors.ErrUnsupported that the file system knows no file without a name. fsync(2)
+// of what it returns has name and content on the disk: ext4, XFS and btrfs write both
+// in one transaction.
+func linkNew(name string, data []byte) (*os.File, error) {
+	fd, err := unix.Open(filepath.Dir(name), unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, errors.ErrUnsupported
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(data); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	switch err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, name, unix.AT_SYMLINK_FOLLOW); {
+	case errors.Is(err, fs.ErrExist):
+		_ = f.Close()
+		return nil, fs.ErrExist
+	case err != nil:
+		_ = f.Close()
+		return nil, errors.ErrUnsupported
+	}
+	return f, nil
+}
+
+// beside is what the name of a file ends with that will replace another one.
+const beside = ".new"
+
+func replaceFile(name string, data []byte, durable bool) error {
+	finish := func(*os.File) error { return nil }
+	if durable {
+		finish = (*os.File).Sync
+	}
+	if err := writeBeside(name, data, finish); err != nil {
+		return err
+	}
+	if err := os.Rename(name+beside, name); err != nil {
+		return err
+	}
+	if !durable {
+		return nil
+	}
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func writeBeside(name string, data []byte, finish func(*os.File) error) error {
+	f, err := os.OpenFile(name+beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err == nil {
+		err = finish(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// startWriting has the kernel begin to write to the disk: ext4 would have rename(2)
+// do so (ext4(5), auto_da_alloc).
+func startWriting(f *os.File) error {
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) // for speed alone
+	return nil
+}
