@@ -420,5 +420,8 @@ func (k *keeper) notReady() error {
 	if k.cluster != nil {
 		errs = append(errs, k.cluster.Synced())
 	}
+	if k.Installed != nil {
+		errs = append(errs, k.Installed())
+	}
 	return errors.Join(errs...)
 }

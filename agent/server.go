@@ -38,6 +38,8 @@ type Settings struct {
 	Grace      time.Duration // before a sandbox whose namespace is gone is undone
 	Log        *slog.Logger
 	Stderr     io.Writer // of plugins that are executed without a request
+	// Installed says why the runtime does not ask plexus; nil where nobody looks.
+	Installed func() error
 }
 
 // Server is the node agent.

@@ -31,6 +31,9 @@ type host struct {
 
 	image, account *os.Root // open since before the root was changed
 	node           *install.Node
+
+	mu  sync.Mutex
+	why error // plexus is not the runtime's first configuration, as far as is known
 }
 
 // accountDir is where the kubelet puts a service account's files.
@@ -90,6 +93,7 @@ func (h *host) enter(s *agent.Settings) (err error) {
 	if err != nil {
 		return err
 	}
+	s.Installed, h.why = h.installed, errors.New("plexus' configuration is not looked after yet")
 	h.node = &install.Node{Paths: h.paths, Account: h.account.FS(), Server: server, Settings: settings, Log: s.Log}
 	if s.Kubeconfig == "" {
 		s.Kubeconfig = h.node.Kubeconfig()
@@ -116,7 +120,27 @@ func (h *host) keep(ctx context.Context) {
 	}
 	t := time.NewTicker(refresh)
 	defer t.Stop()
-	(&install.Follower{Node: h.node, Tick: t.C}).Run(ctx)
+	(&install.Follower{Node: h.node, Tick: t.C, Told: h.told}).Run(ctx)
+}
+
+// told hears of the runtime's folder.
+func (h *host) told(state install.State, err error) {
+	var refused *install.RefusedError
+	if state.File != "" && !errors.As(err, &refused) {
+		err = nil // what else fails is logged
+	} else if err == nil {
+		err = fmt.Errorf("%s has no network that plexus could take for the cluster network: is its CNI plugin installed?", h.paths.ConfDir)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.why = err
+}
+
+// installed says what keeps pods from being wired by plexus.
+func (h *host) installed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.why
 }
 
 // leave takes plexus off the node when its DaemonSet is gone.
