@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -96,6 +97,31 @@ func FuzzValidAttachments(f *testing.F) {
 		var c map[string]json.RawMessage
 		if json.Unmarshal(stdin, &c) != nil {
 			t.Errorf("%d attachments of what is no object", len(valid))
+		}
+	})
+}
+
+// FuzzParseRequest feeds bodies of requests: what is read is what plexus would have
+// written.
+func FuzzParseRequest(f *testing.F) {
+	f.Add([]byte("version=1\x00id=x\x00as=plexus\x00CNI_COMMAND=ADD\x00CNI_ARGS=\x00\x00{}"))
+	f.Add([]byte("version=1\x00\x00\x00\x00"))
+	f.Add([]byte("=\x00\x00"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := parseRequest(body)
+		if err != nil {
+			if len(err.Error()) > 500 {
+				t.Errorf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		if r.Version < 1 || !bytes.HasSuffix(body, append([]byte("\x00\x00"), r.Stdin...)) {
+			t.Errorf("%q: %+v", body, r)
+		}
+		for key, value := range r.Env {
+			if !strings.HasPrefix(key, "CNI_") || !bytes.Contains(body, []byte(key+"="+value+"\x00")) {
+				t.Errorf("%q: %q is %q", body, key, value)
+			}
 		}
 	})
 }
