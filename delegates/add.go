@@ -193,7 +193,9 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	}
 	tx.Phase = PhaseAttached
 	staged := e.Journal.Stage(rec)
-	if err := e.publish(ctx, r, tx, annotations); err != nil {
+	cached := make(chan error, 1)
+	go func() { cached <- tx.cache() }()
+	if err := errors.Join(e.publish(ctx, r, tx, annotations), <-cached); err != nil {
 		return nil, errors.Join(err, staged.Drop())
 	}
 	if err := staged.Commit(ctx); err != nil {

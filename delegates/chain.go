@@ -120,7 +120,12 @@ func (c *chain) add(ctx context.Context) (result *types100.Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.libcni().AddNetworkList(ctx, list.NetworkConfigList, c.runtimeConf())
+	var r types.Result
+	if c.builtinOnly(c.entry) {
+		r, err = c.addBuiltins(ctx, list)
+	} else {
+		r, err = c.libcni().AddNetworkList(ctx, list.NetworkConfigList, c.runtimeConf())
+	}
 	if err != nil {
 		return nil, err
 	}

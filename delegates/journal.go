@@ -94,7 +94,8 @@ type Entry struct {
 	// Origin is what that meta-plugin itself has recorded of it.
 	Origin json.RawMessage `json:"origin,omitempty"`
 
-	read *readList // of the transaction under way, which reads it once
+	read  *readList    // of the transaction under way, which reads it once
+	cache func() error // see Transaction.cache
 }
 
 // DamagedError is a journal file that cannot be used.

@@ -251,7 +251,7 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 	if err != nil {
 		return err
 	}
-	if err := u.settle(ctx, u.r, sub); err != nil {
+	if err := errors.Join(u.settle(ctx, u.r, sub), sub.cache()); err != nil {
 		return err
 	}
 	for i, entry := range sub.Attachments {
