@@ -107,6 +107,45 @@ func TestEveryDamageIsSeen(t *testing.T) {
 	damaged("another sandbox's", copied)
 }
 
+// What is staged is in force when it is committed, and not before; dropped, or
+// refused, it leaves the record that was there, and no file.
+func TestStaged(t *testing.T) {
+	ctx := context.Background()
+	refusing := conf.WithSteps(ctx, func(string) error { return errors.New("no") })
+	for name, end := range map[string]func(*Staged) error{
+		"committed": func(s *Staged) error { return s.Commit(ctx) },
+		"dropped":   func(s *Staged) error { return s.Drop() },
+		"refused": func(s *Staged) error {
+			if s.Commit(refusing) == nil {
+				return errors.New("it was not refused")
+			}
+			return nil
+		},
+	} {
+		j, file := written(t)
+		before, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		later := record()
+		later.Transactions[0].Phase = PhaseRemoving
+		s := j.Stage(later)
+		if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, before) {
+			t.Errorf("%s: the record is another one while it is staged: %v", name, err)
+		}
+		if err := end(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		rec, err := j.Read("abc")
+		if err != nil || (rec.Transactions[0].Phase == PhaseRemoving) != (name == "committed") {
+			t.Errorf("%s: %+v, %v", name, rec, err)
+		}
+		if left, err := filepath.Glob(file + "*"); err != nil || len(left) != 1 {
+			t.Errorf("%s: left %v, %v", name, left, err)
+		}
+	}
+}
+
 func TestADamagedFileIsKeptAside(t *testing.T) {
 	j, file := written(t)
 	for range 2 {
