@@ -118,24 +118,6 @@ func TestDeploy(t *testing.T) {
 		}
 		return err
 	})
-	// Multus comes, before it, and goes.
-	multus := filepath.Join(confDir, "00-a-multus.conf")
-	if err := os.WriteFile(multus, []byte(`{"cniVersion": "1.0.0", "name": "multus-cni-network", "type": "multus", "clusterNetwork": "pods", "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig"}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the agent is not ready", func() error {
-		if _, err := n.ask("GET", "/readyz"); err == nil || !strings.Contains(err.Error(), multus+" comes first") {
-			return fmt.Errorf("ready, or for another reason not: %w", err)
-		}
-		return nil
-	})
-	if err := os.Remove(multus); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the agent is ready again", func() error {
-		_, err := n.ask("GET", "/readyz")
-		return err
-	})
 	// An upgrade, while a pod comes.
 	n.must(t, "-n", "plexus-system", "rollout", "restart", "daemonset/plexus")
 	n.must(t, "scale", "deployment/two", "--replicas=4")
