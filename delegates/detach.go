@@ -190,8 +190,9 @@ func (r *Request) hasClusterFile() bool {
 
 // formerCluster is the cluster network of a sandbox of which nothing is known: it may
 // have been wired before plexus came, by that network's own configuration, whose DEL
-// nobody else does now, or the node has lost its power since. A network that is not on this node's files is
-// not looked for, and one whose plugins are not there has nothing to undo.
+// nobody else does now, or the node has lost its power since. A network that is not
+// in this node's files is not looked for, and one whose plugins are not there has
+// nothing to undo.
 func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction) []*Entry {
 	if !r.hasClusterFile() || conf.CheckIfName(r.IfName) != nil {
 		return nil

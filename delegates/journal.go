@@ -213,6 +213,10 @@ func (j *Journal) announce(ctx context.Context, rec *Record) error {
 // process, the next one reads it. With durable it also outlasts the node's power, when
 // onDisk has returned; a file that is new is on its way there meanwhile.
 func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk func() error, err error) {
+	done := func() error { return nil }
+	if !durable {
+		return done, j.Write(ctx, rec, false)
+	}
 	if err := j.announce(ctx, rec); err != nil {
 		return nil, err
 	}
@@ -223,16 +227,13 @@ func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk 
 	name := j.file(rec.Sandbox)
 	f, err := linkNew(name, data)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
-		f, err = nil, replaceFile(name, data, durable)
+		f, err = nil, replaceFile(name, data, true)
 	}
-	if err == nil && f != nil && !durable {
-		f, err = nil, f.Close()
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("write journal: %w", err)
-	}
-	if f == nil {
-		return func() error { return nil }, nil
+	case f == nil:
+		return done, nil
 	}
 	synced := make(chan error, 1)
 	go func() { synced <- errors.Join(f.Sync(), f.Close()) }()

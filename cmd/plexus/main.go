@@ -1,9 +1,9 @@
 // Command plexus is what the container runtime executes, twice for every pod. It
 // links little of the standard library (encoding/json, fmt, net and crypto/rand are
-// a quarter of a millisecond), so that it starts fast. It hands the request to the node agent where
-// the configuration names one, else it becomes `plexusd cni`, which does the same
-// work in a process of its own. Linked under the name of a built-in delegate
-// (ovsdpdk, userspace, ...) it is that CNI plugin, alone. VERSION it answers
+// a quarter of a millisecond), so that it starts fast. It hands the request to the
+// node agent where the configuration names one, else it becomes `plexusd cni`, which
+// does the same work in a process of its own. Linked under the name of a built-in
+// delegate (ovsdpdk, userspace, ...) it is that CNI plugin, alone. VERSION it answers
 // itself.
 package main
 
