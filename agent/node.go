@@ -78,17 +78,14 @@ func (n *Node) Close() {
 	(&delegates.Engine{Delegates: n.delegates}).Close()
 }
 
-// begin has the request in the history, and its steps.
-func (n *Node) begin(ctx context.Context, verb string, r *delegates.Request) (context.Context, func(error)) {
+// begin has the request in the history, and its steps. count has it in the metrics
+// when it has ended.
+func (n *Node) begin(ctx context.Context, verb string, r *delegates.Request) (_ context.Context, end, count func(error)) {
 	if n.history == nil {
-		return ctx, func(error) {}
+		return ctx, func(error) {}, func(error) {}
 	}
 	t := n.history.begin(verb, r.Sandbox, podName(r.Args))
-	ctx = conf.WithSteps(ctx, t.step)
-	return ctx, func(err error) {
-		t.end(err)
-		n.metrics.request(t, err)
-	}
+	return conf.WithSteps(ctx, t.step), t.end, func(err error) { n.metrics.request(t, err) }
 }
 
 func podName(args conf.Args) string {

@@ -56,18 +56,14 @@ func Answer(ctx context.Context, c Call) (status int) {
 	if err == nil && len(stdin) > maxStdin {
 		err = fmt.Errorf("standard input: more than %d bytes", maxStdin)
 	}
-	var head struct {
-		CNIVersion string `json:"cniVersion"`
-	}
-	_ = json.Unmarshal(stdin, &head) // what is wrong with it is said below
 	var out any
 	if err != nil {
 		err = &delegates.Error{Code: types.ErrIOFailure, Err: err}
 	} else {
-		out, err = c.answer(ctx, stdin, head.CNIVersion)
+		out, err = c.answer(ctx, stdin)
 	}
 	if err != nil {
-		out = wireError(err, head.CNIVersion)
+		out = wireError(err, versionOf(stdin))
 		status = 1
 	}
 	if out == nil {
@@ -82,9 +78,18 @@ func Answer(ctx context.Context, c Call) (status int) {
 	return status
 }
 
+// versionOf is the version that a configuration asks for.
+func versionOf(stdin []byte) string {
+	var head struct {
+		CNIVersion string `json:"cniVersion"`
+	}
+	_ = json.Unmarshal(stdin, &head) // what is wrong with it others say
+	return head.CNIVersion
+}
+
 // answer turns a panic into an error: a runtime can show one, and the journal
 // holds what is to be undone.
-func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out any, err error) {
+func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			fmt.Fprintf(c.Stderr, "plexus: panic: %v\n%s", p, debug.Stack())
@@ -108,19 +113,22 @@ func (c *Call) answer(ctx context.Context, stdin []byte, cniVersion string) (out
 		return nil, err
 	}
 	defer done()
-	ctx, end := node.begin(ctx, command, r)
-	out, err = c.do(ctx, command, engine, r, stdin, cniVersion)
+	ctx, end, count := node.begin(ctx, command, r)
+	out, err = c.do(ctx, command, engine, r, stdin)
 	end(err)
-	tell := func() { node.tell(engine, command, r, err) }
+	report := func() {
+		count(err)
+		node.tell(engine, command, r, err)
+	}
 	if c.later == nil {
-		tell()
+		report()
 	} else {
-		c.later(tell)
+		c.later(report)
 	}
 	return out, err
 }
 
-func (c *Call) do(ctx context.Context, command string, engine *delegates.Engine, r *delegates.Request, stdin []byte, cniVersion string) (any, error) {
+func (c *Call) do(ctx context.Context, command string, engine *delegates.Engine, r *delegates.Request, stdin []byte) (any, error) {
 	switch command {
 	case "ADD":
 		if c.Node == nil && r.Conf != nil && r.Conf.Agent.Socket != "" && r.Conf.Kubeconfig == "" && r.Conf.Manifests == "" {
@@ -130,7 +138,10 @@ func (c *Call) do(ctx context.Context, command string, engine *delegates.Engine,
 		if err != nil {
 			return nil, err
 		}
-		return asVersion(result, cniVersion)
+		if r.Conf != nil {
+			return asVersion(result, r.Conf.CNIVersion)
+		}
+		return asVersion(result, versionOf(stdin))
 	case "DEL":
 		return nil, engine.Del(ctx, r)
 	case "CHECK":

@@ -223,6 +223,9 @@ func (l *List) checkCapabilities(asked map[string]any) error {
 // device under both names that Multus writes. With cni-args, each is merged into the object args.cni (CNI CONVENTIONS, "args in
 // network config").
 func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error {
+	if deviceID == "" && len(cniArgs) == 0 {
+		return nil
+	}
 	for i, raw := range l.Plugins {
 		var keys map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &keys); err != nil {

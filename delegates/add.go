@@ -31,6 +31,8 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	for _, w := range plan.Warnings {
 		e.Log.Warn(w)
 	}
+	first := e.startEarly(ctx, r, plan)
+	defer first.end()
 	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
 	if err != nil {
 		return nil, coded(codeTryAgain, err)
@@ -47,6 +49,7 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err != nil {
 		return nil, errors.Join(err, e.release(ctx, r, tx))
 	}
+	tx.early = first
 	rec.Transactions = append(rec.Transactions, tx)
 	needed := slices.ContainsFunc(tx.Attachments, func(entry *Entry) bool { return !e.isFormer(r, tx, entry) })
 	onDisk, err := e.Journal.Begin(ctx, rec, needed)
@@ -182,23 +185,24 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
 	}
-	for i, entry := range tx.Attachments {
-		if entry.Result, err = json.Marshal(results[i]); err != nil {
-			return nil, err
-		}
-	}
 	annotations, err := e.status(ctx, r, tx, results, nil)
 	if err != nil {
 		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	staged := e.Journal.Stage(rec)
-	cached := make(chan error, 1)
-	go func() { cached <- tx.cache() }()
-	if err := errors.Join(e.publish(ctx, r, tx, annotations), <-cached); err != nil {
-		return nil, errors.Join(err, staged.Drop())
+	var data []byte
+	ready := make(chan error, 1)
+	go func() { // while the API server is asked
+		err := tx.setResults(results)
+		if err == nil {
+			data, err = encodeRecord(rec)
+		}
+		ready <- errors.Join(err, tx.cache())
+	}()
+	if err := errors.Join(e.publish(ctx, r, tx, annotations), <-ready); err != nil {
+		return nil, err
 	}
-	if err := staged.Commit(ctx); err != nil {
+	if err := e.Journal.Commit(ctx, rec, data); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil
@@ -232,6 +236,16 @@ func (tx *Transaction) results() ([]*types100.Result, error) {
 		results[i] = r
 	}
 	return results, nil
+}
+
+// setResults records the results, one for each attachment.
+func (tx *Transaction) setResults(results []*types100.Result) (err error) {
+	for i, entry := range tx.Attachments {
+		if entry.Result, err = json.Marshal(results[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ParseResult is the recorded result.

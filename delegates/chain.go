@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
@@ -29,7 +28,7 @@ type chain struct {
 	tx      *Transaction
 	entry   *Entry
 	netns   string
-	exec    *invoke.DefaultExec
+	exec    *executor
 
 	native  []*types100.Interface // what built-ins added, with all that CNI 1.1 has
 	delErrs []error
@@ -39,10 +38,7 @@ type chain struct {
 const builtinPath = "built-in:"
 
 func (e *Engine) chain(sandbox string, tx *Transaction, entry *Entry, netns string) *chain {
-	return &chain{Engine: e, sandbox: sandbox, tx: tx, entry: entry, netns: netns, exec: &invoke.DefaultExec{
-		RawExec:       &invoke.RawExec{Stderr: e.Stderr},
-		PluginDecoder: version.PluginDecoder{},
-	}}
+	return &chain{Engine: e, sandbox: sandbox, tx: tx, entry: entry, netns: netns, exec: &executor{stderr: e.Stderr, early: tx.early}}
 }
 
 func (c *chain) libcni() *libcni.CNIConfig {
@@ -120,12 +116,7 @@ func (c *chain) add(ctx context.Context) (result *types100.Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var r types.Result
-	if c.builtinOnly(c.entry) {
-		r, err = c.addBuiltins(ctx, list)
-	} else {
-		r, err = c.libcni().AddNetworkList(ctx, list.NetworkConfigList, c.runtimeConf())
-	}
+	r, err := c.addPlugins(ctx, list)
 	if err != nil {
 		return nil, err
 	}

@@ -39,11 +39,14 @@ func linkNew(name string, data []byte) (*os.File, error) {
 const beside = ".new"
 
 func replaceFile(name string, data []byte, durable bool) error {
-	finish := func(*os.File) error { return nil }
-	if durable {
-		finish = (*os.File).Sync
+	f, err := os.OpenFile(name+beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	if err := writeBeside(name, data, finish); err != nil {
+	if _, err = f.Write(data); err == nil && durable {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(name+beside, name); err != nil {
@@ -57,22 +60,4 @@ func replaceFile(name string, data []byte, durable bool) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-func writeBeside(name string, data []byte, finish func(*os.File) error) error {
-	f, err := os.OpenFile(name+beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = finish(f)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// startWriting has the kernel begin to write to the disk: ext4 would have rename(2)
-// do so (ext4(5), auto_da_alloc).
-func startWriting(f *os.File) error {
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) // for speed alone
-	return nil
 }

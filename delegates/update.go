@@ -254,10 +254,8 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 	if err := errors.Join(u.settle(ctx, u.r, sub), sub.cache()); err != nil {
 		return err
 	}
-	for i, entry := range sub.Attachments {
-		if entry.Result, err = json.Marshal(results[i]); err != nil {
-			return err
-		}
+	if err := sub.setResults(results); err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(sub.Attachments, func(entry *Entry) bool { return len(entry.DefaultRoute) > 0 }) {
 		return nil
@@ -267,13 +265,7 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 		return err
 	}
 	err = u.routeDefault(ctx, u.r.Netns, u.tx.Attachments, all, func() error { return u.Journal.Write(ctx, u.rec, true) })
-	for i, entry := range u.tx.Attachments {
-		var errResult error
-		if entry.Result, errResult = json.Marshal(all[i]); errResult != nil {
-			return errors.Join(err, errResult)
-		}
-	}
-	return err
+	return errors.Join(err, u.tx.setResults(all))
 }
 
 // commit tells of all attachments and ends the change.

@@ -66,7 +66,8 @@ var damages = []struct {
 	{"foreign text", func([]byte, []byte) []byte { return []byte("apiVersion: v1\nkind: Pod\n") }, "no plexus header"},
 	{"foreign JSON", func([]byte, []byte) []byte { return []byte(`{"kind": "cniCacheV1"}` + "\n") }, "no plexus header"},
 	{"zeros, as after a crash of the node", func(good, _ []byte) []byte { return make([]byte, len(good)) }, "no plexus header"},
-	{"appended text", func(good, _ []byte) []byte { return append(bytes.Clone(good), "more"...) }, "checksum"},
+	{"appended text", func(good, _ []byte) []byte { return append(bytes.Clone(good), "more"...) }, "in what follows its first record: it has no plexus header"},
+	{"half of its second record", func(good, _ []byte) []byte { return good[:len(good)*3/4] }, "in what follows its first record"},
 	{"version 99", func(good, _ []byte) []byte {
 		return bytes.Replace(good, []byte(`"plexusJournal":1`), []byte(`"plexusJournal":99`), 1)
 	}, "version 99"},

@@ -223,7 +223,8 @@ func (s *site) noCrossTalk(v *ovs.Switch, pods []*stormPod) {
 				}
 			}
 		}
-		_, body, _ := strings.Cut(readFile(s.t, s.journalFile(p.id)), "\n")
+		lines := strings.Split(strings.TrimSpace(readFile(s.t, s.journalFile(p.id))), "\n")
+		body := lines[len(lines)-1]
 		decode(s.t, []byte(body), &record)
 		if record.Sandbox != p.id || len(record.Transactions) != 1 || len(record.Transactions[0].Attachments) != 3 ||
 			record.Transactions[0].Netns != p.Path() || record.Transactions[0].Phase != "attached" {

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -137,13 +140,65 @@ func networkFiles(dir string) ([]string, error) {
 }
 
 func loadNetwork(file string) (*conf.Definition, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("network file: %w", err)
+	}
+	if d := recall(file, st); d != nil {
+		return d, nil
+	}
 	data, err := readRegular(file)
 	if err != nil {
 		return nil, fmt.Errorf("network file: %w", err)
 	}
 	base := filepath.Base(file)
 	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data}
-	return d, addSubfolder(d, filepath.Dir(file))
+	subfolder, err := addSubfolder(d, filepath.Dir(file))
+	if err == nil {
+		remember(file, st, d, subfolder)
+	}
+	return d, err
+}
+
+// remembered are network files by path, as they were read last: the cluster network is
+// looked up for every pod, and its file changes once a month.
+var remembered sync.Map
+
+type rememberedNetwork struct {
+	file       os.FileInfo
+	subfolder  string // that may have plugins; "" for none
+	definition conf.Definition
+}
+
+// settled is how old a change of a file has to be before it is remembered what the
+// file holds: the next one has another time then, for sure.
+const settled = time.Second
+
+func remember(path string, st os.FileInfo, d *conf.Definition, subfolder string) {
+	if changed := time.Unix(st.Sys().(*syscall.Stat_t).Ctim.Unix()); time.Since(changed) > settled && !exists(subfolder) {
+		remembered.Store(path, &rememberedNetwork{st, subfolder, *d})
+	}
+}
+
+// recall is the network of a file that has not changed, nil when it may have.
+func recall(path string, st os.FileInfo) *conf.Definition {
+	found, ok := remembered.Load(path)
+	if !ok {
+		return nil
+	}
+	r := found.(*rememberedNetwork)
+	was, is := r.file.Sys().(*syscall.Stat_t), st.Sys().(*syscall.Stat_t)
+	if !os.SameFile(r.file, st) || was.Size != is.Size || was.Ctim != is.Ctim || was.Mtim != is.Mtim || exists(r.subfolder) {
+		remembered.Delete(path)
+		return nil
+	}
+	d := r.definition
+	return &d
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return path != "" && err == nil
 }
 
 // chainAt is the chain of a subfolder's files, behind a plugin that does nothing;
@@ -155,7 +210,7 @@ func chainAt(dir, name string) (*conf.Definition, error) {
 		return nil, err
 	}
 	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config}
-	if err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
+	if _, err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
 		return nil, err
 	}
 	return d, nil
@@ -163,8 +218,8 @@ func chainAt(dir, name string) (*conf.Definition, error) {
 
 // addSubfolder appends the plugins of the subfolder that has a list's name (CNI
 // specification 1.1.0, section 1, loadOnlyInlinedPlugins): its files *.conf, in
-// the order of their names.
-func addSubfolder(d *conf.Definition, dir string) error {
+// the order of their names. It returns the subfolder's path, whether there is one or not.
+func addSubfolder(d *conf.Definition, dir string) (subfolder string, err error) {
 	var list struct {
 		Name       string          `json:"name"`
 		Plugins    json.RawMessage `json:"plugins"`
@@ -172,15 +227,16 @@ func addSubfolder(d *conf.Definition, dir string) error {
 	}
 	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil || list.InlineOnly == true || list.InlineOnly == "true" ||
 		list.Name == "" || !filepath.IsLocal(list.Name) || filepath.Base(list.Name) != list.Name {
-		return nil // what is wrong with it is said when it is used
+		return "", nil // what is wrong with it is said when it is used
 	}
-	files, err := networkFiles(filepath.Join(dir, list.Name))
+	subfolder = filepath.Join(dir, list.Name)
+	files, err := networkFiles(subfolder)
 	if err != nil {
-		return err
+		return subfolder, err
 	}
 	var plugins []json.RawMessage
 	if json.Unmarshal(list.Plugins, &plugins) != nil {
-		return nil // likewise
+		return subfolder, nil // likewise
 	}
 	inline := len(plugins)
 	for _, file := range files {
@@ -192,20 +248,20 @@ func addSubfolder(d *conf.Definition, dir string) error {
 			err = errors.New("it is no JSON")
 		}
 		if err != nil {
-			return fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
+			return subfolder, fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
 		}
 		plugins = append(plugins, data)
 	}
 	if len(plugins) == inline {
-		return nil
+		return subfolder, nil
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(d.Config, &keys); err != nil {
-		return err
+		return subfolder, err
 	}
 	if keys["plugins"], err = json.Marshal(plugins); err != nil {
-		return err
+		return subfolder, err
 	}
 	d.Config, err = json.Marshal(keys)
-	return err
+	return subfolder, err
 }

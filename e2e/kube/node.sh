@@ -24,9 +24,9 @@ mkdir -p "$rig"
 mount -c --bind . "$rig"
 cd "$rig"
 
-# kubelet and containerd need a file system below them that is no overlay; the folders
-# of CNI are the test's to fill.
-for d in node/kubelet:/var/lib/kubelet node/containerd:/var/lib/containerd cni/net.d:/etc/cni/net.d cni/bin:/opt/cni/bin; do
+# kubelet and containerd need a file system below them that is no overlay, and a node
+# has none below its CNI plugins' data either; the folders of CNI are the test's to fill.
+for d in node/kubelet:/var/lib/kubelet node/containerd:/var/lib/containerd node/plexus:/var/lib/plexus node/cni:/var/lib/cni cni/net.d:/etc/cni/net.d cni/bin:/opt/cni/bin; do
 	mkdir -p "${d%%:*}" "${d#*:}"
 	mount --bind "${d%%:*}" "${d#*:}"
 done
