@@ -101,21 +101,20 @@ func startOnce(ctx context.Context, path string, environ []string) (p *process, 
 // run hands it its configuration and waits for its answer.
 func (p *process) run(ctx context.Context, config []byte, stderr io.Writer) ([]byte, error) {
 	defer p.stderr.Close()
-	_, err := p.stdin.Write(config)
-	if errors.Is(err, syscall.EPIPE) {
-		err = nil // it did not want all of it, and says why
-	}
-	err = errors.Join(err, p.stdin.Close())
+	go func() { // it may answer before it has read all of it, or want none
+		_, _ = p.stdin.Write(config)
+		_ = p.stdin.Close()
+	}()
 	defer context.AfterFunc(ctx, func() { _ = p.stdout.(*os.File).SetReadDeadline(time.Now().Add(lastWords)) })()
 	var errRead error
 	p.output, errRead = io.ReadAll(p.stdout)
-	if errWait := p.cmd.Wait(); errWait != nil {
-		return nil, p.failure(errWait)
+	if err := p.cmd.Wait(); err != nil {
+		return nil, p.failure(err)
 	}
 	if said := p.said(); len(said) > 0 && stderr != nil {
 		_, _ = stderr.Write(said) // for people
 	}
-	return p.output, errors.Join(err, errRead)
+	return p.output, errRead
 }
 
 // said is what it has written to standard error.
@@ -133,13 +132,8 @@ func (p *process) said() []byte {
 // "Error").
 func (p *process) failure(err error) error {
 	e := &types.Error{}
-	switch {
-	case len(p.output) > 0:
-		if bad := json.Unmarshal(p.output, e); bad != nil {
-			e.Msg = fmt.Sprintf("the plugin failed (%v), and what it wrote is no error: %.500q: %v", err, p.output, bad)
-		}
-	default:
-		e.Msg = fmt.Sprintf("the plugin failed without an error of CNI (%v); on its standard error: %.500q", err, p.said())
+	if json.Unmarshal(p.output, e) != nil || e.Msg == "" && e.Code == 0 {
+		e.Code, e.Msg = types.ErrInternal, fmt.Sprintf("the plugin failed (%v) and names no error; it wrote %.500q, and for people %.500q", err, p.output, p.said())
 	}
 	return e
 }
