@@ -116,7 +116,6 @@ func TestEarly(t *testing.T) {
 	}
 	first := e.startEarly(t.Context(), r, plan)
 	awaitFile(t, filepath.Join(dir, "pid"))
-	pid := first.cmd.Process.Pid
 	for _, ifName := range []string{"net1", "eth0", "eth0"} {
 		c := chainOf(ifName, first)
 		out, err := c.exec.ExecPlugin(t.Context(), filepath.Join(dir, "plugin"), []byte("config of "+ifName), c.environment("ADD"))
@@ -136,7 +135,7 @@ func TestEarly(t *testing.T) {
 		t.Fatal(err)
 	}
 	first = e.startEarly(t.Context(), r, plan)
-	pid = first.cmd.Process.Pid
+	pid := first.cmd.Process.Pid
 	first.end()
 	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("process %d: %v, want none", pid, err)
