@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -191,21 +192,34 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	}
 	tx.Phase = PhaseAttached
 	var data []byte
-	ready := make(chan error, 1)
-	go func() { // while the API server is asked
-		err := tx.setResults(results)
-		if err == nil {
+	ready := meanwhile(func() (err error) {
+		if err = tx.setResults(results); err == nil {
 			data, err = encodeRecord(rec)
 		}
-		ready <- errors.Join(err, tx.cache())
-	}()
-	if err := errors.Join(e.publish(ctx, r, tx, annotations), <-ready); err != nil {
+		return errors.Join(err, tx.cache())
+	})
+	if err := errors.Join(e.publish(ctx, r, tx, annotations), ready()); err != nil {
 		return nil, err
 	}
 	if err := e.Journal.Commit(ctx, rec, data); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil
+}
+
+// meanwhile does something while something else is waited for. A panic is an error,
+// as it is for a whole request.
+func meanwhile(do func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("internal error: %v\n%s", p, debug.Stack())
+			}
+		}()
+		done <- do()
+	}()
+	return func() error { return <-done }
 }
 
 // asked is what the configuration wants ADD to answer.

@@ -34,16 +34,11 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 			return nil, fmt.Errorf("plugin type=%q failed (add): %w", p.Network.Type, err)
 		}
 	}
-	c.entry.cache = func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("internal error: %v", p)
-			}
-		}()
+	c.entry.cache = func() error {
 		last := *list.NetworkConfigList
 		last.Plugins = last.Plugins[len(last.Plugins)-1:]
 		told := libcni.NewCNIConfigWithCacheDir(c.tx.Path, c.Journal.DataDir(), &replay{output: output})
-		_, err = told.AddNetworkList(context.WithoutCancel(ctx), &last, c.runtimeConf())
+		_, err := told.AddNetworkList(context.WithoutCancel(ctx), &last, c.runtimeConf())
 		return err
 	}
 	return result, nil
