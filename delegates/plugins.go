@@ -16,10 +16,10 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// addPlugins runs ADD over the chain as libcni would. libcni caches the result while
-// the API server is asked (Transaction.cache): a DEL of executables reads it, or one
-// whose record is lost. What DEL is told when this is cut short in between, it is told
-// of an ADD that is cut short in a plugin.
+// addPlugins runs ADD over the chain as libcni would, which caches the result when the
+// API server is asked (Transaction.cache): DEL hands it to executables, and finds by it
+// what is attached when the record is lost. An ADD that is cut short before has none in
+// the cache, as one that is cut short in a plugin.
 func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, error) {
 	for _, err := range []*types.Error{utils.ValidateContainerID(c.sandbox), utils.ValidateNetworkName(list.Name), utils.ValidateInterfaceName(c.entry.IfName)} {
 		if err != nil {

@@ -45,7 +45,7 @@ func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 }
 
 // process is a plugin in execution. It has its environment and waits for its
-// configuration on standard input: without one it does nothing (CNI specification
+// configuration on standard input, which says what it is to do (CNI specification
 // 1.1.0, section 2).
 type process struct {
 	cmd     *exec.Cmd
@@ -66,6 +66,7 @@ const (
 // and keep its standard output open.
 const lastWords = time.Second
 
+// start executes a plugin. It is ended when ctx is done.
 func start(ctx context.Context, path string, environ []string) (*process, error) {
 	for tries := 1; ; tries++ {
 		p, err := startOnce(ctx, path, environ)
@@ -105,7 +106,9 @@ func (p *process) run(ctx context.Context, config []byte, stderr io.Writer) ([]b
 		_, _ = p.stdin.Write(config)
 		_ = p.stdin.Close()
 	}()
-	defer context.AfterFunc(ctx, func() { _ = p.stdout.(*os.File).SetReadDeadline(time.Now().Add(lastWords)) })()
+	if out, ok := p.stdout.(interface{ SetReadDeadline(time.Time) error }); ok {
+		defer context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now().Add(lastWords)) })()
+	}
 	var errRead error
 	p.output, errRead = io.ReadAll(p.stdout)
 	if err := p.cmd.Wait(); err != nil {
@@ -169,7 +172,7 @@ func (e *Engine) startEarly(ctx context.Context, r *Request, plan *conf.Plan) *e
 	if err != nil {
 		return none // prepare says so
 	}
-	p, err := start(ctx, path, c.environment("ADD"))
+	p, err := startOnce(ctx, path, c.environment("ADD"))
 	if err != nil {
 		return none // its turn will tell
 	}
