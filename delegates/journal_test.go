@@ -236,6 +236,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(whole)
+	f.Add(slices.Concat(whole, whole))
 	f.Add(whole[:40])
 	f.Add([]byte(`{"plexusJournal":1,"sha256":"74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"}` + "\nnull"))
 	f.Add([]byte("{}\n{}"))
