@@ -80,23 +80,17 @@ func parseResult(ctx context.Context, config, output []byte) (types.Result, erro
 		CNIVersion string `json:"cniVersion"`
 	}
 	if err := json.Unmarshal(output, &head); err != nil || head.CNIVersion == "" {
-		return invoke.ExecPluginWithResult(ctx, "", config, environment{}, &replay{output: output})
+		return invoke.ExecPluginWithResult(ctx, "", config, &invoke.Args{}, &replay{output: output})
 	}
 	return create.Create(head.CNIVersion, output)
 }
 
 // environment is that of a plugin (CNI specification 1.1.0, section 2,
 // "Parameters"). What comes later counts.
-func (c *chain) environment(command string) environment {
+func (c *chain) environment(command string) []string {
 	return append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID="+c.sandbox, "CNI_NETNS="+c.netns,
 		"CNI_ARGS="+c.entry.Args.String(), "CNI_IFNAME="+c.entry.IfName, "CNI_PATH="+strings.Join(c.tx.Path, string(os.PathListSeparator)))
 }
-
-// environment is invoke.CNIArgs.
-type environment []string
-
-// AsEnv is invoke.CNIArgs.
-func (e environment) AsEnv() []string { return e }
 
 // cache has libcni cache the results, which it has not seen.
 func (tx *Transaction) cache() error {

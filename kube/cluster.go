@@ -263,12 +263,8 @@ func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.U
 		return err
 	}
 	err = c.retry(ctx, "patch pods/status", func(ctx context.Context) error {
-		answer, err := c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").
-			SetHeader("Accept", metadataOnly).Body(body).Stream(ctx) // nobody waits for what the pod looks like now
-		if err != nil {
-			return err
-		}
-		return answer.Close()
+		return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").
+			SetHeader("Accept", metadataOnly).Body(body).Do(ctx).Error()
 	})
 	switch {
 	case apierrors.IsNotFound(err):

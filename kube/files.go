@@ -110,7 +110,7 @@ func networkAt(path string) (*conf.Definition, error) {
 		return nil, fmt.Errorf("network file: %w", err)
 	}
 	if !st.IsDir() {
-		return loadNetwork(path)
+		return loadAs(path, st)
 	}
 	files, err := networkFiles(path)
 	if err != nil {
@@ -144,6 +144,11 @@ func loadNetwork(file string) (*conf.Definition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network file: %w", err)
 	}
+	return loadAs(file, st)
+}
+
+// loadAs loads a network file, which st is of.
+func loadAs(file string, st os.FileInfo) (*conf.Definition, error) {
 	if d := recall(file, st); d != nil {
 		return d, nil
 	}
@@ -153,11 +158,11 @@ func loadNetwork(file string) (*conf.Definition, error) {
 	}
 	base := filepath.Base(file)
 	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data}
-	subfolder, err := addSubfolder(d, filepath.Dir(file))
-	if err == nil {
-		remember(file, st, d, subfolder)
+	if err := addSubfolder(d, filepath.Dir(file)); err != nil {
+		return d, err
 	}
-	return d, err
+	remember(file, st, d)
+	return d, nil
 }
 
 // remembered are network files by path, as they were read last: the cluster network is
@@ -174,7 +179,8 @@ type rememberedNetwork struct {
 // file holds: the next one has another time then, for sure.
 const settled = time.Second
 
-func remember(path string, st os.FileInfo, d *conf.Definition, subfolder string) {
+func remember(path string, st os.FileInfo, d *conf.Definition) {
+	subfolder := subfolderOf(d, filepath.Dir(path))
 	if changed := time.Unix(st.Sys().(*syscall.Stat_t).Ctim.Unix()); time.Since(changed) > settled && !exists(subfolder) {
 		remembered.Store(path, &rememberedNetwork{st, subfolder, *d})
 	}
@@ -197,8 +203,11 @@ func recall(path string, st os.FileInfo) *conf.Definition {
 }
 
 func exists(path string) bool {
+	if path == "" {
+		return false
+	}
 	_, err := os.Lstat(path)
-	return path != "" && err == nil
+	return err == nil
 }
 
 // chainAt is the chain of a subfolder's files, behind a plugin that does nothing;
@@ -210,16 +219,15 @@ func chainAt(dir, name string) (*conf.Definition, error) {
 		return nil, err
 	}
 	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config}
-	if _, err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
+	if err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
 		return nil, err
 	}
 	return d, nil
 }
 
-// addSubfolder appends the plugins of the subfolder that has a list's name (CNI
-// specification 1.1.0, section 1, loadOnlyInlinedPlugins): its files *.conf, in
-// the order of their names. It returns the subfolder's path, whether there is one or not.
-func addSubfolder(d *conf.Definition, dir string) (subfolder string, err error) {
+// subfolderOf is the subfolder that has a list's name (CNI specification 1.1.0,
+// section 1, loadOnlyInlinedPlugins), whether it is there or not; "" when none counts.
+func subfolderOf(d *conf.Definition, dir string) string {
 	var list struct {
 		Name       string          `json:"name"`
 		Plugins    json.RawMessage `json:"plugins"`
@@ -227,41 +235,47 @@ func addSubfolder(d *conf.Definition, dir string) (subfolder string, err error) 
 	}
 	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil || list.InlineOnly == true || list.InlineOnly == "true" ||
 		list.Name == "" || !filepath.IsLocal(list.Name) || filepath.Base(list.Name) != list.Name {
-		return "", nil // what is wrong with it is said when it is used
+		return "" // what is wrong with it is said when it is used
 	}
-	subfolder = filepath.Join(dir, list.Name)
+	return filepath.Join(dir, list.Name)
+}
+
+// addSubfolder appends the plugins of a list's subfolder: its files *.conf, in the
+// order of their names.
+func addSubfolder(d *conf.Definition, dir string) error {
+	subfolder := subfolderOf(d, dir)
+	if subfolder == "" {
+		return nil
+	}
 	files, err := networkFiles(subfolder)
 	if err != nil {
-		return subfolder, err
+		return err
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Ext(file) != ".conf" })
+	if len(files) == 0 {
+		return nil
+	}
+	var keys map[string]json.RawMessage
 	var plugins []json.RawMessage
-	if json.Unmarshal(list.Plugins, &plugins) != nil {
-		return subfolder, nil // likewise
+	if err := json.Unmarshal(d.Config, &keys); err != nil {
+		return err
 	}
-	inline := len(plugins)
+	if json.Unmarshal(keys["plugins"], &plugins) != nil {
+		return nil // what is wrong with it is said when it is used
+	}
 	for _, file := range files {
-		if filepath.Ext(file) != ".conf" {
-			continue
-		}
 		data, err := readRegular(file)
 		if err == nil && !json.Valid(data) {
 			err = errors.New("it is no JSON")
 		}
 		if err != nil {
-			return subfolder, fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
+			return fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
 		}
 		plugins = append(plugins, data)
 	}
-	if len(plugins) == inline {
-		return subfolder, nil
-	}
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(d.Config, &keys); err != nil {
-		return subfolder, err
-	}
 	if keys["plugins"], err = json.Marshal(plugins); err != nil {
-		return subfolder, err
+		return err
 	}
 	d.Config, err = json.Marshal(keys)
-	return subfolder, err
+	return err
 }
