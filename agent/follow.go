@@ -87,6 +87,9 @@ func (k *keeper) changeOne(ctx context.Context, sandbox string, pod *conf.Pod) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
+	if err := k.publisher.settled(ctx, sandbox); err != nil {
+		return err
+	}
 	t := k.history.begin("UPDATE", sandbox, pod.String())
 	did, err := e.Update(conf.WithSteps(ctx, t.step), sandbox, pod)
 	t.end(err)

@@ -18,14 +18,14 @@ type history struct {
 
 // Bounds of what is kept.
 const (
-	maxHistory = 250 // transactions
+	maxHistory = 400 // transactions
 	maxSteps   = 200 // of one transaction
 )
 
 // Event is one transaction: a request, or what the agent did on its own.
 type Event struct {
 	Time    time.Time `json:"time"`
-	Verb    string    `json:"verb"` // ADD, DEL, CHECK, GC, STATUS, UPDATE, RECONCILE, RECLAIM
+	Verb    string    `json:"verb"` // ADD, PUBLISH, DEL, CHECK, GC, STATUS, UPDATE, RECONCILE, RECLAIM
 	Sandbox string    `json:"sandbox,omitempty"`
 	Pod     string    `json:"pod,omitempty"`
 	Took    float64   `json:"ms"` // milliseconds; 0 while it is under way

@@ -27,6 +27,7 @@ type NodeInfo struct {
 	Unfinished  int    `json:"unfinished"` // transactions that are to be undone
 	Damaged     int    `json:"damaged"`    // journal files that cannot be used
 	Differences int    `json:"differences"`
+	Unpublished int    `json:"unpublished"` // sandboxes whose pods do not know yet what they got
 }
 
 // Attachments is GET /v1/attachments: the journal.
@@ -39,15 +40,17 @@ type Attachments struct {
 // Explanation is GET /v1/explain?pod=NAMESPACE/NAME: what was asked for, what
 // would be done now, what is recorded, what the datapaths have.
 type Explanation struct {
-	Node       string               `json:"node"`
-	Pod        string               `json:"pod"`
-	Annotation string               `json:"annotation"`
-	Plan       []conf.Network       `json:"plan"`
-	Warnings   []string             `json:"warnings,omitempty"`
-	Error      string               `json:"error,omitempty"` // why there is no plan
-	Journal    []*delegates.Record  `json:"journal"`
-	Datapath   []delegates.Datapath `json:"datapath"`
-	History    []Event              `json:"history"`
+	Node       string         `json:"node"`
+	Pod        string         `json:"pod"`
+	Annotation string         `json:"annotation"`
+	Plan       []conf.Network `json:"plan"`
+	Warnings   []string       `json:"warnings,omitempty"`
+	Error      string         `json:"error,omitempty"` // why there is no plan
+	// Unpublished says why the pod's network-status does not tell what is recorded.
+	Unpublished string               `json:"unpublished,omitempty"`
+	Journal     []*delegates.Record  `json:"journal"`
+	Datapath    []delegates.Datapath `json:"datapath"`
+	History     []Event              `json:"history"`
 }
 
 // Checked is an element of POST /v1/check.
@@ -100,7 +103,7 @@ func (s *Server) node(w http.ResponseWriter, _ *http.Request) {
 			}
 		}
 	})
-	i.Damaged = len(unjoin(damaged))
+	i.Damaged, i.Unpublished = len(unjoin(damaged)), s.publisher.count()
 	s.keeper.mu.Lock()
 	for _, told := range s.keeper.told {
 		i.Differences += len(told)
@@ -156,6 +159,9 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			x.Error = err.Error()
 			continue
+		}
+		if why := s.publisher.unpublished(rec.Sandbox); why != "" {
+			x.Unpublished = why
 		}
 		x.Datapath = append(x.Datapath, e.Inspect(r.Context(), rec)...)
 		s.planOf(r.Context(), &x, e, rec)

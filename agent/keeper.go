@@ -67,6 +67,7 @@ func (k *keeper) run(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { k.follow(ctx) })
+	arrived := k.podsArrive(ctx)
 	k.reconcile(ctx, nil)
 	k.mu.Lock()
 	k.ready = true
@@ -80,6 +81,13 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		case <-timer.C:
 			k.reconcile(ctx, nil)
+		case <-arrived:
+			arrived = nil
+			k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
+				for _, f := range k.republish(ctx, rec, e) {
+					k.say(&f)
+				}
+			})
 		case <-alive.C:
 			k.bury(ctx)
 		case p := <-k.places:
@@ -142,6 +150,9 @@ func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding
 		some, err := e.Reconcile(conf.WithSteps(ctx, t.step), rec.Sandbox)
 		if err != nil && ctx.Err() == nil {
 			some = append(some, delegates.Finding{Sandbox: rec.Sandbox, Kind: delegates.FoundFailed, What: err.Error()})
+		}
+		if only == nil {
+			some = append(some, k.republish(conf.WithSteps(ctx, t.step), rec, e)...)
 		}
 		if len(some) > 0 {
 			t.end(err)
@@ -209,21 +220,8 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed {
 			now[key] = true
 		}
-		if before[key] {
-			continue
-		}
-		k.Log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
-		if k.cluster == nil || f.Pod == nil || f.Kind == delegates.FoundGone {
-			continue
-		}
-		text := f.What
-		if f.IfName != "" {
-			text = f.IfName + " (" + f.Network + "): " + text
-		}
-		if f.Kind == delegates.FoundMissing || f.Kind == delegates.FoundUnfinished {
-			k.cluster.Event(f.Pod, false, reasonRestored, text)
-		} else {
-			k.cluster.Event(f.Pod, true, reasonDifferent, text)
+		if !before[key] {
+			k.say(&f)
 		}
 	}
 	k.mu.Lock()
@@ -231,6 +229,38 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 	if k.told[rec.Sandbox] = now; len(now) == 0 {
 		delete(k.told, rec.Sandbox)
 	}
+}
+
+// say logs a finding and tells of it on the pod.
+func (k *keeper) say(f *delegates.Finding) {
+	k.Log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
+	if k.cluster == nil || f.Pod == nil || f.Kind == delegates.FoundGone {
+		return
+	}
+	text := f.What
+	if f.IfName != "" {
+		text = f.IfName + " (" + f.Network + "): " + text
+	}
+	if f.Kind == delegates.FoundMissing || f.Kind == delegates.FoundUnfinished {
+		k.cluster.Event(f.Pod, false, reasonRestored, text)
+	} else {
+		k.cluster.Event(f.Pod, true, reasonDifferent, text)
+	}
+}
+
+// podsArrive is closed when the node's pods are known; what can be known of them only
+// then is looked at then.
+func (k *keeper) podsArrive(ctx context.Context) <-chan struct{} {
+	if k.cluster == nil {
+		return nil
+	}
+	arrived := make(chan struct{})
+	go func() {
+		if k.cluster.AwaitPods(ctx) {
+			close(arrived)
+		}
+	}()
+	return arrived
 }
 
 // bury undoes sandboxes whose namespace has been gone for the grace time, and
@@ -313,6 +343,7 @@ func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegate
 		return err
 	}
 	k.index.detached(rec.Sandbox)
+	k.publisher.drop(rec.Sandbox)
 	k.forget(rec.Sandbox)
 	k.Log.Warn("reclaimed", "sandbox", rec.Sandbox, "pod", podOf(rec), "why", why)
 	for _, tx := range rec.Transactions {
@@ -338,6 +369,7 @@ func (k *keeper) forgetDeleted() {
 	for _, sandbox := range known {
 		if !slices.Contains(recorded, sandbox) {
 			k.index.detached(sandbox)
+			k.publisher.drop(sandbox)
 			k.forget(sandbox)
 		}
 	}

@@ -200,7 +200,8 @@ func TestARunningPodIsNotBuriedWithItsFormerSandbox(t *testing.T) {
 // requests as after one.
 func TestLogFileLeaksNoGoroutines(t *testing.T) {
 	dir := t.TempDir()
-	node := &Node{history: &history{now: time.Now}, index: newIndex(func(*delegates.Record) {}), metrics: newMetrics(delegates.OpenJournal(dir))}
+	node := &Node{history: &history{now: time.Now}, index: newIndex(func(*delegates.Record) {}), metrics: newMetrics(delegates.OpenJournal(dir), func() int { return 0 })}
+	node.publisher = newPublisher(node)
 	defer node.Close()
 	file := filepath.Join(dir, "log")
 	stdin := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"node","type":"plexus","dataDir":%q,"logFile":%q,"logLevel":"debug","logToStderr":false,"delegates":[{"type":"passthru"}]}`, dir, file)

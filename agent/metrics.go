@@ -22,7 +22,7 @@ type metrics struct {
 	reconcile *prometheus.CounterVec
 }
 
-func newMetrics(journal *delegates.Journal) *metrics {
+func newMetrics(journal *delegates.Journal, unpublished func() int) *metrics {
 	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -39,6 +39,8 @@ func newMetrics(journal *delegates.Journal) *metrics {
 		m.reconcile.WithLabelValues(string(kind))
 	}
 	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{journal},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "plexus_unpublished", Help: "Sandboxes whose pods do not know yet what they got: network-status is tried again."}, func() float64 { return float64(unpublished()) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

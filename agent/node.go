@@ -24,6 +24,7 @@ type Node struct {
 	history   *history      // nil in a process of one request
 	metrics   *metrics      // likewise
 	index     *index        // likewise
+	publisher *publisher    // nil where there is no API server, too
 
 	told sync.WaitGroup // reports that go on after the answer
 
@@ -104,6 +105,8 @@ const (
 	reasonRestored  = "NetworkRestored"
 	reasonDifferent = "NetworkDiffers"
 	reasonReclaimed = "NetworksReclaimed"
+
+	reasonUnpublished = "NetworkStatusUnpublished"
 )
 
 // tell reports a request on its pod and notes what the agent has to know of it. A

@@ -22,6 +22,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/kube"
 )
 
 // Call is one execution of a CNI plugin.
@@ -113,6 +114,13 @@ func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 		return nil, err
 	}
 	defer done()
+	toPublish := false
+	if _, live := engine.Source.(*kube.Live); live && c.later != nil {
+		engine.Later = func(pod *conf.Pod, publish func(context.Context) error) {
+			node.publisher.add(r.Sandbox, pod, publish)
+			toPublish = true
+		}
+	}
 	ctx, end, count := node.begin(ctx, command, r)
 	out, err = c.do(ctx, command, engine, r, stdin)
 	end(err)
@@ -122,9 +130,15 @@ func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 	}
 	if c.later == nil {
 		report()
-	} else {
-		c.later(report)
+		return out, err
 	}
+	if command == "DEL" || toPublish && err != nil {
+		node.publisher.drop(r.Sandbox)
+	}
+	c.later(func() {
+		node.publisher.run(r.Sandbox)
+		report()
+	})
 	return out, err
 }
 

@@ -129,6 +129,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	case <-bounded.Done():
 	}
 	server.told.Wait()
+	server.publisher.end(bounded)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -137,7 +138,9 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 
 func newServer(s Settings) (*Server, error) {
 	journal := delegates.OpenJournal(s.DataDir)
-	n := &Node{Name: s.Node, delegates: delegates.Builtin(s.Log), history: &history{now: time.Now}, metrics: newMetrics(journal)}
+	n := &Node{Name: s.Node, delegates: delegates.Builtin(s.Log), history: &history{now: time.Now}}
+	n.publisher = newPublisher(n)
+	n.metrics = newMetrics(journal, n.publisher.count)
 	if !s.Standalone {
 		if s.Node == "" {
 			return nil, errors.New("the name of the node in the cluster is needed: --node, or NODE_NAME in the environment")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -191,35 +190,16 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	var data []byte
-	ready := meanwhile(func() (err error) {
-		if err = tx.setResults(results); err == nil {
-			data, err = encodeRecord(rec)
-		}
-		return errors.Join(err, tx.cache())
-	})
-	if err := errors.Join(e.publish(ctx, r, tx, annotations), ready()); err != nil {
+	if err := errors.Join(tx.setResults(results), tx.cache()); err != nil {
 		return nil, err
 	}
-	if err := e.Journal.Commit(ctx, rec, data); err != nil {
+	if err := e.publish(ctx, r, tx, annotations); err != nil {
+		return nil, err
+	}
+	if err := e.Journal.Commit(ctx, rec); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil
-}
-
-// meanwhile does something while something else is waited for. A panic is an error,
-// as it is for a whole request.
-func meanwhile(do func() error) (wait func() error) {
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				done <- fmt.Errorf("internal error: %v\n%s", p, debug.Stack())
-			}
-		}()
-		done <- do()
-	}()
-	return func() error { return <-done }
 }
 
 // asked is what the configuration wants ADD to answer.
@@ -402,17 +382,27 @@ func (e *Engine) status(ctx context.Context, r *Request, tx *Transaction, result
 	return annotations, err
 }
 
-// publish sets the annotations.
+// publish sets the annotations, or has them set later.
 func (e *Engine) publish(ctx context.Context, r *Request, tx *Transaction, annotations map[string]string) error {
 	if r.Conf == nil || tx.Pod == nil {
 		return nil
 	}
-	err := conf.Step(ctx, "publish network-status of pod %s", tx.Pod)
+	pod := tx.Pod
+	set := func(ctx context.Context) error { return e.setAnnotations(ctx, r.Sandbox, pod, annotations) }
+	if e.Later != nil && tx.StatusPlace == "" {
+		e.Later(pod, set)
+		return nil
+	}
+	return set(ctx)
+}
+
+func (e *Engine) setAnnotations(ctx context.Context, sandbox string, pod *conf.Pod, annotations map[string]string) error {
+	err := conf.Step(ctx, "publish network-status of pod %s", pod)
 	if err == nil {
-		err = e.Source.Publish(ctx, tx.Pod, r.Sandbox, annotations)
+		err = e.Source.Publish(ctx, pod, sandbox, annotations)
 	}
 	if err != nil {
-		return fmt.Errorf("publish what pod %s got: %w", tx.Pod, err)
+		return fmt.Errorf("publish what pod %s got: %w", pod, err)
 	}
 	return nil
 }

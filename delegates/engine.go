@@ -48,6 +48,10 @@ type Engine struct {
 	Journal   *Journal
 	Log       *slog.Logger
 	Stderr    io.Writer // of executed plugins
+	// Later, if there is one, is given what ADD has to publish of a pod where nothing
+	// has to be taken back, and publishes it when the runtime has its answer. Until it
+	// has, Republish can.
+	Later func(pod *conf.Pod, publish func(context.Context) error)
 }
 
 // Close ends the connections of the delegates.

@@ -1,6 +1,7 @@
 package delegates
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,6 +80,90 @@ func (tx *Transaction) willPublish(results []*types100.Result) {
 
 // published names an element of network-status.
 func published(s *conf.NetworkStatus) string { return s.Name + "@" + s.Interface }
+
+// others are the elements of the pod's network-status that are not plexus'.
+func (tx *Transaction) others(pod *conf.Pod) []json.RawMessage {
+	var all, others []json.RawMessage
+	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
+		return nil
+	}
+	for _, raw := range all {
+		var s conf.NetworkStatus
+		if json.Unmarshal(raw, &s) == nil && !slices.Contains(tx.Published, published(&s)) {
+			others = append(others, raw)
+		}
+	}
+	return others
+}
+
+// Unpublished reports whether the pod's network-status lacks what was attached. What
+// Multus has attached it has published in its own way.
+func (tx *Transaction) Unpublished(pod *conf.Pod) bool {
+	changing := slices.ContainsFunc(tx.Attachments, func(entry *Entry) bool { return entry.Phase != "" })
+	if tx.Conf == nil || tx.Phase != PhaseAttached || changing || len(tx.Published) == 0 {
+		return false
+	}
+	results, err := tx.results()
+	if err != nil {
+		return false // Reconcile says it
+	}
+	var told []conf.NetworkStatus
+	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &told) != nil {
+		return true
+	}
+	for i := range told {
+		told[i].DeviceInfo = nil
+	}
+	for i, entry := range tx.Attachments {
+		want := networkStatus(entry, results[i])
+		if !slices.ContainsFunc(told, func(s conf.NetworkStatus) bool { return sameJSON(&s, &want) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameJSON(a, b any) bool {
+	left, errLeft := json.Marshal(a)
+	right, errRight := json.Marshal(b)
+	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
+}
+
+// Republish publishes what a running pod has got, if that is not on the pod; what
+// others have written there stays. It reports whether it did.
+func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (did bool, err error) {
+	unlock, err := e.Journal.Lock(ctx, sandbox)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	rec, err := e.Journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return false, err
+	}
+	for _, tx := range rec.Transactions {
+		if !tx.Unpublished(pod) {
+			continue
+		}
+		r, err := tx.request(sandbox)
+		if err != nil {
+			return did, err
+		}
+		results, err := tx.results()
+		if err != nil {
+			return did, err
+		}
+		annotations, err := e.status(ctx, r, tx, results, tx.others(pod))
+		if err != nil {
+			return did, err
+		}
+		if err := e.setAnnotations(ctx, sandbox, pod, annotations); err != nil {
+			return did, err
+		}
+		did = true
+	}
+	return did, nil
+}
 
 // appendAnnotation joins two JSON lists; anything else is replaced.
 func appendAnnotation(old, value string) string {

@@ -94,7 +94,7 @@ type hotplug struct {
 }
 
 func (u *hotplug) run(ctx context.Context) error {
-	others := u.others()
+	others := u.tx.others(u.pod)
 	if err := u.clear(ctx); err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(u.settle(ctx, u.r, sub), meanwhile(sub.cache)()); err != nil {
+	if err := errors.Join(u.settle(ctx, u.r, sub), sub.cache()); err != nil {
 		return err
 	}
 	if err := sub.setResults(results); err != nil {
@@ -286,21 +286,6 @@ func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 	}
 	u.tx.Networks = u.pod.Annotations[conf.NetworksAnnotation]
 	return u.Journal.Write(ctx, u.rec, true)
-}
-
-// others are the elements of the pod's network-status that are not plexus'.
-func (u *hotplug) others() []json.RawMessage {
-	var all, others []json.RawMessage
-	if json.Unmarshal([]byte(u.pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
-		return nil
-	}
-	for _, raw := range all {
-		var s conf.NetworkStatus
-		if json.Unmarshal(raw, &s) == nil && !slices.Contains(u.tx.Published, published(&s)) {
-			others = append(others, raw)
-		}
-	}
-	return others
 }
 
 func networks(entries []*Entry) []conf.Network {

@@ -41,6 +41,9 @@ type Cluster struct {
 // has heard of it by the kubelet's.
 const arrival = 300 * time.Millisecond
 
+// ErrPodGone is why nothing can be read or set of a pod.
+var ErrPodGone = errors.New("does not exist any more")
+
 // open connects, once.
 func (c *Cluster) open() error {
 	c.once.Do(func() {
@@ -96,6 +99,11 @@ func (c *Cluster) Synced() error {
 		errs = append(errs, errors.New("the NetworkAttachmentDefinitions are not known yet: is their CustomResourceDefinition installed?"))
 	}
 	return errors.Join(errs...)
+}
+
+// AwaitPods waits until the pods of the node are known; false when ctx is done first.
+func (c *Cluster) AwaitPods(ctx context.Context) bool {
+	return cache.WaitForCacheSync(ctx.Done(), c.pods.HasSynced)
 }
 
 // slim drops what plexus never reads.
@@ -163,6 +171,19 @@ func (c *Cluster) pod(ctx context.Context, namespace, name, uid string) (*corev1
 	if p := c.arrived(ctx, namespace, name, uid); p != nil {
 		return p, nil
 	}
+	return c.get(ctx, namespace, name, uid)
+}
+
+// Ask asks the API server for a pod.
+func (c *Cluster) Ask(ctx context.Context, namespace, name, uid string) (*conf.Pod, error) {
+	p, err := c.get(ctx, namespace, name, uid)
+	if err != nil {
+		return nil, err
+	}
+	return podOf(p), nil
+}
+
+func (c *Cluster) get(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
 	if err := c.open(); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, err)
 	}
@@ -171,13 +192,13 @@ func (c *Cluster) pod(ctx context.Context, namespace, name, uid string) (*corev1
 		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).Do(ctx).Into(p)
 	})
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("pod %s/%s does not exist any more", namespace, name)
+		return nil, fmt.Errorf("pod %s/%s %w", namespace, name, ErrPodGone)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, err)
 	}
 	if !isPod(p, uid) {
-		return nil, fmt.Errorf("pod %s/%s has UID %s, the request is about UID %.80s, which has been replaced", namespace, name, p.UID, uid)
+		return nil, fmt.Errorf("pod %s/%s with UID %.80s %w: it has UID %s, it has been replaced", namespace, name, uid, ErrPodGone, p.UID)
 	}
 	return p, nil
 }
@@ -268,9 +289,9 @@ func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.U
 	})
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Errorf("pod %s/%s does not exist any more", namespace, name)
+		return fmt.Errorf("pod %s/%s %w", namespace, name, ErrPodGone)
 	case apierrors.IsConflict(err):
-		return fmt.Errorf("pod %s/%s with UID %s has been replaced: %w", namespace, name, uid, err)
+		return fmt.Errorf("pod %s/%s with UID %s %w, it has been replaced: %w", namespace, name, uid, ErrPodGone, err)
 	}
 	return err
 }

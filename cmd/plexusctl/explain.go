@@ -82,6 +82,9 @@ func explained(out io.Writer, f form, x *agent.Explanation) error {
 	for _, warning := range x.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", clean(warning))
 	}
+	if x.Unpublished != "" {
+		fmt.Fprintf(out, "! network-status is not published: %s\n", clean(x.Unpublished))
+	}
 	if x.Error != "" && len(x.Journal) > 0 { // else the command's error says it
 		fmt.Fprintf(out, "! %s\n", clean(x.Error))
 	}

@@ -73,14 +73,14 @@ func (o *options) nodesTable(cmd *cobra.Command, f form, replies []reply) error 
 	if err != nil {
 		return err
 	}
-	head := []string{"READY", "SANDBOXES", "ATTACHMENTS", "UNFINISHED", "DAMAGED", "DIFFERENCES"}
+	head := []string{"READY", "SANDBOXES", "ATTACHMENTS", "UNFINISHED", "DAMAGED", "DIFFERENCES", "UNPUBLISHED"}
 	if f == asWide {
 		head = append(head, "VERSION", "PROTOCOL")
 	}
 	t := newTable(cmd.OutOrStdout(), true, head...)
 	for _, n := range all {
 		i := n.is
-		cells := []string{yes(i.Ready), strconv.Itoa(i.Sandboxes), strconv.Itoa(i.Attachments), strconv.Itoa(i.Unfinished), strconv.Itoa(i.Damaged), strconv.Itoa(i.Differences)}
+		cells := []string{yes(i.Ready), strconv.Itoa(i.Sandboxes), strconv.Itoa(i.Attachments), strconv.Itoa(i.Unfinished), strconv.Itoa(i.Damaged), strconv.Itoa(i.Differences), strconv.Itoa(i.Unpublished)}
 		if f == asWide {
 			cells = append(cells, i.Version, strconv.Itoa(i.Protocol))
 		}

@@ -202,7 +202,8 @@ func explanation(t *testing.T) agent.Explanation {
 			},
 			{Name: "default/shm", IfName: "net3", List: list(`{"type": "vppmemif"}`)},
 		},
-		Journal: []*delegates.Record{rec},
+		Unpublished: "the API server https://api:6443 does not answer as it should",
+		Journal:     []*delegates.Record{rec},
 		Datapath: []delegates.Datapath{
 			{IfName: "eth0", Network: "cluster", Facts: map[string]map[string]string{"link": {"name": "eth0", "kind": "veth", "mac": "02:00:00:00:00:03", "mtu": "1500", "state": "up", "rx packets": "7"}}},
 			{IfName: "net1", Network: "default/fast", Differences: "vlan 9, want 7\nvlan 9, want 7\nport is down", Facts: map[string]map[string]string{"ovsdpdk": {"bridge": "br-fast", "vlan": "9", "mtu": "0", "link_state": "down", "socket": "/run/left/net1", "rx_packets": "1"}}},
@@ -216,7 +217,7 @@ func answers(t *testing.T) map[string]any {
 	return map[string]any{
 		"GET /healthz":                           "ok\n",
 		"GET /readyz":                            "ok\n",
-		"GET /v1/node":                           agent.NodeInfo{Node: "n1", Version: "v1.2.3", Protocol: 1, Ready: true, Sandboxes: 2, Attachments: 3, Unfinished: 1},
+		"GET /v1/node":                           agent.NodeInfo{Node: "n1", Version: "v1.2.3", Protocol: 1, Ready: true, Sandboxes: 2, Attachments: 3, Unfinished: 1, Unpublished: 2},
 		"GET /v1/attachments":                    agent.Attachments{Node: "n1", Sandboxes: []*delegates.Record{cut(), left(t)}, Damaged: []string{"journal file /x is not usable: it is empty"}},
 		"GET /v1/history":                        events(),
 		"GET /v1/explain?pod=default%2Fleft":     explanation(t),

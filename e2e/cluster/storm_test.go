@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,6 +173,10 @@ func (n *testNode) settled(ctx context.Context, want int) error {
 		}
 		if !ready {
 			return fmt.Errorf("%s is not Ready", p.Name)
+		}
+		var told []networkStatus
+		if err := json.Unmarshal([]byte(p.Annotations["k8s.v1.cni.cncf.io/network-status"]), &told); err != nil || len(told) != 4 || !slices.Contains(told[0].IPs, p.Status.PodIP) {
+			return fmt.Errorf("%s has %s, its network-status tells %+v", p.Name, p.Status.PodIP, told)
 		}
 	}
 	return nil
