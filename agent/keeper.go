@@ -83,8 +83,8 @@ func (k *keeper) run(ctx context.Context) {
 			k.reconcile(ctx, nil)
 		case <-arrived:
 			arrived = nil
-			k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, e *delegates.Engine) {
-				for _, f := range k.republish(ctx, rec, e) {
+			k.eachSandbox(ctx, func(ctx context.Context, rec *delegates.Record, _ *delegates.Engine) {
+				for _, f := range k.republish(ctx, rec) {
 					k.say(&f)
 				}
 			})
@@ -152,7 +152,7 @@ func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding
 			some = append(some, delegates.Finding{Sandbox: rec.Sandbox, Kind: delegates.FoundFailed, What: err.Error()})
 		}
 		if only == nil {
-			some = append(some, k.republish(conf.WithSteps(ctx, t.step), rec, e)...)
+			some = append(some, k.republish(ctx, rec)...)
 		}
 		if len(some) > 0 {
 			t.end(err)
@@ -343,7 +343,7 @@ func (k *keeper) reclaim(ctx context.Context, rec *delegates.Record, e *delegate
 		return err
 	}
 	k.index.detached(rec.Sandbox)
-	k.publisher.drop(rec.Sandbox)
+	k.publisher.drop(rec.Sandbox, "")
 	k.forget(rec.Sandbox)
 	k.Log.Warn("reclaimed", "sandbox", rec.Sandbox, "pod", podOf(rec), "why", why)
 	for _, tx := range rec.Transactions {
@@ -369,7 +369,7 @@ func (k *keeper) forgetDeleted() {
 	for _, sandbox := range known {
 		if !slices.Contains(recorded, sandbox) {
 			k.index.detached(sandbox)
-			k.publisher.drop(sandbox)
+			k.publisher.drop(sandbox, "")
 			k.forget(sandbox)
 		}
 	}

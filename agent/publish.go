@@ -18,6 +18,8 @@ import (
 // next one finds (keeper.republish).
 type publisher struct {
 	*Node
+	// again publishes what the journal has of a sandbox, if its pod lacks it.
+	again   func(ctx context.Context, sandbox string) error
 	mu      sync.Mutex
 	waiting map[string]*publication // by sandbox
 	trying  sync.WaitGroup
@@ -26,15 +28,18 @@ type publisher struct {
 
 // publication is what one sandbox' pod is to be told.
 type publication struct {
-	sandbox string
-	pod     *conf.Pod
-	publish func(context.Context) error
-	before  *publication // of the same pod, which has to end first
+	sandbox, ifName string
+	pod             *conf.Pod
+	publish         func(context.Context) error // the first time; nil: again
+	before          []*publication              // of the same pod: they end first
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{}
-	why    string // it is not published; under publisher.mu
+
+	// Under publisher.mu.
+	started bool
+	why     string // it is not published
 }
 
 // Between two tries: the first time, then twice as long each time, up to the last.
@@ -47,42 +52,61 @@ const (
 // to be published.
 const settleTimeout = 5 * time.Second
 
+// askTimeout is how long a comparison waits for the API server, which may be away.
+const askTimeout = 2 * time.Second
+
 func newPublisher(n *Node) *publisher {
 	return &publisher{Node: n, waiting: map[string]*publication{}, ending: make(chan struct{})}
 }
 
 // add takes over what is to be published of a sandbox. run does it.
-func (p *publisher) add(sandbox string, pod *conf.Pod, publish func(context.Context) error) {
-	one := &publication{sandbox: sandbox, pod: pod, publish: publish, done: make(chan struct{}), why: "it is about to be"}
+func (p *publisher) add(sandbox, ifName string, pod *conf.Pod, publish func(context.Context) error) *publication {
+	one := &publication{sandbox: sandbox, ifName: ifName, pod: pod, publish: publish, done: make(chan struct{}), why: "it is about to be"}
 	one.ctx, one.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, other := range p.waiting {
 		if other.sandbox == sandbox || other.pod.UID == pod.UID {
-			one.before = other
-			other.cancel()
-			delete(p.waiting, other.sandbox)
+			if other.started {
+				one.before = append(one.before, other)
+			} else {
+				one.before = append(one.before, other.before...)
+			}
+			p.remove(other)
 		}
 	}
 	p.waiting[sandbox] = one
+	return one
 }
 
-// run publishes what add was given.
-func (p *publisher) run(sandbox string) {
+// run publishes what add was given, once.
+func (p *publisher) run(one *publication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if one := p.waiting[sandbox]; one != nil {
+	if p.waiting[one.sandbox] == one && !one.started {
+		one.started = true
 		p.trying.Go(func() { p.try(one) })
 	}
 }
 
-// drop forgets a sandbox.
-func (p *publisher) drop(sandbox string) {
+// drop forgets a sandbox' interface; any with "".
+func (p *publisher) drop(sandbox, ifName string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if one := p.waiting[sandbox]; one != nil {
-		one.cancel()
-		delete(p.waiting, sandbox)
+	if one := p.waiting[sandbox]; one != nil && (ifName == "" || one.ifName == ifName) {
+		p.remove(one)
+	}
+}
+
+// remove ends one that waits. p.mu is held.
+func (p *publisher) remove(one *publication) {
+	one.cancel()
+	if !one.started {
+		one.started = true
+		close(one.done)
+	}
+	if p.waiting[one.sandbox] == one {
+		delete(p.waiting, one.sandbox)
 	}
 }
 
@@ -139,20 +163,20 @@ func (p *publisher) end(ctx context.Context) {
 
 func (p *publisher) try(one *publication) {
 	defer close(one.done)
-	defer one.cancel()
-	if one.before != nil {
-		select {
-		case <-one.before.done:
-		case <-one.ctx.Done():
-		}
-		one.before = nil
+	for _, other := range one.before {
+		<-other.done // it is cancelled
 	}
-	for wait := firstRetry; one.ctx.Err() == nil; wait = min(2*wait, lastRetry) {
-		err := p.once(one)
-		if err == nil || one.ctx.Err() != nil || errors.Is(err, kube.ErrPodGone) {
+	one.before = nil
+	for tries, wait := 1, firstRetry; one.ctx.Err() == nil; tries, wait = tries+1, min(2*wait, lastRetry) {
+		known, err := p.once(one)
+		if err == nil || one.ctx.Err() != nil {
 			break
 		}
-		p.failed(one, err)
+		gone := errors.Is(err, kube.ErrPodGone)
+		if gone && known {
+			break
+		}
+		p.failed(one, err, tries == 1 && !gone)
 		select {
 		case <-one.ctx.Done():
 		case <-p.ending:
@@ -162,59 +186,77 @@ func (p *publisher) try(one *publication) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting[one.sandbox] == one {
-		delete(p.waiting, one.sandbox)
+	p.remove(one)
+}
+
+// once tries once. known: the pod was asked for by its name, a mirror of a static pod
+// that was made anew included.
+func (p *publisher) once(one *publication) (known bool, err error) {
+	t := p.history.begin("PUBLISH", one.sandbox, one.pod.String())
+	ctx := conf.WithSteps(one.ctx, t.step)
+	first := one.publish
+	if one.publish = nil; first != nil {
+		err = first(ctx)
+	} else {
+		known, err = true, p.again(ctx, one.sandbox)
+	}
+	t.end(err)
+	p.metrics.request(t, err)
+	if known && err != nil {
+		p.history.forget(t) // it is one of many
+	}
+	return known, err
+}
+
+// failed notes why, and tells it the first time.
+func (p *publisher) failed(one *publication, err error, tell bool) {
+	p.mu.Lock()
+	one.why = err.Error()
+	p.mu.Unlock()
+	if tell {
+		p.cluster.Log.Warn("publish: it is tried again", "sandbox", one.sandbox, "pod", one.pod.String(), "why", err.Error())
+		p.cluster.Event(one.pod, true, reasonUnpublished, err.Error())
 	}
 }
 
-func (p *publisher) once(one *publication) error {
-	t := p.history.begin("PUBLISH", one.sandbox, one.pod.String())
-	err := one.publish(conf.WithSteps(one.ctx, t.step))
-	t.end(err)
-	p.metrics.request(t, err)
+// publishAgain publishes what the journal has of a sandbox, if its pod lacks it.
+func (k *keeper) publishAgain(ctx context.Context, sandbox string) error {
+	rec, err := k.journal.Read(sandbox)
+	if err != nil {
+		return err
+	}
+	tx := rec.Told()
+	if tx == nil {
+		return nil
+	}
+	e, err := k.engineFor(rec)
+	if err != nil {
+		return err
+	}
+	pod, err := k.cluster.Ask(ctx, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	if err == nil {
+		_, err = e.Republish(ctx, sandbox, pod)
+	}
 	return err
 }
 
-// failed tells of a failure, once for each cause.
-func (p *publisher) failed(one *publication, err error) {
-	p.mu.Lock()
-	known := one.why == err.Error()
-	one.why = err.Error()
-	p.mu.Unlock()
-	if known {
-		return
-	}
-	p.cluster.Log.Warn("publish: it is tried again", "sandbox", one.sandbox, "pod", one.pod.String(), "why", err.Error())
-	p.cluster.Event(one.pod, true, reasonUnpublished, err.Error())
-}
-
-// republish publishes what a running pod has got where the API server does not know
+// republish has published what a running pod got where the API server does not know
 // it: an agent has ended before it had told it, or somebody has removed it.
-func (k *keeper) republish(ctx context.Context, rec *delegates.Record, e *delegates.Engine) []delegates.Finding {
-	if k.cluster == nil || k.publisher.unpublished(rec.Sandbox) != "" {
+func (k *keeper) republish(ctx context.Context, rec *delegates.Record) []delegates.Finding {
+	tx := rec.Told()
+	if tx == nil || k.cluster == nil || k.publisher.unpublished(rec.Sandbox) != "" {
 		return nil
 	}
-	for _, tx := range rec.Transactions {
-		if tx.Pod == nil {
-			continue
-		}
-		pod, _ := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
-		if pod == nil || pod.Ended || !tx.Unpublished(pod) || k.replaced(rec.Sandbox, tx) {
-			continue
-		}
-		found := delegates.Finding{Sandbox: rec.Sandbox, Pod: tx.Pod, Kind: delegates.FoundMissing, What: "network-status of the pod: it is published again"}
-		did := false
-		pod, err := k.cluster.Ask(ctx, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID) // the watch may be late
-		if err == nil {
-			did, err = e.Republish(ctx, rec.Sandbox, pod)
-		}
-		if errors.Is(err, kube.ErrPodGone) || err == nil && !did {
-			return nil
-		}
-		if err != nil {
-			found.Kind, found.What = delegates.FoundFailed, err.Error()
-		}
-		return []delegates.Finding{found}
+	pod, _ := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	if pod == nil || pod.Ended || !tx.Unpublished(pod) || k.replaced(rec.Sandbox, tx) {
+		return nil
 	}
-	return nil
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	pod, err := k.cluster.Ask(bounded, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	if errors.Is(err, kube.ErrPodGone) || err == nil && !tx.Unpublished(pod) || ctx.Err() != nil {
+		return nil // the watch is late
+	}
+	k.publisher.run(k.publisher.add(rec.Sandbox, tx.IfName, tx.Pod, nil))
+	return []delegates.Finding{{Sandbox: rec.Sandbox, Pod: tx.Pod, Kind: delegates.FoundMissing, What: "network-status of the pod: it is published again"}}
 }

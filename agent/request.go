@@ -114,16 +114,22 @@ func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 		return nil, err
 	}
 	defer done()
-	toPublish := false
-	if _, live := engine.Source.(*kube.Live); live && c.later != nil {
+	var told *publication
+	whole := false
+	if live, ok := engine.Source.(*kube.Live); ok && c.later != nil && live.Cluster == node.cluster {
 		engine.Later = func(pod *conf.Pod, publish func(context.Context) error) {
-			node.publisher.add(r.Sandbox, pod, publish)
-			toPublish = true
+			told = node.publisher.add(r.Sandbox, r.IfName, pod, publish)
 		}
+		defer func() {
+			if told != nil && !whole {
+				node.publisher.drop(r.Sandbox, r.IfName)
+			}
+		}()
 	}
 	ctx, end, count := node.begin(ctx, command, r)
 	out, err = c.do(ctx, command, engine, r, stdin)
 	end(err)
+	whole = err == nil
 	report := func() {
 		count(err)
 		node.tell(engine, command, r, err)
@@ -132,11 +138,13 @@ func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 		report()
 		return out, err
 	}
-	if command == "DEL" || toPublish && err != nil {
-		node.publisher.drop(r.Sandbox)
+	if command == "DEL" {
+		node.publisher.drop(r.Sandbox, r.IfName)
 	}
 	c.later(func() {
-		node.publisher.run(r.Sandbox)
+		if told != nil {
+			node.publisher.run(told)
+		}
 		report()
 	})
 	return out, err

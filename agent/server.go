@@ -153,7 +153,7 @@ func newServer(s Settings) (*Server, error) {
 	}
 	server := &Server{Settings: s, Node: n, rest: time.AfterFunc(restAfter, debug.FreeOSMemory)}
 	server.keeper = newKeeper(server, journal)
-	n.index = newIndex(server.keeper.watch)
+	n.index, n.publisher.again = newIndex(server.keeper.watch), server.keeper.publishAgain
 	return server, nil
 }
 

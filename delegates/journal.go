@@ -280,10 +280,9 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 	return onDisk()
 }
 
-// Commit puts the form of a record in force that follows what Begin has written;
-// It is one write to the end of the file, which
-// takes the kernel a tenth of the time that it needs to put another file into its
-// place, and does not wait for the disk.
+// Commit puts the form of a record in force that follows what Begin has written. It is
+// one write to the end of the file, which takes the kernel a tenth of the time that it
+// needs to put another file into its place, and does not wait for the disk.
 func (j *Journal) Commit(ctx context.Context, rec *Record) error {
 	if err := j.announce(ctx, rec); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package delegates
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -83,86 +82,110 @@ func published(s *conf.NetworkStatus) string { return s.Name + "@" + s.Interface
 
 // others are the elements of the pod's network-status that are not plexus'.
 func (tx *Transaction) others(pod *conf.Pod) []json.RawMessage {
-	var all, others []json.RawMessage
-	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
-		return nil
-	}
-	for _, raw := range all {
+	var others []json.RawMessage
+	for _, raw := range told(pod) {
 		var s conf.NetworkStatus
-		if json.Unmarshal(raw, &s) == nil && !slices.Contains(tx.Published, published(&s)) {
+		if json.Unmarshal(raw, &s) != nil || !slices.Contains(tx.Published, published(&s)) {
 			others = append(others, raw)
 		}
 	}
 	return others
 }
 
+// told are the elements of the pod's network-status.
+func told(pod *conf.Pod) (all []json.RawMessage) {
+	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
+		return nil
+	}
+	return all
+}
+
 // Unpublished reports whether the pod's network-status lacks what was attached. What
 // Multus has attached it has published in its own way.
 func (tx *Transaction) Unpublished(pod *conf.Pod) bool {
 	changing := slices.ContainsFunc(tx.Attachments, func(entry *Entry) bool { return entry.Phase != "" })
-	if tx.Conf == nil || tx.Phase != PhaseAttached || changing || len(tx.Published) == 0 {
+	if tx.Conf == nil || tx.Phase != PhaseAttached || changing || tx.StatusPlace != "" || len(tx.Published) == 0 {
 		return false
 	}
 	results, err := tx.results()
 	if err != nil {
 		return false // Reconcile says it
 	}
-	var told []conf.NetworkStatus
-	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &told) != nil {
-		return true
-	}
-	for i := range told {
-		told[i].DeviceInfo = nil
+	var have []string
+	for _, raw := range told(pod) {
+		var s conf.NetworkStatus
+		if json.Unmarshal(raw, &s) == nil {
+			have = append(have, withoutDevice(s))
+		}
 	}
 	for i, entry := range tx.Attachments {
 		want := networkStatus(entry, results[i])
-		if !slices.ContainsFunc(told, func(s conf.NetworkStatus) bool { return sameJSON(&s, &want) }) {
+		if !slices.Contains(have, withoutDevice(want)) {
 			return true
 		}
 	}
 	return false
 }
 
-func sameJSON(a, b any) bool {
-	left, errLeft := json.Marshal(a)
-	right, errRight := json.Marshal(b)
-	return errLeft == nil && errRight == nil && bytes.Equal(left, right)
+// withoutDevice is an element as text, without the device that the result does not
+// know.
+func withoutDevice(s conf.NetworkStatus) string {
+	s.DeviceInfo = nil
+	text, err := json.Marshal(s)
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // Republish publishes what a running pod has got, if that is not on the pod; what
 // others have written there stays. It reports whether it did.
-func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (did bool, err error) {
+func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (bool, error) {
+	annotations, err := e.unpublished(ctx, sandbox, pod)
+	if err != nil || annotations == nil {
+		return false, err
+	}
+	return true, e.setAnnotations(ctx, sandbox, pod, annotations)
+}
+
+// unpublished are the annotations that a pod lacks, nil when it lacks none.
+func (e *Engine) unpublished(ctx context.Context, sandbox string, pod *conf.Pod) (map[string]string, error) {
 	unlock, err := e.Journal.Lock(ctx, sandbox)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer unlock()
+	defer unlock() // before the API server is asked: DEL does not wait for it
 	rec, err := e.Journal.Read(sandbox)
-	if err != nil || rec == nil {
-		return false, err
+	if err != nil {
+		return nil, err
 	}
-	for _, tx := range rec.Transactions {
-		if !tx.Unpublished(pod) {
-			continue
-		}
-		r, err := tx.request(sandbox)
-		if err != nil {
-			return did, err
-		}
-		results, err := tx.results()
-		if err != nil {
-			return did, err
-		}
-		annotations, err := e.status(ctx, r, tx, results, tx.others(pod))
-		if err != nil {
-			return did, err
-		}
-		if err := e.setAnnotations(ctx, sandbox, pod, annotations); err != nil {
-			return did, err
-		}
-		did = true
+	tx := rec.Told()
+	if tx == nil || !tx.Unpublished(pod) {
+		return nil, nil
 	}
-	return did, nil
+	r, err := tx.request(sandbox)
+	if err != nil {
+		return nil, err
+	}
+	results, err := tx.results()
+	if err != nil {
+		return nil, err
+	}
+	return e.status(ctx, r, tx, results, tx.others(pod))
+}
+
+// Told is the transaction that the pod's network-status is about: the last one. nil
+// when there is none.
+func (r *Record) Told() (last *Transaction) {
+	if r == nil {
+		return nil
+	}
+	for _, tx := range r.Transactions {
+		if tx.Conf != nil && tx.Pod != nil && (last == nil || tx.Started.After(last.Started)) {
+			last = tx
+		}
+	}
+	return last
 }
 
 // appendAnnotation joins two JSON lists; anything else is replaced.

@@ -112,7 +112,7 @@ func (a *API) explain(err error, needs string) error {
 		return fmt.Errorf("the API server %s does not know plexus' credentials (401): is the token of the kubeconfig still valid? %w", a.Server, err)
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("the API server %s forbids it (403): plexus' ClusterRole has to allow: %s: %w", a.Server, needs, err)
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+	case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return err
 	}
 	return &away{a.Server, err}

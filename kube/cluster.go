@@ -268,9 +268,9 @@ func definitionOf(nad *nadapi.NetworkAttachmentDefinition) *conf.Definition {
 // metadataOnly asks the API server for no more of an object than its metadata.
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
-// patch sets annotations of a pod by a merge patch that holds for this UID alone:
-// the API server answers 409 when the name is another pod's by now. nil removes
-// one.
+// patch sets annotations of a pod by a merge patch that holds for this UID alone: a UID
+// cannot be changed, so the API server answers 422 when the name is another pod's by now
+// (k8s.io/apimachinery/pkg/api/validation/objectmeta.go). nil removes one.
 func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.UID, annotations map[string]any) error {
 	if err := c.open(); err != nil {
 		return err
@@ -290,8 +290,14 @@ func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.U
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("pod %s/%s %w", namespace, name, ErrPodGone)
-	case apierrors.IsConflict(err):
+	case isOtherUID(err):
 		return fmt.Errorf("pod %s/%s with UID %s %w, it has been replaced: %w", namespace, name, uid, ErrPodGone, err)
 	}
 	return err
+}
+
+func isOtherUID(err error) bool {
+	var s apierrors.APIStatus
+	return apierrors.IsInvalid(err) && errors.As(err, &s) && s.Status().Details != nil &&
+		slices.ContainsFunc(s.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestPodOfAFailingAPIServer(t *testing.T) {
 		"401":           {status(401, "Unauthorized"), false, []string{"401", "token of the kubeconfig"}, 1},
 		"403":           {status(403, "Forbidden"), false, []string{"403", "ClusterRole", "get pods"}, 1},
 		"404":           {status(404, "NotFound"), false, []string{"does not exist any more"}, 1},
-		"409":           {status(409, "Conflict"), false, []string{"told to answer Conflict"}, 1},
+		"409":           {status(409, "Conflict"), true, []string{"told to answer Conflict"}, 3},
 		"410":           {status(410, "Gone"), true, []string{"told to answer Gone"}, 3},
 		"429":           {status(429, "TooManyRequests"), true, []string{"told to answer TooManyRequests"}, 3},
 		"429, a second": {status(429, "TooManyRequests", "Retry-After", "1"), true, nil, 0},
@@ -229,8 +230,9 @@ func TestPublishOnAFailingAPIServer(t *testing.T) {
 		says      []string
 	}{
 		"403": {status(403, "Forbidden"), false, []string{"patch pods/status"}}, "404": {status(404, "NotFound"), false, []string{"shop/web", "does not exist any more"}},
-		"409": {status(409, "Conflict"), false, []string{"shop/web", "u-1", "replaced"}}, "422": {status(422, "Invalid"), false, nil}, "500": {status(500, "InternalError"), true, nil},
-		"hangs": {hang, true, nil}, "hangs up": {hangUp, true, nil},
+		"409": {status(409, "Conflict"), true, nil}, "422": {status(422, "Invalid"), false, nil}, "500": {status(500, "InternalError"), true, nil},
+		"another pod's UID": {otherUID, false, []string{"shop/web", "u-1", "does not exist any more", "replaced"}},
+		"hangs":             {hang, true, nil}, "hangs up": {hangUp, true, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,6 +248,14 @@ func TestPublishOnAFailingAPIServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// otherUID is what the API server answers to a patch with another pod's UID (as seen by
+// e2e/cluster.TestPublish).
+func otherUID(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(422)
+	_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"Pod \"web\" is invalid: metadata.uid: Invalid value: \"u-1\": field is immutable","reason":"Invalid","details":{"name":"web","kind":"Pod","causes":[{"reason":"FieldValueInvalid","message":"Invalid value: \"u-1\": field is immutable","field":"metadata.uid"}]},"code":422}`)
 }
 
 // An event is sent once, whatever becomes of it, and never for longer than its

@@ -36,12 +36,23 @@ func median(all []time.Duration) time.Duration {
 // run: its node selector fits none.
 func (n *testNode) idlePod(b testing.TB, name, asked string) *corev1.Pod {
 	b.Helper()
-	p, err := n.client.CoreV1().Pods("default").Create(b.Context(), &corev1.Pod{
+	p := n.podCalled(name, asked)
+	p.Spec.NodeSelector = map[string]string{"no": "where"}
+	return n.create(b, p)
+}
+
+func (n *testNode) podCalled(name, asked string) *corev1.Pod {
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "bench"}, Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": asked}},
-		Spec: corev1.PodSpec{NodeName: "plexus-node", NodeSelector: map[string]string{"no": "where"},
+		Spec: corev1.PodSpec{NodeName: "plexus-node",
 			Volumes:    []corev1.Volume{{Name: "shared-dir", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: filepath.Join(n.Dir, "shared", name)}}}},
 			Containers: []corev1.Container{{Name: "app", Image: "none"}}},
-	}, metav1.CreateOptions{})
+	}
+}
+
+func (n *testNode) create(b testing.TB, p *corev1.Pod) *corev1.Pod {
+	b.Helper()
+	p, err := n.client.CoreV1().Pods("default").Create(b.Context(), p, metav1.CreateOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

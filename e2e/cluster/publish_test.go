@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plexus-cni/plexus/agent"
 )
@@ -27,7 +30,11 @@ func TestPublish(t *testing.T) {
 	pods, netns := map[string]*corev1.Pod{}, map[string]string{}
 	do := func(verb, name string) { n.execute(t, "plexus", verb, netns[name], pods[name], conf) }
 	for _, name := range []string{"same", "next", "gone"} {
-		pods[name], netns[name] = n.idlePod(t, "publish-"+name, "shm"), namespace(t, "publish-"+name)
+		waiting := n.podCalled("publish-"+name, "shm") // for its volume: the kubelet makes no sandbox
+		waiting.Spec.Volumes = append(waiting.Spec.Volumes, corev1.Volume{Name: "missing", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}}})
+		waiting.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "missing", MountPath: "/missing"}}
+		pods[name], netns[name] = n.create(t, waiting), namespace(t, "publish-"+name)
 		do("ADD", name) // the watch has brought it then
 		n.published(t)
 		do("DEL", name)
@@ -62,8 +69,16 @@ func TestPublish(t *testing.T) {
 		return info.Unpublished
 	}
 
+	// What kube.Cluster knows a replaced pod by.
+	_, err = n.client.CoreV1().Pods("default").Patch(t.Context(), pods["same"].Name, types.MergePatchType, []byte(`{"metadata":{"uid":"other","annotations":{"a":"b"}}}`), metav1.PatchOptions{}, "status")
+	var refused *apierrors.StatusError
+	if !errors.As(err, &refused) || refused.ErrStatus.Code != 422 || refused.ErrStatus.Details.Causes[0].Field != "metadata.uid" {
+		t.Errorf("a patch with another UID: %v", err)
+	}
+
 	n.control(t, "/apiserver/stop", nil)
 	do("ADD", "same")
+	do("CHECK", "same")
 	do("ADD", "gone")
 	if got := unpublished(); got != 2 {
 		t.Errorf("%d pods are not told, want 2", got)

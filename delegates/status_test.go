@@ -1,0 +1,57 @@
+package delegates
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// What a pod's network-status lacks, or tells otherwise, is not published. What others
+// wrote beside it, and in which order, matters to nobody.
+func TestUnpublished(t *testing.T) {
+	tx := func() *Transaction {
+		return &Transaction{
+			Conf: json.RawMessage(`{}`), Phase: PhaseAttached, Published: []string{"one@eth0"},
+			Attachments: []*Entry{
+				{Network: conf.Network{Name: "one", IfName: "eth0", Default: true}, Result: json.RawMessage(`{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/n"}],"ips":[{"address":"192.0.2.7/24","interface":0}]}`)},
+				{Network: conf.Network{Name: "ns/two", IfName: "net1"}, Result: json.RawMessage(`{"cniVersion":"1.1.0"}`)},
+			},
+		}
+	}
+	const (
+		one    = `{"name":"one","interface":"eth0","ips":["192.0.2.7"],"mac":"02:00:00:00:00:01","default":true,"dns":{}}`
+		two    = `{"name":"ns/two","interface":"net1","default":false,"dns":{},"device-info":{"type":"vhost-user","version":"1.1.0"}}`
+		theirs = `{"name":"x","interface":"y"}`
+	)
+	for _, c := range []struct {
+		annotation string
+		change     func(*Transaction)
+		want       bool
+	}{
+		{annotation: "[" + one + "," + two + "]"},
+		{annotation: "[" + theirs + "," + two + " ,\n" + one + "]"},
+		{annotation: "", want: true},
+		{annotation: "null", want: true},
+		{annotation: "[]", want: true},
+		{annotation: `{"name":"one"}`, want: true},
+		{annotation: "[" + one + "," + theirs + "]", want: true},
+		{annotation: `[{"name":"one","interface":"eth0","ips":["192.0.2.8"],"mac":"02:00:00:00:00:01","default":true,"dns":{}},` + two + "]", want: true},
+		{change: func(tx *Transaction) { tx.Phase = PhaseRemoving }},
+		{change: func(tx *Transaction) { tx.Attachments[1].Phase = PhaseAdding }},
+		{change: func(tx *Transaction) { tx.Conf = nil }},      // a plugin alone has no status
+		{change: func(tx *Transaction) { tx.Published = nil }}, // Multus has published it
+	} {
+		have := tx()
+		if c.change != nil {
+			c.change(have)
+		}
+		pod := &conf.Pod{Annotations: map[string]string{conf.NetworkStatusAnnotation: c.annotation}}
+		if got := have.Unpublished(pod); got != c.want {
+			t.Errorf("%s: %v, want %v", c.annotation, got, c.want)
+		}
+	}
+	if !tx().Unpublished(&conf.Pod{}) {
+		t.Error("a pod without annotations has been told")
+	}
+}
