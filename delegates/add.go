@@ -60,7 +60,7 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	}
 	result, err := e.attach(ctx, r, rec, tx, onDisk)
 	if err != nil {
-		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
+		return nil, errors.Join(err, tx.ended(), e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
 	return result, nil
 }
@@ -190,7 +190,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	if err := errors.Join(tx.setResults(results), tx.cache()); err != nil {
+	if err := errors.Join(tx.setResults(results), tx.cache(), tx.ended()); err != nil {
 		return nil, err
 	}
 	if err := e.publish(ctx, r, tx, annotations); err != nil {
@@ -253,7 +253,8 @@ func (entry *Entry) ParseResult() (*types100.Result, error) {
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
 // 7.3). With parallel, neighbours made of built-ins alone run together. The record is
-// onDisk before any is added whose undoing needs it.
+// onDisk before any is added whose undoing needs it. The last executable may not have
+// ended yet (Transaction.ended).
 func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDisk func() error) ([]*types100.Result, error) {
 	all := tx.Attachments
 	results := make([]*types100.Result, len(all))
@@ -263,6 +264,11 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 		return errors.Join(err, e.release(ctx, r, &rest))
 	}
 	for at := 0; at < len(all); {
+		if !e.builtinOnly(all[at]) { // one executable after the other
+			if err := tx.ended(); err != nil {
+				return nil, fail(at, err)
+			}
+		}
 		if at > 0 || !e.isFormer(r, tx, all[at]) {
 			if err := onDisk(); err != nil {
 				return nil, fail(at, err)

@@ -267,7 +267,7 @@ var insideOnly = []string{"sbr"}
 func (c *chain) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	command := lookup(environ, "CNI_COMMAND")
 	name := filepath.Base(strings.TrimPrefix(path, builtinPath))
-	if err := conf.Step(ctx, "%s: %s %s", c.entry.IfName, strings.ToLower(command), name); err != nil {
+	if err := c.step(ctx, command, name); err != nil {
 		return c.forgive(command, name, err)
 	}
 	plugin, ok := strings.CutPrefix(path, builtinPath)
@@ -286,6 +286,10 @@ func (c *chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 		return c.forgive(command, name, err)
 	}
 	return out, nil
+}
+
+func (c *chain) step(ctx context.Context, command, plugin string) error {
+	return conf.Step(ctx, "%s: %s %s", c.entry.IfName, strings.ToLower(command), plugin)
 }
 
 // forgive keeps an error of DEL to itself, so that libcni goes on.

@@ -99,6 +99,7 @@ type Entry struct {
 
 	read  *readList    // of the transaction under way, which reads it once
 	cache func() error // see Transaction.cache
+	end   func() error // see Entry.ended
 }
 
 // DamagedError is a journal file that cannot be used.

@@ -29,9 +29,12 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 	var result types.Result
 	var output []byte
 	for i, p := range list.Plugins {
+		if err := c.entry.ended(); err != nil { // the one before
+			return nil, err
+		}
 		var err error
 		if result, output, err = c.addPlugin(ctx, i, p, result); err != nil {
-			return nil, fmt.Errorf("plugin type=%q failed (add): %w", p.Network.Type, err)
+			return nil, failedAdd(p.Network.Type, err)
 		}
 	}
 	c.entry.cache = func() error {
@@ -59,18 +62,81 @@ func (c *chain) addPlugin(ctx context.Context, i int, p *libcni.PluginConfig, be
 		}
 		config = behind.Bytes
 	}
-	path, environ := builtinPath+p.Network.Type, []string{"CNI_COMMAND=ADD", "CNI_ARGS=" + c.entry.Args.String()}
 	if _, ok := c.builtIn(p.Network.Type); !ok {
-		if path, err = c.FindInPath(p.Network.Type, c.tx.Path); err != nil {
-			return nil, nil, err
-		}
-		environ = c.environment("ADD")
+		return c.addExecutable(ctx, p.Network.Type, config)
 	}
-	if output, err = c.ExecPlugin(ctx, path, config, environ); err != nil {
+	environ := []string{"CNI_COMMAND=ADD", "CNI_ARGS=" + c.entry.Args.String()}
+	if output, err = c.ExecPlugin(ctx, builtinPath+p.Network.Type, config, environ); err != nil {
 		return nil, nil, err
 	}
 	result, err = parseResult(ctx, config, output)
 	return result, output, err
+}
+
+// addExecutable runs ADD of an executable. Its answer holds when Entry.ended has said that
+// it has ended well. That takes the kernel some time, in which the answer is read.
+func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (types.Result, []byte, error) {
+	path, err := c.FindInPath(typ, c.tx.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.step(ctx, "ADD", typ); err != nil {
+		return nil, nil, err
+	}
+	running, err := c.exec.exec(ctx, path, config, c.environment("ADD"))
+	if err != nil {
+		return nil, nil, err
+	}
+	answered := running.output
+	result, err := parseResult(ctx, config, answered)
+	if err != nil || isError(answered) {
+		if errEnd := running.ended(c.Stderr); errEnd != nil {
+			return nil, nil, errEnd
+		}
+		return result, answered, err
+	}
+	c.entry.end = func() error {
+		err := running.ended(c.Stderr)
+		if err == nil && len(running.output) > len(answered) {
+			_, err = parseResult(ctx, config, running.output)
+		}
+		return failedAdd(typ, err)
+	}
+	return result, answered, nil
+}
+
+// isError reports whether a plugin seems to have answered with an error (CNI
+// specification 1.1.0, section 5, "Error"). Its exit status says so.
+func isError(output []byte) bool {
+	var e types.Error
+	return json.Unmarshal(output, &e) == nil && (e.Code != 0 || e.Msg != "")
+}
+
+func failedAdd(typ string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("plugin type=%q failed (add): %w", typ, err)
+}
+
+// ended waits for the end of the executable that was executed last.
+func (entry *Entry) ended() error {
+	end := entry.end
+	if entry.end = nil; end == nil {
+		return nil
+	}
+	return end()
+}
+
+// ended waits for all that was executed.
+func (tx *Transaction) ended() error {
+	var errs []error
+	for _, entry := range tx.Attachments {
+		if err := entry.ended(); err != nil {
+			errs = append(errs, fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // parseResult reads what a plugin has answered. libcni knows what one means that

@@ -1,6 +1,7 @@
 package delegates
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,14 +35,26 @@ func (*executor) FindInPath(plugin string, paths []string) (string, error) {
 
 // ExecPlugin is invoke.Exec.
 func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	if p := x.early.take(path, environ); p != nil {
-		return p.run(ctx, stdin, x.stderr)
-	}
-	p, err := start(ctx, path, environ)
+	p, err := x.exec(ctx, path, stdin, environ)
 	if err != nil {
 		return nil, err
 	}
-	return p.run(ctx, stdin, x.stderr)
+	err = p.ended(x.stderr)
+	return p.output, err
+}
+
+// exec executes a plugin, and returns when it has answered: its output is not to be
+// relied upon until it has ended.
+func (x *executor) exec(ctx context.Context, path string, stdin []byte, environ []string) (*process, error) {
+	p := x.early.take(path, environ)
+	if p == nil {
+		var err error
+		if p, err = start(ctx, path, environ); err != nil {
+			return nil, err
+		}
+	}
+	p.answer(ctx, stdin)
+	return p, nil
 }
 
 // process is a plugin in execution. It has its environment and waits for its
@@ -54,6 +67,9 @@ type process struct {
 	stdout  io.ReadCloser
 	stderr  *os.File // in memory: a pipe would need somebody to empty it meanwhile
 	output  []byte   // that it has written
+	errRead error    // why there is no more of it; io.EOF when that is all
+
+	listening func() bool // stops the end of ctx ending that
 }
 
 // An executable that somebody is writing at the moment is tried again.
@@ -65,6 +81,9 @@ const (
 // lastWords is how long is listened to what has been killed: a child of it may go on
 // and keep its standard output open.
 const lastWords = time.Second
+
+// maxEarly bounds what is looked at again with each part that comes, in bytes.
+const maxEarly = 64 << 10
 
 // start executes a plugin. It is ended when ctx is done.
 func start(ctx context.Context, path string, environ []string) (*process, error) {
@@ -99,25 +118,56 @@ func startOnce(ctx context.Context, path string, environ []string) (p *process, 
 	return p, nil
 }
 
-// run hands it its configuration and waits for its answer.
-func (p *process) run(ctx context.Context, config []byte, stderr io.Writer) ([]byte, error) {
-	defer p.stderr.Close()
+// answer hands it its configuration and waits for its answer, an object. A plugin's
+// end takes the kernel half a millisecond more.
+func (p *process) answer(ctx context.Context, config []byte) {
 	go func() { // it may answer before it has read all of it, or want none
 		_, _ = p.stdin.Write(config)
 		_ = p.stdin.Close()
 	}()
 	if out, ok := p.stdout.(interface{ SetReadDeadline(time.Time) error }); ok {
-		defer context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now().Add(lastWords)) })()
+		p.listening = context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now().Add(lastWords)) })
 	}
-	var errRead error
-	p.output, errRead = io.ReadAll(p.stdout)
+	for p.errRead == nil && !p.whole() {
+		p.read()
+	}
+}
+
+// whole reports whether the output may be all of it. Of more than maxEarly bytes the
+// end is awaited.
+func (p *process) whole() bool {
+	if len(p.output) > maxEarly {
+		return false
+	}
+	text := bytes.TrimRight(p.output, " \t\r\n")
+	return len(text) > 0 && text[len(text)-1] == '}' && json.Valid(text)
+}
+
+func (p *process) read() {
+	p.output = slices.Grow(p.output, 4096)
+	n, err := p.stdout.Read(p.output[len(p.output):cap(p.output)])
+	p.output, p.errRead = p.output[:len(p.output)+n], err
+}
+
+// ended waits until it has ended. What it has written for people goes to stderr.
+func (p *process) ended(stderr io.Writer) error {
+	defer p.stderr.Close()
+	for p.errRead == nil {
+		p.read()
+	}
+	if p.listening != nil {
+		p.listening()
+	}
 	if err := p.cmd.Wait(); err != nil {
-		return nil, p.failure(err)
+		return p.failure(err)
 	}
 	if said := p.said(); len(said) > 0 && stderr != nil {
-		_, _ = stderr.Write(said) // for people
+		_, _ = stderr.Write(said)
 	}
-	return p.output, errRead
+	if p.errRead == io.EOF {
+		return nil
+	}
+	return p.errRead
 }
 
 // said is what it has written to standard error.

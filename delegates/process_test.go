@@ -73,7 +73,8 @@ func TestACancelledProcess(t *testing.T) {
 	}
 	awaitFile(t, filepath.Join(dir, "there"))
 	cancel()
-	if _, err := p.run(ctx, nil, nil); err == nil {
+	p.answer(ctx, nil)
+	if err := p.ended(nil); err == nil {
 		t.Error("it succeeded")
 	}
 	var child int
@@ -153,6 +154,76 @@ func TestEarly(t *testing.T) {
 	}
 	if first := e.startEarly(t.Context(), r, &conf.Plan{}); first.process != nil {
 		t.Error("of no network one is started")
+	}
+}
+
+// The answer of an executable is read while it ends. What it says by its end holds: an
+// exit status, something behind the answer, and nothing runs beside it.
+func TestAnAnswerHoldsAtTheEnd(t *testing.T) {
+	const answer = `{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}`
+	for name, test := range map[string]struct{ plugin, end string }{
+		"well":           {`printf '` + answer + `'; awaits end`, ""},
+		"in parts":       {`printf '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}'; awaits end; printf ']}\n'`, ""},
+		"more space":     {`printf '` + answer + `'; awaits end; echo; echo`, ""},
+		"more answers":   {`printf '` + answer + `'; awaits end; echo '{}'`, "after top-level value"},
+		"exit status":    {`printf '` + answer + `'; awaits end; exit 3`, "exit status 3"},
+		"an error after": {`printf '` + answer + `'; awaits end; echo for people >&2; exit 3`, "for people"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			wait := fmt.Sprintf("awaits() { : > %[1]s/answered; while ! [ -e %[1]s/$1 ]; do sleep 0.01; done; }\n", dir)
+			script(t, dir, "first", wait+test.plugin)
+			script(t, dir, "second", fmt.Sprintf("[ -e %s/end ] || exit 4; cat > /dev/null; printf '%s'", dir, answer))
+			var stderr bytes.Buffer
+			e := &Engine{Journal: OpenJournal(dir), Stderr: &stderr}
+			network := func(types ...string) *Entry {
+				n := conf.Network{Name: "n", IfName: "eth0", List: conf.List{Name: "n", CNIVersion: "1.0.0"}}
+				for _, typ := range types {
+					n.List.Plugins = append(n.List.Plugins, json.RawMessage(`{"type": "`+typ+`"}`))
+				}
+				return &Entry{Network: n}
+			}
+			alone := network("first")
+			tx := &Transaction{Path: []string{dir}, Attachments: []*Entry{alone}}
+			ended := make(chan error, 1)
+			end := func() { // when it waits for that
+				awaitFile(t, filepath.Join(dir, "answered"))
+				if err := os.WriteFile(filepath.Join(dir, "end"), nil, 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+			if name == "in parts" {
+				go end()
+			}
+			result, err := e.chain("abc", tx, alone, "/run/netns/x").add(t.Context())
+			if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.String() != "192.0.2.7/24" {
+				t.Fatalf("answer: %v, %v", result, err)
+			}
+			go func() { ended <- tx.ended() }()
+			if name != "in parts" {
+				awaitFile(t, filepath.Join(dir, "answered"))
+				if len(ended) > 0 {
+					t.Error("it has not ended")
+				}
+				end()
+			}
+			if err := <-ended; (err == nil) != (test.end == "") || err != nil && !strings.Contains(err.Error()+stderr.String(), test.end) {
+				t.Errorf("end: %v, want %q", err, test.end)
+			}
+			if err := tx.ended(); err != nil {
+				t.Errorf("a second time: %v", err)
+			}
+			if err := os.Remove(filepath.Join(dir, "end")); err != nil {
+				t.Fatal(err)
+			}
+			chained := network("first", "second")
+			tx.Attachments = []*Entry{chained}
+			go end()
+			_, err = e.chain("abc", tx, chained, "/run/netns/x").add(t.Context())
+			if err := errors.Join(err, tx.ended()); (err == nil) != (test.end == "") {
+				t.Errorf("in a chain: %v, want %q", err, test.end)
+			}
+		})
 	}
 }
 

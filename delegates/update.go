@@ -248,7 +248,7 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 
 func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() error) error {
 	results, err := u.addEach(ctx, u.r, sub, onDisk)
-	if err != nil {
+	if err := errors.Join(err, sub.ended()); err != nil {
 		return err
 	}
 	if err := errors.Join(u.settle(ctx, u.r, sub), sub.cache()); err != nil {
