@@ -92,12 +92,12 @@ func (tx *Transaction) others(pod *conf.Pod) []json.RawMessage {
 	return others
 }
 
-// told are the elements of the pod's network-status.
+// told are the elements of the pod's network-status: the objects among what is there.
 func told(pod *conf.Pod) (all []json.RawMessage) {
 	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
 		return nil
 	}
-	return all
+	return slices.DeleteFunc(all, func(raw json.RawMessage) bool { return len(raw) == 0 || raw[0] != '{' })
 }
 
 // Unpublished reports whether the pod's network-status lacks what was attached. What

@@ -22,7 +22,7 @@ func TestUnpublished(t *testing.T) {
 	const (
 		one    = `{"name":"one","interface":"eth0","ips":["192.0.2.7"],"mac":"02:00:00:00:00:01","default":true,"dns":{}}`
 		two    = `{"name":"ns/two","interface":"net1","default":false,"dns":{},"device-info":{"type":"vhost-user","version":"1.1.0"}}`
-		theirs = `{"name":"x","interface":"y"}`
+		theirs = `{"name":"x","interface":"y","mtu":"of another type"}`
 	)
 	for _, c := range []struct {
 		annotation string
@@ -30,7 +30,7 @@ func TestUnpublished(t *testing.T) {
 		want       bool
 	}{
 		{annotation: "[" + one + "," + two + "]"},
-		{annotation: "[" + theirs + "," + two + " ,\n" + one + "]"},
+		{annotation: "[" + theirs + "," + two + " ,\n" + one + ",7,null]"},
 		{annotation: "", want: true},
 		{annotation: "null", want: true},
 		{annotation: "[]", want: true},
@@ -53,5 +53,9 @@ func TestUnpublished(t *testing.T) {
 	}
 	if !tx().Unpublished(&conf.Pod{}) {
 		t.Error("a pod without annotations has been told")
+	}
+	others := tx().others(&conf.Pod{Annotations: map[string]string{conf.NetworkStatusAnnotation: "[" + one + ",7," + theirs + "]"}})
+	if len(others) != 1 || string(others[0]) != theirs {
+		t.Errorf("others: %s", others)
 	}
 }
