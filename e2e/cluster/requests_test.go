@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -75,14 +76,14 @@ func TestRequests(t *testing.T) {
 	n.apply(t, deployment("counted", 1, "lan,fast,shm"))
 	n.must(t, "rollout", "status", "deployment/counted", "--timeout=90s")
 	var made []string
-	await(t, "the event is sent", func() error {
+	await(t, "what it got is told", func() error {
 		made = n.requests(t, before)
-		if !strings.Contains(strings.Join(made, " "), "events") {
+		if slices.Sort(made); len(made) < 2 {
 			return fmt.Errorf("requests %v", made)
 		}
 		return nil
 	})
-	if want := "patch pods/status, create events"; strings.Join(made, ", ") != want {
+	if want := "create events, patch pods/status"; strings.Join(made, ", ") != want {
 		t.Errorf("ADD made the requests %v, want %s", made, want)
 	}
 	before = n.auditSize(t)
