@@ -190,13 +190,17 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	if err := errors.Join(tx.setResults(results), tx.cache(), tx.ended()); err != nil {
+	if err := errors.Join(tx.setResults(results), tx.cache()); err != nil {
+		return nil, err
+	}
+	data, err := encodeRecord(rec)
+	if err := errors.Join(err, tx.ended()); err != nil {
 		return nil, err
 	}
 	if err := e.publish(ctx, r, tx, annotations); err != nil {
 		return nil, err
 	}
-	if err := e.Journal.Commit(ctx, rec); err != nil {
+	if err := e.Journal.Commit(ctx, rec, data); err != nil {
 		return nil, err
 	}
 	return asked(r, tx, results), nil

@@ -123,10 +123,10 @@ func TestCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	refusing := conf.WithSteps(ctx, func(string) error { return errors.New("no") })
-	if j.Commit(refusing, later) == nil {
+	if j.Commit(refusing, later, data) == nil {
 		t.Error("it was not refused")
 	}
-	if err := j.Commit(ctx, later); err != nil {
+	if err := j.Commit(ctx, later, data); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(file)

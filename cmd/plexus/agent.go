@@ -100,12 +100,18 @@ func askOnce(socket, body string) (*answer, *askError) {
 	if err != nil {
 		return nil, silence(socket, err.Error(), false)
 	}
-	defer conn.Close()
 	head := "POST /v1/cni HTTP/1.0\r\nContent-Type: application/octet-stream\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
-	if _, err := conn.WriteString(head + body); err != nil {
+	if err := send(conn, head+body); err != nil {
+		_ = syscall.Close(conn)
 		return nil, silence(socket, err.Error(), true)
 	}
-	head, body, err = readAnswer(conn)
+	// Waiting for the answer blocks no thread: the runtime of Go looks after one that is
+	// blocked every few microseconds, on the processor that the agent needs. What that takes
+	// to set up, the agent is at work already.
+	_ = syscall.SetNonblock(conn, true)
+	from := os.NewFile(uintptr(conn), socket)
+	defer from.Close()
+	head, body, err = readAnswer(from)
 	if err != nil {
 		return nil, silence(socket, err.Error(), true)
 	}
@@ -181,21 +187,30 @@ func readAnswer(conn io.Reader) (head, body string, err error) {
 
 var errEnded = errors.New("it ended in the middle of the request")
 
-// connect makes a connection. Waiting for the answer blocks no thread: the runtime of
-// Go looks after one that is blocked every few microseconds, on the processor that the
-// agent needs.
-func connect(socket string) (*os.File, error) {
+// connect makes a connection.
+func connect(socket string) (int, error) {
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket}); err != nil {
 		_ = syscall.Close(fd)
-		return nil, err
+		return -1, err
 	}
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		_ = syscall.Close(fd)
-		return nil, err
+	return fd, nil
+}
+
+// send writes all of a text. An agent that has gone is an error, not a signal.
+func send(conn int, text string) error {
+	for rest := []byte(text); len(rest) > 0; {
+		n, err := syscall.SendmsgN(conn, rest, nil, nil, syscall.MSG_NOSIGNAL)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
 	}
-	return os.NewFile(uintptr(fd), socket), nil
+	return nil
 }
