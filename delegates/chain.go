@@ -188,7 +188,7 @@ func (c *chain) del(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cache := filepath.Join(c.Journal.DataDir(), "results", fmt.Sprintf("%s-%s-%s", list.Name, c.sandbox, c.entry.IfName))
+	cache := c.cacheFile()
 	cached, err := os.ReadFile(cache)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

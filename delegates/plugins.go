@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -16,10 +17,10 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// addPlugins runs ADD over the chain as libcni would, which caches the result when the
-// API server is asked (Transaction.cache): DEL hands it to executables, and finds by it
-// what is attached when the record is lost. An ADD that is cut short before has none in
-// the cache, as one that is cut short in a plugin.
+// addPlugins runs ADD over the chain as libcni would. The cache is written at the end
+// of the transaction (Transaction.cache): DEL hands its result to executables, and finds by
+// it what is attached when the record is lost. An ADD that is cut short before has none,
+// as one that is cut short in a plugin.
 func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, error) {
 	for _, err := range []*types.Error{utils.ValidateContainerID(c.sandbox), utils.ValidateNetworkName(list.Name), utils.ValidateInterfaceName(c.entry.IfName)} {
 		if err != nil {
@@ -27,38 +28,64 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 		}
 	}
 	var result types.Result
-	var output []byte
 	for i, p := range list.Plugins {
 		if err := c.entry.ended(); err != nil { // the one before
 			return nil, err
 		}
 		var err error
-		if result, output, err = c.addPlugin(ctx, i, p, result); err != nil {
+		if result, err = c.addPlugin(ctx, i, p, result); err != nil {
 			return nil, failedAdd(p.Network.Type, err)
 		}
 	}
-	c.entry.cache = func() error {
-		last := *list.NetworkConfigList
-		last.Plugins = last.Plugins[len(last.Plugins)-1:]
-		told := libcni.NewCNIConfigWithCacheDir(c.tx.Path, c.Journal.DataDir(), &replay{output: output})
-		_, err := told.AddNetworkList(context.WithoutCancel(ctx), &last, c.runtimeConf())
-		return err
-	}
+	c.entry.cache = func() error { return c.remember(list.Bytes, result) }
 	return result, nil
 }
 
-// addPlugin runs ADD of plugin i behind the result of the one before it. output is
-// what it answered.
-func (c *chain) addPlugin(ctx context.Context, i int, p *libcni.PluginConfig, before types.Result) (result types.Result, output []byte, err error) {
+// remembered is what libcni keeps of an attachment (cachedInfo in libcni/api.go of
+// github.com/containernetworking/cni).
+type remembered struct {
+	Kind           string         `json:"kind"`
+	ContainerID    string         `json:"containerId"`
+	Config         []byte         `json:"config"`
+	IfName         string         `json:"ifName"`
+	NetworkName    string         `json:"networkName"`
+	Netns          string         `json:"netns,omitempty"`
+	Args           [][2]string    `json:"cniArgs,omitempty"`
+	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"`
+	Result         types.Result   `json:"result,omitempty"`
+}
+
+// remember writes libcni's cache as libcni would.
+func (c *chain) remember(config []byte, result types.Result) error {
+	of := c.runtimeConf()
+	data, err := json.Marshal(&remembered{
+		libcni.CNICacheV1, of.ContainerID, config, of.IfName, c.entry.List.Name, of.NetNS, of.Args, of.CapabilityArgs, result,
+	})
+	if err != nil {
+		return err
+	}
+	name := c.cacheFile()
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(name, data, 0o600)
+}
+
+func (c *chain) cacheFile() string {
+	return filepath.Join(c.Journal.DataDir(), "results", fmt.Sprintf("%s-%s-%s", c.entry.List.Name, c.sandbox, c.entry.IfName))
+}
+
+// addPlugin runs ADD of plugin i behind the result of the one before it.
+func (c *chain) addPlugin(ctx context.Context, i int, p *libcni.PluginConfig, before types.Result) (types.Result, error) {
 	a, err := c.planned(i)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	config := []byte(a.Conf)
 	if before != nil {
 		behind, err := libcni.InjectConf(&libcni.PluginConfig{Network: p.Network, Bytes: config}, map[string]any{"prevResult": before})
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		config = behind.Bytes
 	}
@@ -66,34 +93,34 @@ func (c *chain) addPlugin(ctx context.Context, i int, p *libcni.PluginConfig, be
 		return c.addExecutable(ctx, p.Network.Type, config)
 	}
 	environ := []string{"CNI_COMMAND=ADD", "CNI_ARGS=" + c.entry.Args.String()}
-	if output, err = c.ExecPlugin(ctx, builtinPath+p.Network.Type, config, environ); err != nil {
-		return nil, nil, err
+	output, err := c.ExecPlugin(ctx, builtinPath+p.Network.Type, config, environ)
+	if err != nil {
+		return nil, err
 	}
-	result, err = parseResult(ctx, config, output)
-	return result, output, err
+	return parseResult(ctx, config, output)
 }
 
 // addExecutable runs ADD of an executable. Its answer holds when Entry.ended has said that
 // it has ended well. That takes the kernel some time, in which the answer is read.
-func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (types.Result, []byte, error) {
+func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (types.Result, error) {
 	path, err := c.FindInPath(typ, c.tx.Path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := c.step(ctx, "ADD", typ); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	running, err := c.exec.exec(ctx, path, config, c.environment("ADD"))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	answered := running.output
 	result, err := parseResult(ctx, config, answered)
 	if err != nil || isError(answered) {
 		if errEnd := running.ended(c.Stderr); errEnd != nil {
-			return nil, nil, errEnd
+			return nil, errEnd
 		}
-		return result, answered, err
+		return result, err
 	}
 	c.entry.end = func() error {
 		err := running.ended(c.Stderr)
@@ -102,7 +129,7 @@ func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (t
 		}
 		return failedAdd(typ, err)
 	}
-	return result, answered, nil
+	return result, nil
 }
 
 // isError reports whether a plugin seems to have answered with an error (CNI
@@ -158,7 +185,7 @@ func (c *chain) environment(command string) []string {
 		"CNI_ARGS="+c.entry.Args.String(), "CNI_IFNAME="+c.entry.IfName, "CNI_PATH="+strings.Join(c.tx.Path, string(os.PathListSeparator)))
 }
 
-// cache has libcni cache the results, which it has not seen.
+// cache writes libcni's cache.
 func (tx *Transaction) cache() error {
 	var errs []error
 	for _, entry := range tx.Attachments {
