@@ -22,6 +22,7 @@ type publisher struct {
 	again   func(ctx context.Context, sandbox string) error
 	mu      sync.Mutex
 	waiting map[string]*publication // by sandbox
+	former  map[string]*publication // by UID of the pod: replaced, or dropped, and not done
 	trying  sync.WaitGroup
 	ending  chan struct{}
 }
@@ -31,7 +32,7 @@ type publication struct {
 	sandbox, ifName string
 	pod             *conf.Pod
 	publish         func(context.Context) error // the first time; nil: again
-	before          []*publication              // of the same pod: they end first
+	before          *publication                // of the same pod: it ends first
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -56,7 +57,7 @@ const settleTimeout = 5 * time.Second
 const askTimeout = 2 * time.Second
 
 func newPublisher(n *Node) *publisher {
-	return &publisher{Node: n, waiting: map[string]*publication{}, ending: make(chan struct{})}
+	return &publisher{Node: n, waiting: map[string]*publication{}, former: map[string]*publication{}, ending: make(chan struct{})}
 }
 
 // add takes over what is to be published of a sandbox. run does it.
@@ -67,14 +68,10 @@ func (p *publisher) add(sandbox, ifName string, pod *conf.Pod, publish func(cont
 	defer p.mu.Unlock()
 	for _, other := range p.waiting {
 		if other.sandbox == sandbox || other.pod.UID == pod.UID {
-			if other.started {
-				one.before = append(one.before, other)
-			} else {
-				one.before = append(one.before, other.before...)
-			}
 			p.remove(other)
 		}
 	}
+	one.before = p.former[pod.UID]
 	p.waiting[sandbox] = one
 	return one
 }
@@ -98,16 +95,25 @@ func (p *publisher) drop(sandbox, ifName string) {
 	}
 }
 
+// forget drops one that add has returned.
+func (p *publisher) forget(one *publication) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting[one.sandbox] == one {
+		p.remove(one)
+	}
+}
+
 // remove ends one that waits. p.mu is held.
 func (p *publisher) remove(one *publication) {
 	one.cancel()
-	if !one.started {
-		one.started = true
-		close(one.done)
+	delete(p.waiting, one.sandbox)
+	if one.started {
+		p.former[one.pod.UID] = one
+		return
 	}
-	if p.waiting[one.sandbox] == one {
-		delete(p.waiting, one.sandbox)
-	}
+	one.started = true
+	close(one.done)
 }
 
 // unpublished says why a sandbox' pod does not know yet what it got; "" when it does.
@@ -162,11 +168,11 @@ func (p *publisher) end(ctx context.Context) {
 }
 
 func (p *publisher) try(one *publication) {
-	defer close(one.done)
-	for _, other := range one.before {
-		<-other.done // it is cancelled
+	defer p.finish(one)
+	if one.before != nil {
+		<-one.before.done // it is cancelled
+		one.before = nil
 	}
-	one.before = nil
 	for tries, wait := 1, firstRetry; one.ctx.Err() == nil; tries, wait = tries+1, min(2*wait, lastRetry) {
 		known, err := p.once(one)
 		if err == nil || one.ctx.Err() != nil {
@@ -184,9 +190,20 @@ func (p *publisher) try(one *publication) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// finish ends one that was tried.
+func (p *publisher) finish(one *publication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.remove(one)
+	if p.waiting[one.sandbox] == one {
+		delete(p.waiting, one.sandbox)
+	}
+	if p.former[one.pod.UID] == one {
+		delete(p.former, one.pod.UID)
+	}
+	one.cancel()
+	close(one.done)
 }
 
 // once tries once. known: the pod was asked for by its name, a mirror of a static pod

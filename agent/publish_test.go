@@ -145,8 +145,32 @@ func TestPublishOfANewerSandbox(t *testing.T) {
 		p.run(old)
 		p.run(last)
 		p.trying.Wait()
-		if fmt.Sprint(order) != "[old new]" || p.count() != 0 {
+		if fmt.Sprint(order) != "[old new]" || p.count() != 0 || len(p.former) != 0 {
 			t.Errorf("%v, %d wait", order, p.count())
+		}
+	})
+}
+
+// So is a sandbox that comes when its pod's former one has been detached.
+func TestPublishAfterADetachedSandbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := publishing(t, never)
+		var order []string
+		p.run(p.add("old", "eth0", podCalled("u1"), func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(time.Second) // the request is on the wire
+			order = append(order, "old")
+			return ctx.Err()
+		}))
+		synctest.Wait()
+		p.drop("old", "eth0")
+		failed := p.add("failed", "eth0", podCalled("u1"), failing)
+		last := p.add("new", "eth0", podCalled("u1"), func(context.Context) error { order = append(order, "new"); return nil })
+		p.forget(failed) // another took its place
+		p.run(last)
+		p.trying.Wait()
+		if fmt.Sprint(order) != "[old new]" || p.count() != 0 || len(p.former) != 0 {
+			t.Errorf("%v, %d wait, %d former", order, p.count(), len(p.former))
 		}
 	})
 }

@@ -122,7 +122,7 @@ func (c *Call) answer(ctx context.Context, stdin []byte) (out any, err error) {
 		}
 		defer func() {
 			if told != nil && !whole {
-				node.publisher.drop(r.Sandbox, r.IfName)
+				node.publisher.forget(told)
 			}
 		}()
 	}

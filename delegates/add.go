@@ -58,6 +58,7 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 		tx.Attachments = nil // none was begun
 		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
+	defer func() { _ = tx.ended() }() // a panic leaves nothing running
 	result, err := e.attach(ctx, r, rec, tx, onDisk)
 	if err != nil {
 		return nil, errors.Join(err, tx.ended(), e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
@@ -257,8 +258,8 @@ func (entry *Entry) ParseResult() (*types100.Result, error) {
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
 // 7.3). With parallel, neighbours made of built-ins alone run together. The record is
-// onDisk before any is added whose undoing needs it. The last executable may not have
-// ended yet (Transaction.ended).
+// onDisk before any is added whose undoing needs it. The executable of a pod's only
+// attachment may not have ended yet (Transaction.ended): nothing is changed any more.
 func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDisk func() error) ([]*types100.Result, error) {
 	all := tx.Attachments
 	results := make([]*types100.Result, len(all))
@@ -268,7 +269,7 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 		return errors.Join(err, e.release(ctx, r, &rest))
 	}
 	for at := 0; at < len(all); {
-		if !e.builtinOnly(all[at]) { // one executable after the other
+		if e.executes(all[at]) { // one executable after the other
 			if err := tx.ended(); err != nil {
 				return nil, fail(at, err)
 			}
@@ -286,6 +287,11 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 			return nil, fail(end, err)
 		}
 		at = end
+	}
+	if len(all) > 1 {
+		if err := tx.ended(); err != nil {
+			return nil, fail(len(all), err)
+		}
 	}
 	return results, onDisk()
 }
@@ -321,6 +327,14 @@ func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry 
 
 func (e *Engine) builtinOnly(entry *Entry) bool {
 	return !slices.ContainsFunc(entry.List.Types(), func(typ string) bool { return e.Delegates[typ] == nil })
+}
+
+// executes reports whether an executable is needed for an attachment, an IPAM plugin
+// included.
+func (e *Engine) executes(entry *Entry) bool {
+	return !e.builtinOnly(entry) || slices.ContainsFunc(entry.List.Plugins, func(p json.RawMessage) bool {
+		return !(&chain{}).ipam(conf.Attachment{Conf: p}, "").builtIn()
+	})
 }
 
 // settle lets each built-in finish all of its attachments together.

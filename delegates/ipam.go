@@ -93,8 +93,7 @@ func (i *ipam) check(ctx context.Context) error {
 
 // find sees whether the type can be run.
 func (i *ipam) find() error {
-	switch i.typ {
-	case "", "host-local", "static":
+	if i.builtIn() {
 		return nil
 	}
 	if _, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path); err != nil {
@@ -102,6 +101,9 @@ func (i *ipam) find() error {
 	}
 	return nil
 }
+
+// builtIn: no executable is needed.
+func (i *ipam) builtIn() bool { return i.typ == "" || i.typ == "host-local" || i.typ == "static" }
 
 func (i *ipam) del(ctx context.Context) error {
 	if i.typ == "" || i.typ == "static" {

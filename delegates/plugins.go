@@ -37,7 +37,12 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 			return nil, failedAdd(p.Network.Type, err)
 		}
 	}
-	c.entry.cache = func() error { return c.remember(list.Bytes, result) }
+	// As it is now: the default route may go to another attachment.
+	data, err := c.remembered(list.Bytes, result)
+	if err != nil {
+		return nil, err
+	}
+	c.entry.cache = func() error { return c.remember(data) }
 	return result, nil
 }
 
@@ -55,15 +60,15 @@ type remembered struct {
 	Result         types.Result   `json:"result,omitempty"`
 }
 
-// remember writes libcni's cache as libcni would.
-func (c *chain) remember(config []byte, result types.Result) error {
+func (c *chain) remembered(config []byte, result types.Result) ([]byte, error) {
 	of := c.runtimeConf()
-	data, err := json.Marshal(&remembered{
+	return json.Marshal(&remembered{
 		libcni.CNICacheV1, of.ContainerID, config, of.IfName, c.entry.List.Name, of.NetNS, of.Args, of.CapabilityArgs, result,
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// remember writes libcni's cache.
+func (c *chain) remember(data []byte) error {
 	name := c.cacheFile()
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
@@ -120,7 +125,7 @@ func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (t
 		if errEnd := running.ended(c.Stderr); errEnd != nil {
 			return nil, errEnd
 		}
-		return result, err
+		return parseResult(ctx, config, running.output)
 	}
 	c.entry.end = func() error {
 		err := running.ended(c.Stderr)

@@ -82,8 +82,9 @@ const (
 // and keep its standard output open.
 const lastWords = time.Second
 
-// maxEarly bounds what is looked at again with each part that comes, in bytes.
-const maxEarly = 64 << 10
+// maxLooks is after how many parts of an answer is no longer looked whether it is whole,
+// but its end awaited.
+const maxLooks = 16
 
 // start executes a plugin. It is ended when ctx is done.
 func start(ctx context.Context, path string, environ []string) (*process, error) {
@@ -128,17 +129,13 @@ func (p *process) answer(ctx context.Context, config []byte) {
 	if out, ok := p.stdout.(interface{ SetReadDeadline(time.Time) error }); ok {
 		p.listening = context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now().Add(lastWords)) })
 	}
-	for p.errRead == nil && !p.whole() {
+	for parts := 0; p.errRead == nil && (parts >= maxLooks || !p.whole()); parts++ {
 		p.read()
 	}
 }
 
-// whole reports whether the output may be all of it. Of more than maxEarly bytes the
-// end is awaited.
+// whole reports whether the output may be all of it.
 func (p *process) whole() bool {
-	if len(p.output) > maxEarly {
-		return false
-	}
 	text := bytes.TrimRight(p.output, " \t\r\n")
 	return len(text) > 0 && text[len(text)-1] == '}' && json.Valid(text)
 }

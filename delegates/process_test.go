@@ -166,6 +166,7 @@ func TestAnAnswerHoldsAtTheEnd(t *testing.T) {
 		"in parts":       {`printf '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}'; awaits end; printf ']}\n'`, ""},
 		"more space":     {`printf '` + answer + `'; awaits end; echo; echo`, ""},
 		"more answers":   {`printf '` + answer + `'; awaits end; echo '{}'`, "after top-level value"},
+		"a line of log":  {`printf '{"cniVersion": "1.0.0", "msg": "hello", "ips": [{"address": "192.0.2.7/24"}]}'; awaits end; echo '{}'`, "after top-level value"},
 		"exit status":    {`printf '` + answer + `'; awaits end; exit 3`, "exit status 3"},
 		"an error after": {`printf '` + answer + `'; awaits end; echo for people >&2; exit 3`, "for people"},
 	} {
@@ -192,15 +193,22 @@ func TestAnAnswerHoldsAtTheEnd(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if name == "in parts" {
+			atOnce := name == "in parts" || name == "a line of log"
+			if atOnce {
 				go end()
 			}
 			result, err := e.chain("abc", tx, alone, "/run/netns/x").add(t.Context())
+			if name == "a line of log" {
+				if err == nil || !strings.Contains(err.Error(), test.end) {
+					t.Errorf("%v, %v", result, err)
+				}
+				return
+			}
 			if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.String() != "192.0.2.7/24" {
 				t.Fatalf("answer: %v, %v", result, err)
 			}
 			go func() { ended <- tx.ended() }()
-			if name != "in parts" {
+			if !atOnce {
 				awaitFile(t, filepath.Join(dir, "answered"))
 				if len(ended) > 0 {
 					t.Error("it has not ended")

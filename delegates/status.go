@@ -20,6 +20,11 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, resu
 	position := map[*Entry]int{}
 	for i, entry := range tx.Attachments {
 		position[entry] = i
+		if entry.CapabilityArgs[deviceInfoCapability] != nil { // which a plugin may write to its end
+			if err := entry.ended(); err != nil {
+				return nil, nil, err
+			}
+		}
 		if infos[i], err = readDeviceInfo(r.Sandbox, entry); err != nil {
 			e.Log.Warn(err.Error())
 		}
