@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -210,19 +211,27 @@ func (p *publisher) finish(one *publication) {
 // that was made anew included.
 func (p *publisher) once(one *publication) (known bool, err error) {
 	t := p.history.begin("PUBLISH", one.sandbox, one.pod.String())
-	ctx := conf.WithSteps(one.ctx, t.step)
-	first := one.publish
-	if one.publish = nil; first != nil {
-		err = first(ctx)
-	} else {
-		known, err = true, p.again(ctx, one.sandbox)
+	publish := one.publish
+	if one.publish = nil; publish == nil {
+		known, publish = true, func(ctx context.Context) error { return p.again(ctx, one.sandbox) }
 	}
+	err = unpanicked(func() error { return publish(conf.WithSteps(one.ctx, t.step)) })
 	t.end(err)
 	p.metrics.request(t, err)
 	if known && err != nil {
 		p.history.forget(t) // it is one of many
 	}
 	return known, err
+}
+
+// unpanicked makes a panic an error: it ends one try, not the agent.
+func unpanicked(do func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("internal error: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 // failed notes why, and tells it the first time.

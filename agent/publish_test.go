@@ -38,7 +38,10 @@ func TestPublishIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries, began := 1, time.Now()
 		p, log := publishing(t, func(context.Context, string) error {
-			if tries++; tries <= 20 {
+			if tries++; tries == 10 {
+				panic("a defect")
+			}
+			if tries <= 20 {
 				return fmt.Errorf("dial from port %d", tries)
 			}
 			return nil
