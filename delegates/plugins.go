@@ -38,7 +38,7 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 		}
 	}
 	// As it is now: the default route may go to another attachment.
-	data, err := c.remembered(list.Bytes, result)
+	data, err := c.cached(list.Bytes, result)
 	if err != nil {
 		return nil, err
 	}
@@ -46,24 +46,29 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 	return result, nil
 }
 
-// remembered is what libcni keeps of an attachment (cachedInfo in libcni/api.go of
+// Cached is what libcni keeps of an attachment (cachedInfo in libcni/api.go of
 // github.com/containernetworking/cni).
-type remembered struct {
-	Kind           string         `json:"kind"`
-	ContainerID    string         `json:"containerId"`
-	Config         []byte         `json:"config"`
-	IfName         string         `json:"ifName"`
-	NetworkName    string         `json:"networkName"`
-	Netns          string         `json:"netns,omitempty"`
-	Args           [][2]string    `json:"cniArgs,omitempty"`
-	CapabilityArgs map[string]any `json:"capabilityArgs,omitempty"`
-	Result         types.Result   `json:"result,omitempty"`
+type Cached struct {
+	Kind           string          `json:"kind"`
+	ContainerID    string          `json:"containerId"`
+	Config         []byte          `json:"config"`
+	IfName         string          `json:"ifName"`
+	NetworkName    string          `json:"networkName"`
+	Netns          string          `json:"netns,omitempty"`
+	CNIArgs        [][2]string     `json:"cniArgs,omitempty"`
+	CapabilityArgs map[string]any  `json:"capabilityArgs,omitempty"`
+	Result         json.RawMessage `json:"result,omitempty"`
 }
 
-func (c *chain) remembered(config []byte, result types.Result) ([]byte, error) {
+// cached is what libcni would keep of the attachment.
+func (c *chain) cached(config []byte, result types.Result) ([]byte, error) {
+	answer, err := json.Marshal(result)
+	if err != nil {
+		return nil, err
+	}
 	of := c.runtimeConf()
-	return json.Marshal(&remembered{
-		libcni.CNICacheV1, of.ContainerID, config, of.IfName, c.entry.List.Name, of.NetNS, of.Args, of.CapabilityArgs, result,
+	return json.Marshal(&Cached{
+		libcni.CNICacheV1, of.ContainerID, config, of.IfName, c.entry.List.Name, of.NetNS, of.Args, of.CapabilityArgs, answer,
 	})
 }
 

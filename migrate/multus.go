@@ -63,19 +63,6 @@ type delegate struct {
 	Bytes  []byte `json:"Bytes"`
 }
 
-// cached is libcni's cache entry of an attachment (libcni/api.go, cachedInfo).
-type cached struct {
-	Kind           string           `json:"kind"`
-	ContainerID    string           `json:"containerId"`
-	Config         []byte           `json:"config"`
-	IfName         string           `json:"ifName"`
-	NetworkName    string           `json:"networkName"`
-	Netns          string           `json:"netns"`
-	CNIArgs        [][2]string      `json:"cniArgs"`
-	CapabilityArgs map[string]any   `json:"capabilityArgs"`
-	Result         *json.RawMessage `json:"result"`
-}
-
 // FromMultus reads a node that Multus runs. Nothing is changed.
 func FromMultus(n Node) (*Migration, error) {
 	m := &Migration{Results: map[string][]byte{}}
@@ -197,18 +184,18 @@ func hereNotThere(keys map[string]json.RawMessage) error {
 	return nil
 }
 
-func readResults(dir string) (map[string]*cached, error) {
+func readResults(dir string) (map[string]*delegates.Cached, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("libcni's cache: %w", err)
 	}
-	all := map[string]*cached{}
+	all := map[string]*delegates.Cached{}
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			continue
 		}
-		c := &cached{}
+		c := &delegates.Cached{}
 		if json.Unmarshal(data, c) == nil && c.ContainerID != "" {
 			all[e.Name()] = c
 		}
@@ -218,7 +205,7 @@ func readResults(dir string) (map[string]*cached, error) {
 
 // convertSandbox makes a journal record of what Multus and libcni have cached of
 // a sandbox.
-func (m *Migration) convertSandbox(sandbox, file string, results map[string]*cached, path []string) (*delegates.Record, error) {
+func (m *Migration) convertSandbox(sandbox, file string, results map[string]*delegates.Cached, path []string) (*delegates.Record, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -258,7 +245,7 @@ func (m *Migration) convertSandbox(sandbox, file string, results map[string]*cac
 				tx.Netns = c.Netns
 			}
 			if c.Result != nil {
-				if r, err := normalResult(*c.Result); err == nil {
+				if r, err := normalResult(c.Result); err == nil {
 					entry.Result = r
 				}
 			}
