@@ -24,7 +24,7 @@ type Node struct {
 	history   *history      // nil in a process of one request
 	metrics   *metrics      // likewise
 	index     *index        // likewise
-	publisher *publisher    // nil where there is no API server, too
+	publisher *publisher    // likewise; without an API server it has nothing to do
 
 	told sync.WaitGroup // reports that go on after the answer
 
