@@ -64,6 +64,22 @@ func TestProcess(t *testing.T) {
 
 // Whoever cancels the request is not kept waiting, even by a child of the plugin
 // that has its standard output.
+// A plugin has one processor, unless plexus is told otherwise.
+func TestProcessors(t *testing.T) {
+	plugin := script(t, t.TempDir(), "plugin", "echo -n $GOMAXPROCS")
+	c := &chain{entry: &Entry{}, tx: &Transaction{}}
+	for _, want := range []string{"1", "3"} {
+		t.Setenv("GOMAXPROCS", want)
+		if want == "1" {
+			_ = os.Unsetenv("GOMAXPROCS")
+		}
+		out, err := (&executor{}).ExecPlugin(t.Context(), plugin, nil, c.environment("ADD"))
+		if err != nil || string(out) != want {
+			t.Errorf("%q, %v, want %s", out, err, want)
+		}
+	}
+}
+
 func TestACancelledProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
