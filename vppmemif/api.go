@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -295,6 +296,65 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 		return reply, err
 	}
 	return call(ctx, s, request)
+}
+
+// sent is a request whose answer is waited for later.
+type sent struct {
+	stream api.Stream
+	cancel context.CancelFunc
+	doing  string // what it does, for an error
+	made   string // what it has made, for mended
+}
+
+// send makes a request without waiting for VPP, which does what it is sent over a
+// connection one after the other. It is not the first of a session.
+func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
+	own, cancel := context.WithCancel(ctx)
+	stream, err := call(ctx, w.session, func(context.Context) (api.Stream, error) {
+		stream, err := w.conn.NewStream(own)
+		if err == nil {
+			err = stream.SendMsg(request)
+		}
+		return stream, err
+	})
+	if err != nil {
+		cancel()
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	w.sent = append(w.sent, sent{stream, cancel, doing, made})
+	return nil
+}
+
+// answers waits for the answers to what was sent, and tells the first refusal.
+func (w *wiring) answers(ctx context.Context) (first error) {
+	for _, request := range w.sent {
+		_, err := call(ctx, w.session, func(bounded context.Context) (api.Message, error) {
+			defer context.AfterFunc(bounded, request.cancel)()
+			reply, err := request.stream.RecvMsg()
+			if err == nil {
+				err = refusal(reply)
+			}
+			return reply, err
+		})
+		if err == nil {
+			w.mended("%s", request.made)
+		} else if first == nil {
+			first = fmt.Errorf("%s: %w", request.doing, err)
+		}
+		request.cancel()
+		_ = request.stream.Close()
+	}
+	w.sent = nil
+	return first
+}
+
+// refusal is the error code of a reply, all of which have one called retval.
+func refusal(reply api.Message) error {
+	retval := reflect.Indirect(reflect.ValueOf(reply)).FieldByName("Retval")
+	if !retval.IsValid() || !retval.CanInt() {
+		return fmt.Errorf("VPP answered with %s", reply.GetMessageName())
+	}
+	return api.RetvalToVPPApiError(int32(retval.Int()))
 }
 
 // list reads a dump to its end.

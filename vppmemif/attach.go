@@ -87,6 +87,8 @@ type wiring struct {
 	again bool   // numbers of its socket may be left from before
 	index interface_types.InterfaceIndex
 	made  []string // for people, what was missing
+	sent  []sent   // unanswered
+	leave func()   // releases the domain that is being joined
 }
 
 func (w *wiring) step(ctx context.Context, format string, args ...any) error {
@@ -102,8 +104,17 @@ func (w *wiring) mended(format string, args ...any) {
 }
 
 // attach makes the socket, the interface on it and its place in the network,
-// up at last, as far as they are not there.
-func (w *wiring) attach(ctx context.Context) error {
+// up at last, as far as they are not there. Once the interface has its number, VPP does
+// one request after the other without being waited for.
+func (w *wiring) attach(ctx context.Context) (err error) {
+	defer func() {
+		if late := w.answers(ctx); err == nil {
+			err = late
+		}
+		if w.leave != nil {
+			w.leave()
+		}
+	}()
 	if p := w.have.port; p != nil {
 		w.index = p.index
 	} else if err := w.make(ctx); err != nil {
@@ -125,13 +136,7 @@ func (w *wiring) attach(ctx context.Context) error {
 	if err := w.step(ctx, "set up"); err != nil {
 		return err
 	}
-	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetFlagsReply, error) {
-		return interfaces.NewServiceClient(w.conn).SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: w.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
-	}); err != nil {
-		return fmt.Errorf("set up: %w", err)
-	}
-	w.mended("admin state up")
-	return nil
+	return w.send(ctx, "set up", "admin state up", &interfaces.SwInterfaceSetFlags{SwIfIndex: w.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
 }
 
 // make makes the interface with its socket and tag.
@@ -182,12 +187,7 @@ func (w *wiring) mark(ctx context.Context) error {
 	if err := w.step(ctx, "tag %s", w.st.Tag); err != nil {
 		return err
 	}
-	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceTagAddDelReply, error) {
-		return interfaces.NewServiceClient(w.conn).SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: w.index, Tag: w.st.Tag})
-	}); err != nil {
-		return fmt.Errorf("tag memif: %w", err)
-	}
-	return nil
+	return w.send(ctx, "tag memif", "tag "+w.st.Tag, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: w.index, Tag: w.st.Tag})
 }
 
 // addSocket gives the socket a number of its own. A number that is left from
@@ -275,12 +275,10 @@ func (w *wiring) shape(ctx context.Context) error {
 		if err := w.step(ctx, "set mtu %d", mtu); err != nil {
 			return err
 		}
-		if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetMtuReply, error) {
-			return interfaces.NewServiceClient(w.conn).SwInterfaceSetMtu(ctx, &interfaces.SwInterfaceSetMtu{SwIfIndex: w.index, Mtu: []uint32{uint32(mtu), 0, 0, 0}})
-		}); err != nil {
-			return fmt.Errorf("set mtu %d: %w", mtu, err)
+		err := w.send(ctx, fmt.Sprintf("set mtu %d", mtu), fmt.Sprintf("mtu %d", mtu), &interfaces.SwInterfaceSetMtu{SwIfIndex: w.index, Mtu: []uint32{uint32(mtu), 0, 0, 0}})
+		if err != nil {
+			return err
 		}
-		w.mended("mtu %d", mtu)
 	}
 	if w.have.port == nil || !w.c.hasMAC() || w.have.mac() == w.c.mac() {
 		return nil
@@ -292,11 +290,5 @@ func (w *wiring) shape(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := call(ctx, w.session, func(ctx context.Context) (*interfaces.SwInterfaceSetMacAddressReply, error) {
-		return interfaces.NewServiceClient(w.conn).SwInterfaceSetMacAddress(ctx, &interfaces.SwInterfaceSetMacAddress{SwIfIndex: w.index, MacAddress: mac})
-	}); err != nil {
-		return fmt.Errorf("set mac %s: %w", w.c.MAC, err)
-	}
-	w.mended("mac %s", w.c.MAC)
-	return nil
+	return w.send(ctx, "set mac "+w.c.MAC, "mac "+w.c.MAC, &interfaces.SwInterfaceSetMacAddress{SwIfIndex: w.index, MacAddress: mac})
 }

@@ -89,36 +89,24 @@ func (w *wiring) join(ctx context.Context) error {
 	if err := w.step(ctx, "rewrite to vlan %d", vlan); err != nil {
 		return err
 	}
-	if _, err := call(ctx, w.session, func(ctx context.Context) (*l2.L2InterfaceVlanTagRewriteReply, error) {
-		return l2.NewServiceClient(w.conn).L2InterfaceVlanTagRewrite(ctx, &l2.L2InterfaceVlanTagRewrite{SwIfIndex: w.index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(vlan)})
-	}); err != nil {
-		return fmt.Errorf("rewrite to vlan %d: %w", vlan, err)
-	}
-	w.mended("vlan %d", vlan)
-	return nil
+	return w.send(ctx, fmt.Sprintf("rewrite to vlan %d", vlan), fmt.Sprintf("vlan %d", vlan), &l2.L2InterfaceVlanTagRewrite{SwIfIndex: w.index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(vlan)})
 }
 
-// enter joins, and makes the domain if need be.
+// enter joins, and makes the domain if need be. The domain is held until VPP has
+// answered (attach).
 func (w *wiring) enter(ctx context.Context) error {
 	if err := w.step(ctx, "join bridge domain %s", w.st.DomainTag); err != nil {
 		return err
 	}
-	release, err := w.lockDomain(ctx, w.st.DomainTag)
-	if err != nil {
+	var err error
+	if w.leave, err = w.lockDomain(ctx, w.st.DomainTag); err != nil {
 		return err
 	}
-	defer release()
 	domain, err := w.ensureDomain(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err = call(ctx, w.session, func(ctx context.Context) (*l2.SwInterfaceSetL2BridgeReply, error) {
-		return l2.NewServiceClient(w.conn).SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: w.index, BdID: domain, Enable: true})
-	}); err != nil {
-		return fmt.Errorf("join bridge domain %d: %w", domain, err)
-	}
-	w.mended("membership of bridge domain %d", domain)
-	return nil
+	return w.send(ctx, fmt.Sprintf("join bridge domain %d", domain), fmt.Sprintf("membership of bridge domain %d", domain), &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: w.index, BdID: domain, Enable: true})
 }
 
 // addressesOf are the addresses of the vswitch's side.

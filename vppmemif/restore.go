@@ -92,10 +92,7 @@ func (w *wiring) settle(ctx context.Context) error {
 		return w.discard(ctx)
 	case p.tag() == "":
 		w.index = p.index
-		if err := w.mark(ctx); err != nil {
-			return err
-		}
-		w.mended("tag %s", st.Tag)
+		return w.mark(ctx)
 	}
 	return nil
 }
