@@ -270,7 +270,7 @@ func (b *bench) bareMemif(ctx context.Context, socket string) (time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	t, err := b.median(func() (time.Duration, error) { return bare.Time(ctx) })
+	t, err := b.median(func() (time.Duration, error) { return bare.Time(ctx, 1) })
 	return t, errors.Join(err, bare.Close(ctx))
 }
 

@@ -52,18 +52,40 @@ func (b *Bare) Close(ctx context.Context) error {
 	return err
 }
 
-// Time times the messages that make one memif: socket, interface, look for the
-// domain, tag, join, up; and undoes them, untimed.
-func (b *Bare) Time(ctx context.Context) (time.Duration, error) {
+// Time times the messages that make memifs, one after the other: for each its socket,
+// the interface, a look for the domain, tag, join, up. It undoes them, untimed.
+func (b *Bare) Time(ctx context.Context, memifs int) (time.Duration, error) {
+	var made []bareMemif
+	var errs []error
 	began := time.Now()
-	s, err := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: unset, SocketFilename: b.socket})
-	if err != nil {
-		return 0, err
+	for i := range memifs {
+		one, err := b.make(ctx, fmt.Sprintf("%s.%d", b.socket, i))
+		made, errs = append(made, one), append(errs, err)
 	}
-	c, err := b.memif.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: s.SocketID})
-	if err != nil {
-		return 0, err
+	took := time.Since(began)
+	for _, one := range made {
+		errs = append(errs, b.remove(ctx, one))
 	}
+	return took, errors.Join(errs...)
+}
+
+// bareMemif has the numbers of what was made.
+type bareMemif struct {
+	socket uint32
+	index  interface_types.InterfaceIndex
+}
+
+func (b *Bare) make(ctx context.Context, socket string) (one bareMemif, err error) {
+	s, err := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: unset, SocketFilename: socket})
+	if err != nil {
+		return one, err
+	}
+	one.socket = s.SocketID
+	c, err := b.memif.MemifCreateV2(ctx, &memif.MemifCreateV2{SocketID: one.socket})
+	if err != nil {
+		return one, err
+	}
+	one.index = c.SwIfIndex
 	domains, errFind := b.l2.BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: unset, SwIfIndex: ^interface_types.InterfaceIndex(0)})
 	for errFind == nil {
 		_, errFind = domains.Recv()
@@ -71,11 +93,14 @@ func (b *Bare) Time(ctx context.Context) (time.Duration, error) {
 	if errors.Is(errFind, io.EOF) {
 		errFind = nil
 	}
-	_, errTag := b.interfaces.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: c.SwIfIndex, Tag: "bare"})
-	_, errJoin := b.l2.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: c.SwIfIndex, BdID: bareDomain, Enable: true})
-	_, errUp := b.interfaces.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: c.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
-	took := time.Since(began)
-	_, errDel := b.memif.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: c.SwIfIndex})
-	_, errSocket := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: s.SocketID})
-	return took, errors.Join(errFind, errTag, errJoin, errUp, errDel, errSocket)
+	_, errTag := b.interfaces.SwInterfaceTagAddDel(ctx, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: one.index, Tag: "bare"})
+	_, errJoin := b.l2.SwInterfaceSetL2Bridge(ctx, &l2.SwInterfaceSetL2Bridge{RxSwIfIndex: one.index, BdID: bareDomain, Enable: true})
+	_, errUp := b.interfaces.SwInterfaceSetFlags(ctx, &interfaces.SwInterfaceSetFlags{SwIfIndex: one.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
+	return one, errors.Join(errFind, errTag, errJoin, errUp)
+}
+
+func (b *Bare) remove(ctx context.Context, one bareMemif) error {
+	_, errDel := b.memif.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: one.index})
+	_, errSocket := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: one.socket})
+	return errors.Join(errDel, errSocket)
 }
