@@ -126,7 +126,7 @@ func (h *host) claim(ctx context.Context, a conf.Attachment, w *want, pci string
 	if before != nil && before.Found.Incarnation != f.Incarnation {
 		before = nil // of a function that is no more
 	}
-	if err := h.suits(f, w, before); err != nil {
+	if err := h.suits(f.asFound(before), w, before); err != nil {
 		return nil, err
 	}
 	c := &claim{PCI: pci, Owner: a.Owner, Sandbox: a.Sandbox, IfName: a.IfName, Netns: a.Netns, NetnsID: a.NetnsID, Baseline: w.baseline}
@@ -136,6 +136,17 @@ func (h *host) claim(ctx context.Context, a conf.Attachment, w *want, pci string
 		return nil, err
 	}
 	return c, c.write()
+}
+
+// asFound is the function as it will be when what is taken over has been brought home: a
+// DEL that was cut short may have left it without its driver.
+func (f *function) asFound(before *claim) *function {
+	if before == nil {
+		return f
+	}
+	home := *f
+	home.Driver = before.Found.Driver
+	return &home
 }
 
 // suits says whether the function can be what is asked for.

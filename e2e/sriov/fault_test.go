@@ -375,22 +375,27 @@ func addIsKilled(w *trials, number int) {
 	}
 }
 
-// DEL is cut short at each step in turn: the next DEL finishes.
+// endingsOfDEL are those that what is attached has: it is not ADDed again.
+const endingsOfDEL = 4
+
+// DEL is cut short at each step in turn: the next DEL finishes, or the next pod.
 func delIsCutShort(w *trials, number int) {
 	for n, step := range w.steps["DEL"] {
 		for f, fault := range []string{"fail", "kill"} {
-			if !*everyFault && len(w.nets) == 1 && (w.left(n, number) || f != n/2%2) {
-				continue
+			for e, ending := range endings[:endingsOfDEL] {
+				if !*everyFault && (len(w.nets) == 1 && (w.left(n, number) || f != n/2%2) || e != (n+number)%endingsOfDEL) {
+					continue
+				}
+				p := w.pod()
+				w.must("ADD", first, p.Path())
+				_, err := w.faulty("DEL", first, p.Path(), w.config, fault, n+1)
+				if fault == "fail" {
+					w.reported(err, n, step)
+				}
+				ending.do(w, p)
+				w.home("%s of DEL at step %d, %s: %v; then %s", fault, n+1, step, err, ending.name)
+				w.close(p)
 			}
-			p := w.pod()
-			w.must("ADD", first, p.Path())
-			_, err := w.faulty("DEL", first, p.Path(), w.config, fault, n+1)
-			if fault == "fail" {
-				w.reported(err, n, step)
-			}
-			w.must("DEL", first, p.Path())
-			w.home("%s of DEL at step %d, %s: %v", fault, n+1, step, err)
-			w.close(p)
 		}
 	}
 }
@@ -406,7 +411,7 @@ func killedAtAnyMoment(w *trials, number int) {
 	for round := range rounds {
 		p, verb, ways := w.pod(), "ADD", len(endings)
 		if round%3 == 2 {
-			verb, ways = "DEL", 4 // what is attached is not ADDed again
+			verb, ways = "DEL", endingsOfDEL
 			w.must("ADD", first, p.Path())
 		}
 		after := time.Duration(chance.Int64N(int64(w.took[verb])))
