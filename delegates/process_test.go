@@ -62,8 +62,6 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// Whoever cancels the request is not kept waiting, even by a child of the plugin
-// that has its standard output.
 // A plugin has one processor, unless plexus is told otherwise.
 func TestProcessors(t *testing.T) {
 	plugin := script(t, t.TempDir(), "plugin", "echo -n $GOMAXPROCS")
@@ -80,6 +78,8 @@ func TestProcessors(t *testing.T) {
 	}
 }
 
+// Whoever cancels the request is not kept waiting, even by a child of the plugin
+// that has its standard output.
 func TestACancelledProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()

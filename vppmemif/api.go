@@ -298,7 +298,7 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 	return call(ctx, s, request)
 }
 
-// sent is a request whose answer is waited for later.
+// sent is a request that answers waits for.
 type sent struct {
 	stream api.Stream
 	cancel context.CancelFunc
@@ -307,15 +307,18 @@ type sent struct {
 }
 
 // send makes a request without waiting for VPP, which does what it is sent over a
-// connection one after the other. It is not the first of a session.
+// connection one after the other. It is not the first of a session, and answers follows.
 func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
 	own, cancel := context.WithCancel(ctx)
 	stream, err := call(ctx, w.session, func(context.Context) (api.Stream, error) {
 		stream, err := w.conn.NewStream(own)
-		if err == nil {
-			err = stream.SendMsg(request)
+		if err != nil {
+			return nil, err
 		}
-		return stream, err
+		if err := stream.SendMsg(request); err != nil {
+			return nil, errors.Join(err, stream.Close())
+		}
+		return stream, nil
 	})
 	if err != nil {
 		cancel()

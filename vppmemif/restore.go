@@ -92,7 +92,10 @@ func (w *wiring) settle(ctx context.Context) error {
 		return w.discard(ctx)
 	case p.tag() == "":
 		w.index = p.index
-		return w.mark(ctx)
+		if err := w.mark(ctx); err != nil {
+			return err
+		}
+		return w.answers(ctx)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ import (
 // as plexus costs: the medians of 150 differ by 0.5 ms from run to run.
 const benchPairs = 300
 
-// benchLife is how long a pod has its networks: the kernel takes longer to remove an
+// benchLife, and then benchRest, is how long a pod has its networks: the kernel takes longer to remove an
 // interface that is a while old.
 const benchLife = 30 * time.Millisecond
 

@@ -380,24 +380,31 @@ const endingsOfDEL = 4
 
 // DEL is cut short at each step in turn: the next DEL finishes, or the next pod.
 func delIsCutShort(w *trials, number int) {
-	for n, step := range w.steps["DEL"] {
+	for n := range w.steps["DEL"] {
 		for f, fault := range []string{"fail", "kill"} {
+			if !*everyFault && len(w.nets) == 1 && (w.left(n, number) || f != n/2%2) {
+				continue
+			}
 			for e, ending := range endings[:endingsOfDEL] {
-				if !*everyFault && (len(w.nets) == 1 && (w.left(n, number) || f != n/2%2) || e != (n+number)%endingsOfDEL) {
-					continue
+				if *everyFault || e == (n+number)%endingsOfDEL {
+					w.cutDEL(n, fault, ending)
 				}
-				p := w.pod()
-				w.must("ADD", first, p.Path())
-				_, err := w.faulty("DEL", first, p.Path(), w.config, fault, n+1)
-				if fault == "fail" {
-					w.reported(err, n, step)
-				}
-				ending.do(w, p)
-				w.home("%s of DEL at step %d, %s: %v; then %s", fault, n+1, step, err, ending.name)
-				w.close(p)
 			}
 		}
 	}
+}
+
+func (w *trials) cutDEL(n int, fault string, ending ending) {
+	w.t.Helper()
+	step, p := w.steps["DEL"][n], w.pod()
+	w.must("ADD", first, p.Path())
+	_, err := w.faulty("DEL", first, p.Path(), w.config, fault, n+1)
+	if fault == "fail" {
+		w.reported(err, n, step)
+	}
+	ending.do(w, p)
+	w.home("%s of DEL at step %d, %s: %v; then %s", fault, n+1, step, err, ending.name)
+	w.close(p)
 }
 
 // The real executables are killed at any moment, also between two steps.

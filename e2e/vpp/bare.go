@@ -60,7 +60,11 @@ func (b *Bare) Time(ctx context.Context, memifs int) (time.Duration, error) {
 	began := time.Now()
 	for i := range memifs {
 		one, err := b.make(ctx, fmt.Sprintf("%s.%d", b.socket, i))
-		made, errs = append(made, one), append(errs, err)
+		made = append(made, one)
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
 	}
 	took := time.Since(began)
 	for _, one := range made {
@@ -69,13 +73,14 @@ func (b *Bare) Time(ctx context.Context, memifs int) (time.Duration, error) {
 	return took, errors.Join(errs...)
 }
 
-// bareMemif has the numbers of what was made.
+// bareMemif has the numbers of what was made, unset of what was not.
 type bareMemif struct {
 	socket uint32
 	index  interface_types.InterfaceIndex
 }
 
-func (b *Bare) make(ctx context.Context, socket string) (one bareMemif, err error) {
+func (b *Bare) make(ctx context.Context, socket string) (bareMemif, error) {
+	one := bareMemif{unset, interface_types.InterfaceIndex(unset)}
 	s, err := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: unset, SocketFilename: socket})
 	if err != nil {
 		return one, err
@@ -100,7 +105,14 @@ func (b *Bare) make(ctx context.Context, socket string) (one bareMemif, err erro
 }
 
 func (b *Bare) remove(ctx context.Context, one bareMemif) error {
-	_, errDel := b.memif.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: one.index})
-	_, errSocket := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: one.socket})
-	return errors.Join(errDel, errSocket)
+	var errs []error
+	if one.index != interface_types.InterfaceIndex(unset) {
+		_, err := b.memif.MemifDelete(ctx, &memif.MemifDelete{SwIfIndex: one.index})
+		errs = append(errs, err)
+	}
+	if one.socket != unset {
+		_, err := b.memif.MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: one.socket})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
