@@ -164,7 +164,9 @@ func (v *vpp) connect(ctx context.Context) (*link, error) {
 }
 
 // dial connects. VPP lets five wait at its API socket (socksvr.c) and has the
-// kernel send the next one away; that one tries again.
+// kernel send the next one away; that one tries again. So does for a moment one
+// whose connection ends before VPP says a word: a VPP that is dying still lets wait
+// whom it will never serve, and nobody listens there when it is dead.
 func dial(ctx context.Context, socket string) (*link, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		w, err := openWire(ctx, socket)
@@ -175,7 +177,9 @@ func dial(ctx context.Context, socket string) (*link, error) {
 			}
 			return &link{conn, w.ended}, nil
 		}
-		if !errors.Is(err, syscall.EAGAIN) {
+		dying := wait < 50*time.Millisecond &&
+			(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF))
+		if !errors.Is(err, syscall.EAGAIN) && !dying {
 			return nil, err
 		}
 		select {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plexus-cni/plexus/e2e/memif"
 	"github.com/plexus-cni/plexus/e2e/standin"
 )
@@ -225,4 +227,73 @@ func TestPeers(t *testing.T) {
 	}
 	mustDel(t, d, long, all[2])
 	same(t, before, r.world())
+}
+
+// A VPP that dies has the kernel send away whom it let wait, and the end of a
+// connection may be seen before nobody can come any more. DEL asks once more then,
+// and finds that there is no VPP.
+func TestDyingAPISocket(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *net.UnixListener) error{
+		"before it accepts": func(t *testing.T, l *net.UnixListener) error {
+			waitFor(t, l)
+			return nil
+		},
+		"after": func(t *testing.T, l *net.UnixListener) error {
+			waitFor(t, l)
+			conn, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t, standin.Options{}), newDelegate(t)
+			a := r.attachment(sandboxA, nil)
+			raw := mustAttach(t, d, a)
+			r.Close()
+			d.Close() // as another process
+			socket := filepath.Join(r.vpp, standin.SocketName)
+			if err := os.Remove(socket); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			l.SetUnlinkOnClose(false)
+			done := make(chan error, 1)
+			go func() { done <- d.Del(bounded(t), a, raw) }()
+			if err := end(t, l); err != nil {
+				t.Fatal(err)
+			}
+			_ = l.Close()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// waitFor returns when somebody waits to be accepted.
+func waitFor(t *testing.T, l *net.UnixListener) {
+	t.Helper()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 10_000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(fds, 10_000)
+		}
+		if n != 1 {
+			t.Errorf("nobody came: %v", err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
