@@ -272,7 +272,7 @@ func asVersion(r *types100.Result, cniVersion string) (any, error) {
 	if err != nil {
 		return nil, &delegates.Error{Code: types.ErrIncompatibleCNIVersion, Err: err}
 	}
-	return out, nil
+	return delegates.Plain(out), nil
 }
 
 // before110 is a result without what CNI 1.1.0 has added; the library leaves it

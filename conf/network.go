@@ -49,10 +49,13 @@ const DefaultCNIVersion = "0.3.1"
 // ParseList reads a configuration or a configuration list. cniVersion stands
 // in where the network names none.
 func (d *Definition) ParseList(cniVersion string) (*List, error) {
-	l, err := d.parseList()
+	read, err := lists.of(string(d.Config), d.parseList)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
+	own := *read
+	l := &own
+	l.Plugins = slices.Clone(l.Plugins)
 	if l.CNIVersion == "" {
 		l.CNIVersion = cniVersion
 	}
@@ -70,6 +73,9 @@ func (d *Definition) ParseList(cniVersion string) (*List, error) {
 	}
 	return l, nil
 }
+
+// lists are those that were read last.
+var lists remembered[*List]
 
 func (d *Definition) parseList() (*List, error) {
 	if len(d.Config) > maxDocument {
@@ -203,6 +209,9 @@ func (l *List) ifName() (string, error) {
 // checkCapabilities refuses an argument that no plugin of the list declares
 // (NPWG specification 1.3, section 4.1.2.1).
 func (l *List) checkCapabilities(asked map[string]any) error {
+	if len(asked) == 0 {
+		return nil
+	}
 	declared := map[string]bool{}
 	for _, raw := range l.Plugins {
 		var p plugin

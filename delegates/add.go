@@ -129,9 +129,11 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 	if err != nil {
 		return coded(codeConfig, err)
 	}
+	entry.inside = true
 	for i, typ := range types {
 		d, ok := e.Delegates[typ]
 		if !ok {
+			entry.inside = false
 			if _, err := c.FindInPath(typ, tx.Path); err != nil {
 				return fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
 			}
@@ -142,7 +144,9 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 		}
 		a, err := c.planned(i)
 		if err == nil {
-			err = c.ipam(a, n.Args.String()).find()
+			ipam := c.ipam(a, n.Args.String())
+			entry.inside = entry.inside && ipam.builtIn()
+			err = ipam.find()
 		}
 		var state json.RawMessage
 		if err == nil {
@@ -240,7 +244,7 @@ func (tx *Transaction) results() ([]*types100.Result, error) {
 // setResults records the results, one for each attachment.
 func (tx *Transaction) setResults(results []*types100.Result) (err error) {
 	for i, entry := range tx.Attachments {
-		if entry.Result, err = json.Marshal(results[i]); err != nil {
+		if entry.Result, err = encodeResult(results[i]); err != nil {
 			return err
 		}
 	}
@@ -269,7 +273,7 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 		return errors.Join(err, e.release(ctx, r, &rest))
 	}
 	for at := 0; at < len(all); {
-		if e.executes(all[at]) { // one executable after the other
+		if !all[at].inside { // one executable after the other
 			if err := tx.ended(); err != nil {
 				return nil, fail(at, err)
 			}
@@ -327,14 +331,6 @@ func (e *Engine) addOne(ctx context.Context, r *Request, tx *Transaction, entry 
 
 func (e *Engine) builtinOnly(entry *Entry) bool {
 	return !slices.ContainsFunc(entry.List.Types(), func(typ string) bool { return e.Delegates[typ] == nil })
-}
-
-// executes reports whether an executable is needed for an attachment, an IPAM plugin
-// included.
-func (e *Engine) executes(entry *Entry) bool {
-	return !e.builtinOnly(entry) || slices.ContainsFunc(entry.List.Plugins, func(p json.RawMessage) bool {
-		return !(&chain{}).ipam(conf.Attachment{Conf: p}, "").builtIn()
-	})
 }
 
 // settle lets each built-in finish all of its attachments together.

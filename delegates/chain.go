@@ -305,19 +305,7 @@ func (c *chain) builtin(ctx context.Context, command, name string, stdin []byte,
 	d, state := c.Delegates[name], c.entry.State[name]
 	a := c.attachment(stdin)
 	ipam := c.ipam(a, lookup(environ, "CNI_ARGS"))
-	switch command {
-	case "ADD":
-		addresses, err := ipam.add(ctx)
-		if err != nil {
-			return nil, err
-		}
-		a.IPAM = addresses
-		result, err := d.Add(ctx, a, state)
-		if err != nil {
-			return nil, err
-		}
-		c.native = append(c.native, result.Interfaces...)
-		return chainResult(stdin, result)
+	switch command { // ADD is addBuiltin's
 	case "CHECK":
 		return nil, errors.Join(d.Check(ctx, a, state), ipam.check(ctx))
 	case "DEL":
@@ -331,32 +319,6 @@ func (c *chain) builtin(ctx context.Context, command, name string, stdin []byte,
 		return nil, nil
 	}
 	return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %q", command), "")
-}
-
-// chainResult appends a built-in's result to the prevResult of its
-// configuration, in the configuration's version.
-func chainResult(stdin []byte, result *types100.Result) ([]byte, error) {
-	var c types.PluginConf
-	if err := json.Unmarshal(stdin, &c); err != nil {
-		return nil, err
-	}
-	if c.RawPrevResult != nil {
-		if err := version.ParsePrevResult(&c); err != nil {
-			return nil, err
-		}
-		prev, err := types100.NewResultFromResult(c.PrevResult)
-		if err != nil {
-			return nil, err
-		}
-		appendResult(prev, result)
-		prev.Routes = append(prev.Routes, result.Routes...)
-		result = prev
-	}
-	out, err := result.GetAsVersion(c.CNIVersion)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(out)
 }
 
 func lookup(environ []string, key string) string {

@@ -95,11 +95,7 @@ func adoptDeviceInfo(ctx context.Context, sandbox string, entry *Entry) error {
 }
 
 func putDeviceInfo(file string, data []byte) error {
-	err := os.MkdirAll(filepath.Dir(file), 0o755)
-	if err == nil {
-		err = os.WriteFile(file, data, 0o644)
-	}
-	if err != nil {
+	if err := writeFile(file, data, 0o644, 0o755); err != nil {
 		return fmt.Errorf("write device information: %w", err)
 	}
 	return nil

@@ -35,6 +35,36 @@ func linkNew(name string, data []byte) (*os.File, error) {
 	return f, nil
 }
 
+// openFile opens a regular file. os.OpenFile finds out first, by four calls of the kernel,
+// whether it can be polled.
+func openFile(name string, flags int, perm uint32) (*os.File, error) {
+	for {
+		fd, err := unix.Open(name, flags|unix.O_CLOEXEC, perm)
+		if err == nil {
+			return os.NewFile(uintptr(fd), name), nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+}
+
+// writeFile is os.WriteFile that makes the folder when it is missing.
+func writeFile(name string, data []byte, perm uint32, folder fs.FileMode) error {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC
+	f, err := openFile(name, flags, perm)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(name), folder); err == nil {
+			f, err = openFile(name, flags, perm)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
 // beside is what the name of a file ends with that will replace another one.
 const beside = ".new"
 

@@ -97,9 +97,10 @@ type Entry struct {
 	// Origin is what that meta-plugin itself has recorded of it.
 	Origin json.RawMessage `json:"origin,omitempty"`
 
-	read  *readList    // of the transaction under way, which reads it once
-	cache func() error // see Transaction.cache
-	end   func() error // see Entry.ended
+	read   *readList    // of the transaction under way, which reads it once
+	inside bool         // likewise: it needs no executable, not even for its addresses
+	cache  func() error // see Transaction.cache
+	end    func() error // see Entry.ended
 }
 
 // DamagedError is a journal file that cannot be used.
@@ -225,29 +226,26 @@ func encodeRecord(rec *Record) ([]byte, error) {
 	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
 }
 
-// announce says that a record is written, and makes the folder.
-func (j *Journal) announce(ctx context.Context, rec *Record) error {
-	if err := conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(j.file(rec.Sandbox)), 0o700); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
+// announce says that a record is written.
+func announce(ctx context.Context, rec *Record) error {
+	return conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox)
 }
 
 // Begin replaces the record of a sandbox in one atomic step. Whatever ends this
 // process, the next one reads it. With durable it also outlasts the node's power, when
 // onDisk has returned; a file that is new is on its way there meanwhile.
 func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk func() error, err error) {
-	if err := j.announce(ctx, rec); err != nil {
+	if err := announce(ctx, rec); err != nil {
 		return nil, err
 	}
 	data, err := encodeRecord(rec)
+	name := j.file(rec.Sandbox)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(name), 0o700)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write journal: %w", err)
 	}
-	name := j.file(rec.Sandbox)
 	f, err := linkNew(name, data)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
 		f, err = nil, replaceFile(name, data, durable)
@@ -286,10 +284,10 @@ func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
 // kernel a tenth of the time that it needs to put another file into its place, and does
 // not wait for the disk.
 func (j *Journal) Commit(ctx context.Context, rec *Record, data []byte) error {
-	if err := j.announce(ctx, rec); err != nil {
+	if err := announce(ctx, rec); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(j.file(rec.Sandbox), os.O_WRONLY|os.O_APPEND, 0)
+	f, err := openFile(j.file(rec.Sandbox), unix.O_WRONLY|unix.O_APPEND, 0)
 	if err == nil {
 		_, err = f.Write(data)
 		err = errors.Join(err, f.Close())

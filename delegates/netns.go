@@ -2,7 +2,6 @@ package delegates
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -136,7 +135,7 @@ func (entry *Entry) restoreRoutes(ctx context.Context, netns string) error {
 			return err
 		}
 	}
-	data, err := json.Marshal(result)
+	data, err := encodeResult(result)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/conf"
 )
 
 // addPlugins runs ADD over the chain as libcni would. The cache is written at the end
@@ -62,7 +64,7 @@ type Cached struct {
 
 // cached is what libcni would keep of the attachment.
 func (c *chain) cached(config []byte, result types.Result) ([]byte, error) {
-	answer, err := json.Marshal(result)
+	answer, err := encodeResult(result)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +76,7 @@ func (c *chain) cached(config []byte, result types.Result) ([]byte, error) {
 
 // remember writes libcni's cache.
 func (c *chain) remember(data []byte) error {
-	name := c.cacheFile()
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	return os.WriteFile(name, data, 0o600)
+	return writeFile(c.cacheFile(), data, 0o600, 0o700)
 }
 
 func (c *chain) cacheFile() string {
@@ -91,23 +89,34 @@ func (c *chain) addPlugin(ctx context.Context, i int, p *libcni.PluginConfig, be
 	if err != nil {
 		return nil, err
 	}
-	config := []byte(a.Conf)
 	if before != nil {
-		behind, err := libcni.InjectConf(&libcni.PluginConfig{Network: p.Network, Bytes: config}, map[string]any{"prevResult": before})
+		with, err := libcni.InjectConf(&libcni.PluginConfig{Network: p.Network, Bytes: a.Conf}, map[string]any{"prevResult": before})
 		if err != nil {
 			return nil, err
 		}
-		config = behind.Bytes
+		a.Conf = with.Bytes
 	}
-	if _, ok := c.builtIn(p.Network.Type); !ok {
-		return c.addExecutable(ctx, p.Network.Type, config)
+	if _, ok := c.builtIn(p.Network.Type); ok {
+		return c.addBuiltin(ctx, p.Network.Type, a, before)
 	}
-	environ := []string{"CNI_COMMAND=ADD", "CNI_ARGS=" + c.entry.Args.String()}
-	output, err := c.ExecPlugin(ctx, builtinPath+p.Network.Type, config, environ)
+	return c.addExecutable(ctx, p.Network.Type, a.Conf)
+}
+
+// addBuiltin runs ADD of a built-in delegate, with the addresses that its IPAM plugin gives.
+func (c *chain) addBuiltin(ctx context.Context, typ string, a conf.Attachment, before types.Result) (types.Result, error) {
+	if err := c.step(ctx, "ADD", typ); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.IPAM, err = c.ipam(a, c.entry.Args.String()).add(ctx); err != nil {
+		return nil, err
+	}
+	result, err := c.Delegates[typ].Add(ctx, a, c.entry.State[typ])
 	if err != nil {
 		return nil, err
 	}
-	return parseResult(ctx, config, output)
+	c.native = append(c.native, result.Interfaces...)
+	return behind(before, result, c.entry.List.CNIVersion)
 }
 
 // addExecutable runs ADD of an executable. Its answer holds when Entry.ended has said that

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,16 +23,18 @@ const Dir = "/run/plexus/locks"
 // Take takes the lock that a file stands for, in a folder that is made when it
 // is missing. It waits until ctx is done. what names the object in errors.
 func Take(ctx context.Context, file, what string) (release func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", what, err)
-	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		f, err := try(file)
+		fd, err := try(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
+				fd, err = try(file)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", what, err)
 		}
-		if f != nil {
-			return func() { _ = os.Remove(file); _ = f.Close() }, nil
+		if fd >= 0 {
+			return func() { _ = unix.Unlink(file); _ = unix.Close(fd) }, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -41,25 +44,28 @@ func Take(ctx context.Context, file, what string) (release func(), err error) {
 	}
 }
 
-// try returns nil when somebody else holds the lock, or has just removed the
-// file that was locked.
-func try(file string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// try opens and locks the file. It returns -1 when somebody else holds the lock, or has
+// just removed the file that was locked. It asks the kernel only for what it needs:
+// os.OpenFile finds out, by five calls more, whether a file can be polled.
+func try(file string) (int, error) {
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return -1, nil
+	case err != nil:
+		return -1, &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
-		mine, errMine := f.Stat()
-		there, errThere := os.Stat(file)
-		if errMine == nil && errThere == nil && os.SameFile(mine, there) {
-			return f, nil
+		var mine, there unix.Stat_t
+		if unix.Fstat(fd, &mine) == nil && unix.Stat(file, &there) == nil && mine.Dev == there.Dev && mine.Ino == there.Ino {
+			return fd, nil
 		}
 		err = unix.EWOULDBLOCK
 	}
-	_ = f.Close()
+	_ = unix.Close(fd)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-		return nil, nil
+		return -1, nil
 	}
-	return nil, err
+	return -1, fmt.Errorf("lock %s: %w", file, err)
 }

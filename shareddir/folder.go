@@ -176,26 +176,17 @@ func (f *Folder) Path(file string) string {
 
 // Make makes the folder, its group and permissions, and the short link.
 func (f *Folder) Make() error {
-	if err := os.MkdirAll(filepath.Dir(f.Dir), 0o755); err != nil {
-		return fmt.Errorf("socket folder: %w", err)
-	}
 	err := os.Mkdir(f.Dir, f.Perm)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(f.Dir), 0o755); err == nil {
+			err = os.Mkdir(f.Dir, f.Perm)
+		}
+	}
 	made := err == nil
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("socket folder: %w", err)
 	}
-	err = f.Within(func(dir *os.Root) error {
-		if made || f.Own {
-			if err := dir.Chmod(".", f.Perm); err != nil {
-				return err
-			}
-		}
-		if f.GID >= 0 {
-			return dir.Chown(".", -1, f.GID)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := f.own(made || f.Own); err != nil {
 		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
 	}
 	if f.Link == "" {
@@ -209,6 +200,28 @@ func (f *Folder) Make() error {
 	}
 	if err := os.Symlink(f.Dir, f.Link); err != nil {
 		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	}
+	return nil
+}
+
+// own gives the folder its group and, with mode, its permissions. A link at its place is
+// not followed.
+func (f *Folder) own(mode bool) error {
+	dir, err := unix.Open(f.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return errors.New("it is a symbolic link, or was replaced")
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	if mode {
+		if err := unix.Fchmod(dir, uint32(f.Perm.Perm())); err != nil {
+			return err
+		}
+	}
+	if f.GID >= 0 {
+		return unix.Fchown(dir, -1, f.GID)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"syscall"
@@ -52,7 +53,11 @@ func placeFree(st *state) error {
 	if st.Abstract != "" {
 		return nil
 	}
-	if f, err := os.Lstat(st.Place(st.File)); err == nil && f.Mode().Type() != os.ModeSocket {
+	f, err := os.Lstat(st.Place(st.File))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && f.Mode().Type() != os.ModeSocket {
 		return fmt.Errorf("%s exists and is no socket: remove it, or choose another %q", st.Place(st.File), "socket.file")
 	}
 	if st.Role == "server" && listenedAt(st.Place(st.File)) {

@@ -25,11 +25,13 @@ type Delegate struct {
 }
 
 // New makes the delegate of type vppmemif.
-func New(log *slog.Logger) *Delegate { return &Delegate{log: log, parse: parse, vpp: &vpps{}} }
+func New(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, parse: conf.Remembered(parse), vpp: &vpps{}}
+}
 
 // NewUserspace makes the delegate of type userspace, engine vpp.
 func NewUserspace(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: parseUserspace, vpp: &vpps{}}
+	return &Delegate{log: log, parse: conf.Remembered(parseUserspace), vpp: &vpps{}}
 }
 
 // Close ends the connections.
