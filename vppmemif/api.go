@@ -244,9 +244,9 @@ func (v *vpps) close() {
 
 // session is a connection for the length of one verb.
 type session struct {
-	vpp   *vpp
-	conn  *link
-	begun bool // something has been sent
+	vpp  *vpp
+	conn *link
+	used bool // something has been sent
 }
 
 func (v *vpps) open(ctx context.Context, socket string) (*session, error) {
@@ -272,8 +272,8 @@ func (s *session) ping(ctx context.Context) error {
 // been restarted since the last one and goes to the new VPP then; a later one may
 // not, as it may carry numbers that the former VPP gave.
 func call[R any](ctx context.Context, s *session, request func(context.Context) (R, error)) (R, error) {
-	first := !s.begun
-	s.begun = true
+	first := !s.used
+	s.used = true
 	bounded, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	defer context.AfterFunc(s.conn.ended, cancel)()
@@ -302,54 +302,88 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 	return call(ctx, s, request)
 }
 
-// sent is a request that answers waits for.
-type sent struct {
-	stream api.Stream
+// begun is a request that VPP has, and whose answer is not read yet.
+type begun struct {
+	api.Stream
 	cancel context.CancelFunc
 	doing  string // what it does, for an error
 	made   string // what it has made, for mended
 }
 
-// send makes a request without waiting for VPP, which does what it is sent over a
-// connection one after the other. It is not the first of a session, and answers follows.
-func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
+func (b *begun) end() {
+	b.cancel()
+	_ = b.Close()
+}
+
+// begin sends requests without waiting for VPP, which does what it is sent over a
+// connection one after the other. They are not the first of a session.
+func (s *session) begin(ctx context.Context, requests ...api.Message) (*begun, error) {
 	own, cancel := context.WithCancel(ctx)
-	stream, err := call(ctx, w.session, func(context.Context) (api.Stream, error) {
-		stream, err := w.conn.NewStream(own)
+	stream, err := call(ctx, s, func(context.Context) (api.Stream, error) {
+		stream, err := s.conn.NewStream(own)
 		if err != nil {
 			return nil, err
 		}
-		if err := stream.SendMsg(request); err != nil {
-			return nil, errors.Join(err, stream.Close())
+		for _, request := range requests {
+			if err := stream.SendMsg(request); err != nil {
+				return nil, errors.Join(err, stream.Close())
+			}
 		}
 		return stream, nil
 	})
 	if err != nil {
 		cancel()
+		return nil, err
+	}
+	return &begun{Stream: stream, cancel: cancel}, nil
+}
+
+// finish reads what follows to a request until done says so, or has an error.
+func (s *session) finish(ctx context.Context, b *begun, done func(api.Message) (bool, error)) error {
+	_, err := call(ctx, s, func(bounded context.Context) (bool, error) {
+		defer context.AfterFunc(bounded, b.cancel)()
+		for {
+			reply, err := b.RecvMsg()
+			if err != nil {
+				return false, err
+			}
+			if end, err := done(reply); end || err != nil {
+				return end, err
+			}
+		}
+	})
+	return err
+}
+
+// answer is the only one to a request.
+func (s *session) answer(ctx context.Context, b *begun) (reply api.Message, err error) {
+	err = s.finish(ctx, b, func(m api.Message) (bool, error) {
+		reply = m
+		return true, refusal(m)
+	})
+	return reply, err
+}
+
+// send makes a request whose answer answers will read.
+func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
+	b, err := w.begin(ctx, request)
+	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	w.sent = append(w.sent, sent{stream, cancel, doing, made})
+	b.doing, b.made = doing, made
+	w.sent = append(w.sent, b)
 	return nil
 }
 
 // answers waits for the answers to what was sent, and tells the first refusal.
 func (w *wiring) answers(ctx context.Context) (first error) {
-	for _, request := range w.sent {
-		_, err := call(ctx, w.session, func(bounded context.Context) (api.Message, error) {
-			defer context.AfterFunc(bounded, request.cancel)()
-			reply, err := request.stream.RecvMsg()
-			if err == nil {
-				err = refusal(reply)
-			}
-			return reply, err
-		})
-		if err == nil {
-			w.mended("%s", request.made)
+	for _, b := range w.sent {
+		if _, err := w.answer(ctx, b); err == nil {
+			w.mended("%s", b.made)
 		} else if first == nil {
-			first = fmt.Errorf("%s: %w", request.doing, err)
+			first = fmt.Errorf("%s: %w", b.doing, err)
 		}
-		request.cancel()
-		_ = request.stream.Close()
+		b.end()
 	}
 	w.sent = nil
 	return first

@@ -92,8 +92,9 @@ type wiring struct {
 	again bool   // numbers of its socket may be left from before
 	index interface_types.InterfaceIndex
 	made  []string // for people, what was missing
-	sent  []sent   // unanswered
+	sent  []*begun // unanswered
 	leave func()   // releases the domain that is being joined
+	asked *begun   // which domains there are
 }
 
 func (w *wiring) step(ctx context.Context, format string, args ...any) error {
@@ -115,6 +116,9 @@ func (w *wiring) attach(ctx context.Context) (err error) {
 	defer func() {
 		if late := w.answers(ctx); err == nil {
 			err = late
+		}
+		if w.asked != nil {
+			w.asked.end()
 		}
 		if w.leave != nil {
 			w.leave()
@@ -177,12 +181,8 @@ func (w *wiring) makeMemif(ctx context.Context) error {
 	if err := w.step(ctx, "create memif"); err != nil {
 		return err
 	}
-	w.index, err = w.create(ctx, w.c, st, socket)
-	if answered(err, codeListen) {
-		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", st.Socket, err)
-	}
-	if err != nil {
-		return fmt.Errorf("create memif on %s: %w", st.Socket, err)
+	if err := w.create(ctx, socket); err != nil {
+		return err
 	}
 	return w.mark(ctx)
 }
@@ -231,7 +231,9 @@ func (s *session) deleteSocket(ctx context.Context, id uint32) error {
 	return err
 }
 
-func (s *session) create(ctx context.Context, c *Config, st *state, socket uint32) (interface_types.InterfaceIndex, error) {
+// create makes the interface. While VPP is at it, the domain is looked for.
+func (w *wiring) create(ctx context.Context, socket uint32) error {
+	c := w.c
 	m := &memif.MemifCreateV2{
 		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: socket, Secret: c.Secret,
 		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize,
@@ -242,20 +244,36 @@ func (s *session) create(ctx context.Context, c *Config, st *state, socket uint3
 	if c.Mode == "ip" {
 		m.Mode = memif.MEMIF_MODE_API_IP
 	}
-	mac, err := c.hwAddr(st)
+	mac, err := c.hwAddr(w.st)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if c.Mode == "ethernet" {
 		m.HwAddr = mac
 	}
-	reply, err := call(ctx, s, func(ctx context.Context) (*memif.MemifCreateV2Reply, error) {
-		return memif.NewServiceClient(s.conn).MemifCreateV2(ctx, m)
-	})
+	b, err := w.begin(ctx, m)
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("create memif on %s: %w", w.st.Socket, err)
 	}
-	return reply.SwIfIndex, nil
+	defer b.end()
+	if c.BridgeDomain != nil {
+		if err := w.approach(ctx); err != nil {
+			return err
+		}
+	}
+	reply, err := w.answer(ctx, b)
+	if answered(err, codeListen) {
+		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", w.st.Socket, err)
+	}
+	if err != nil {
+		return fmt.Errorf("create memif on %s: %w", w.st.Socket, err)
+	}
+	created, ok := reply.(*memif.MemifCreateV2Reply)
+	if !ok {
+		return fmt.Errorf("create memif on %s: VPP answered with %s", w.st.Socket, reply.GetMessageName())
+	}
+	w.index = created.SwIfIndex
+	return nil
 }
 
 // hwAddr is the address of the vswitch's side, zero where VPP may choose one at

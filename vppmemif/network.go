@@ -8,12 +8,14 @@ import (
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip_types"
 	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memclnt"
 
 	"github.com/plexus-cni/plexus/lock"
 )
@@ -30,8 +32,12 @@ const tries = 64
 func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 	b, st := w.c.BridgeDomain, w.st
 	id := st.Domain
-	for range tries {
-		all, err := w.domains(ctx)
+	for try := range tries {
+		look := w.domains
+		if try == 0 {
+			look = w.approached
+		}
+		all, err := look(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -70,6 +76,35 @@ func (s *session) lockDomain(ctx context.Context, tag string) (release func(), e
 	return lock.Take(ctx, filepath.Join(lock.Dir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
 }
 
+// approach takes hold of the domain, until VPP has answered all (attach), and asks which
+// there are.
+func (w *wiring) approach(ctx context.Context) (err error) {
+	if w.leave, err = w.lockDomain(ctx, w.st.DomainTag); err != nil {
+		return err
+	}
+	w.asked, err = w.begin(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)}, &memclnt.ControlPing{})
+	if err != nil {
+		return fmt.Errorf("list bridge domains: %w", err)
+	}
+	return nil
+}
+
+// approached are the domains that approach has asked for.
+func (w *wiring) approached(ctx context.Context) (all []*l2.BridgeDomainDetails, err error) {
+	err = w.finish(ctx, w.asked, func(reply api.Message) (bool, error) {
+		d, more := reply.(*l2.BridgeDomainDetails)
+		if more {
+			all = append(all, d)
+			return false, nil
+		}
+		return true, refusal(reply) // the ping's behind them
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge domains: %w", err)
+	}
+	return all, nil
+}
+
 // isDomain tells whether a bridge domain is the attachment's.
 func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {
 	return d.BdTag == s.DomainTag || b.ID != 0 && d.BdID == b.ID
@@ -92,14 +127,14 @@ func (w *wiring) join(ctx context.Context) error {
 	return w.send(ctx, fmt.Sprintf("rewrite to vlan %d", vlan), fmt.Sprintf("vlan %d", vlan), &l2.L2InterfaceVlanTagRewrite{SwIfIndex: w.index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(vlan)})
 }
 
-// enter joins, and makes the domain if need be. The domain is held until VPP has
-// answered (attach).
+// enter joins, and makes the domain if need be.
 func (w *wiring) enter(ctx context.Context) error {
-	if err := w.step(ctx, "join bridge domain %s", w.st.DomainTag); err != nil {
-		return err
+	if w.asked == nil {
+		if err := w.approach(ctx); err != nil {
+			return err
+		}
 	}
-	var err error
-	if w.leave, err = w.lockDomain(ctx, w.st.DomainTag); err != nil {
+	if err := w.step(ctx, "join bridge domain %s", w.st.DomainTag); err != nil {
 		return err
 	}
 	domain, err := w.ensureDomain(ctx)

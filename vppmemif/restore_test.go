@@ -222,7 +222,7 @@ func TestRestoreAtOnce(t *testing.T) {
 	there := make(chan bool)
 	r.onMessage(func(m standin.Message) {
 		switch m.Name {
-		case "sw_interface_tag_add_del":
+		case "memif_create_v2":
 			if come.Add(1) == n {
 				close(there)
 			}
