@@ -98,8 +98,17 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 		return err
 	}
 	failed := make(chan error, 2)
-	local := &http.Server{Handler: server.routes(), ConnContext: withPeer, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
-	go func() { failed <- local.Serve(listener) }()
+	local := &http.Server{Handler: server.routes(), ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
+	var requests sync.WaitGroup // that net/http does not know
+	quick := func(conn net.Conn, body []byte) {
+		requests.Go(func() { server.quickly(conn, body) })
+	}
+	accepted := make(chan struct{})
+	go func() {
+		err := local.Serve(&checkedListener{listener, quick})
+		close(accepted)
+		failed <- err
+	}()
 	servers := []*http.Server{local}
 	if s.Listen != "" {
 		remote, err := server.listenTCP(failed)
@@ -124,9 +133,14 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 			err = errors.Join(err, errDown, one.Close())
 		}
 	}
-	select {
-	case <-kept:
-	case <-bounded.Done():
+	<-accepted
+	answered := make(chan struct{})
+	go func() { requests.Wait(); close(answered) }()
+	for _, ended := range []chan struct{}{answered, kept} {
+		select {
+		case <-ended:
+		case <-bounded.Done():
+		}
 	}
 	server.told.Wait()
 	server.publisher.end(bounded)
@@ -159,7 +173,7 @@ func newServer(s Settings) (*Server, error) {
 
 // listenUnix takes the place of a socket that a former agent has left, in one
 // step: at no moment is there none.
-func listenUnix(socket string) (net.Listener, error) {
+func listenUnix(socket string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
@@ -177,54 +191,12 @@ func listenUnix(socket string) (net.Listener, error) {
 	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, socket)); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", socket, err), listener.Close())
 	}
-	return &checkedListener{listener}, nil
+	return listener, nil
 }
 
-// checkedListener accepts root's connections alone, and those of the agent's own
-// user; the socket's mode says the same, this holds for who got it by another way.
-type checkedListener struct{ *net.UnixListener }
-
-// Accept is net.Listener.
-func (l *checkedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.UnixListener.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		peer, err := peerOf(conn)
-		if err == nil && (peer.Uid == 0 || int(peer.Uid) == os.Getuid()) {
-			return conn, nil
-		}
-		_ = conn.Close()
-	}
-}
-
-func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var peer *unix.Ucred
-	errControl := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	return peer, errors.Join(errControl, err)
-}
-
-type peerKey struct{}
-
-func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	if u, ok := conn.(*net.UnixConn); ok {
-		if peer, err := peerOf(u); err == nil {
-			return context.WithValue(ctx, peerKey{}, peer.Pid)
-		}
-	}
-	return ctx
-}
-
-// cni answers one request. It is undone when plexus ends before the answer: its
-// connection is the request's context.
+// cni answers one request that was not there in one piece. It is undone when plexus
+// ends before the answer: its connection is the request's context.
 func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
-	s.rest.Stop()
-	defer s.rest.Reset(restAfter)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var asked *Request
 	if err == nil {
@@ -234,21 +206,27 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
+	s.serve(r.Context(), asked, func(a *CNIAnswer) { answerAtOnce(w, a) })
+}
+
+// serve answers a request, and reports it later.
+func (s *Server) serve(ctx context.Context, asked *Request, send func(*CNIAnswer)) {
+	s.rest.Stop()
+	defer s.rest.Reset(restAfter)
 	var out bytes.Buffer
 	var stderr lockedBuffer
 	began := time.Now()
 	var reports []func()
-	status := Answer(r.Context(), Call{
+	status := Answer(ctx, Call{
 		later: func(report func()) { reports = append(reports, report) },
 		As:    asked.As, ID: asked.ID, Node: s.Node,
 		Getenv: func(key string) string { return asked.Env[key] },
 		Stdin:  bytes.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
 	})
-	answerAtOnce(w, &CNIAnswer{Status: status, Stdout: out.Bytes(), Stderr: stderr.String()})
+	send(&CNIAnswer{Status: status, Stdout: out.Bytes(), Stderr: stderr.String()})
 	took := time.Since(began)
 	reports = append(reports, func() { s.say(asked, status, out.Bytes(), took) })
 	s.told.Go(func() {
-		<-r.Context().Done() // the answer is sent
 		time.Sleep(reportAfter)
 		for _, report := range reports {
 			report()

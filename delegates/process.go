@@ -61,13 +61,11 @@ func (x *executor) exec(ctx context.Context, path string, stdin []byte, environ 
 // configuration on standard input, which says what it is to do (CNI specification
 // 1.1.0, section 2).
 type process struct {
+	*stdio
 	cmd     *exec.Cmd
 	environ []string
-	stdin   io.WriteCloser
-	stdout  io.ReadCloser
-	stderr  *os.File // in memory: a pipe would need somebody to empty it meanwhile
-	output  []byte   // that it has written
-	errRead error    // why there is no more of it; io.EOF when that is all
+	output  []byte // that it has written
+	errRead error  // why there is no more of it; io.EOF when that is all
 
 	listening func() bool // stops the end of ctx ending that
 }
@@ -106,22 +104,83 @@ func start(ctx context.Context, path string, environ []string) (*process, error)
 	}
 }
 
-func startOnce(ctx context.Context, path string, environ []string) (p *process, err error) {
-	fd, err := unix.MemfdCreate("stderr", unix.MFD_CLOEXEC)
+func startOnce(ctx context.Context, path string, environ []string) (*process, error) {
+	files, err := takeStdio()
 	if err != nil {
-		return nil, fmt.Errorf("execute %s: memory for its standard error: %w", path, err)
+		return nil, fmt.Errorf("execute %s: its standard input, output and error: %w", path, err)
 	}
-	p = &process{cmd: exec.CommandContext(ctx, path), environ: environ, stderr: os.NewFile(uintptr(fd), "stderr")}
-	p.cmd.Env, p.cmd.Stderr = append([]string{oneProcessor}, environ...), p.stderr
-	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
-		if p.stdout, err = p.cmd.StdoutPipe(); err == nil {
-			err = p.cmd.Start()
-		}
-	}
+	p := &process{stdio: files, cmd: exec.CommandContext(ctx, path), environ: environ}
+	p.cmd.Env = append([]string{oneProcessor}, environ...)
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = files.theirIn, files.theirOut, files.stderr
+	err = p.cmd.Start()
+	_, _ = files.theirIn.Close(), files.theirOut.Close()
 	if err != nil {
-		return nil, errors.Join(err, p.stderr.Close())
+		files.close()
+		return nil, err
 	}
 	return p, nil
+}
+
+// stdio is standard input, output and error of a plugin.
+type stdio struct {
+	theirIn, theirOut *os.File // its ends
+	stdin, stdout     *os.File // the others
+	stderr            *os.File // in memory: a pipe would need somebody to empty it meanwhile
+}
+
+func newStdio() (s *stdio, err error) {
+	s = &stdio{}
+	if s.theirIn, s.stdin, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	if s.stdout, s.theirOut, err = os.Pipe(); err == nil {
+		var fd int
+		if fd, err = unix.MemfdCreate("stderr", unix.MFD_CLOEXEC); err == nil {
+			s.stderr = os.NewFile(uintptr(fd), "stderr")
+			return s, nil
+		}
+	}
+	_, _ = s.theirIn.Close(), s.theirOut.Close()
+	s.close()
+	return nil, err
+}
+
+// close closes what is not closed; a nil file has no objection.
+func (s *stdio) close() {
+	_, _, _ = s.stdin.Close(), s.stdout.Close(), s.stderr.Close()
+}
+
+// spare is made for the next plugin while there is nothing else to do: it takes a fifth
+// of what starting one does.
+var spare = make(chan *stdio, 1)
+
+// spareAfter is how long after a plugin was started that is done.
+const spareAfter = 50 * time.Millisecond
+
+func takeStdio() (*stdio, error) {
+	time.AfterFunc(spareAfter, makeSpare)
+	select {
+	case s := <-spare:
+		return s, nil
+	default:
+		return newStdio()
+	}
+}
+
+func makeSpare() {
+	if len(spare) > 0 {
+		return
+	}
+	s, err := newStdio()
+	if err != nil {
+		return // the next one says so
+	}
+	select {
+	case spare <- s:
+	default:
+		_, _ = s.theirIn.Close(), s.theirOut.Close()
+		s.close()
+	}
 }
 
 // answer hands it its configuration and waits for its answer, an object. A plugin's
@@ -131,9 +190,7 @@ func (p *process) answer(ctx context.Context, config []byte) {
 		_, _ = p.stdin.Write(config)
 		_ = p.stdin.Close()
 	}()
-	if out, ok := p.stdout.(interface{ SetReadDeadline(time.Time) error }); ok {
-		p.listening = context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now().Add(lastWords)) })
-	}
+	p.listening = context.AfterFunc(ctx, func() { _ = p.stdout.SetReadDeadline(time.Now().Add(lastWords)) })
 	for parts := 0; p.errRead == nil && (parts >= maxLooks || !p.whole()); parts++ {
 		p.read()
 	}
@@ -153,13 +210,11 @@ func (p *process) read() {
 
 // ended waits until it has ended. What it has written for people goes to stderr.
 func (p *process) ended(stderr io.Writer) error {
-	defer p.stderr.Close()
+	defer p.close()
 	for p.errRead == nil {
 		p.read()
 	}
-	if p.listening != nil {
-		p.listening()
-	}
+	p.listening()
 	if err := p.cmd.Wait(); err != nil {
 		return p.failure(err)
 	}
@@ -199,9 +254,8 @@ func (p *process) end() {
 		return
 	}
 	_ = p.cmd.Process.Kill()
-	_ = p.stdin.Close()
+	p.close()
 	_ = p.cmd.Wait()
-	_ = p.stderr.Close()
 }
 
 // early is the first plugin of the transaction, started while that is prepared and

@@ -110,9 +110,9 @@ func askOnce(socket, body string) (*answer, *askError) {
 	// to set up, the agent is at work already.
 	_ = syscall.SetNonblock(conn, true)
 	from := os.NewFile(uintptr(conn), socket)
-	defer from.Close()
 	head, body, err = readAnswer(from)
 	if err != nil {
+		_ = from.Close() // else the end of this process does it
 		return nil, silence(socket, err.Error(), true)
 	}
 	line, _, _ := strings.Cut(head, "\r\n")

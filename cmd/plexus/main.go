@@ -44,7 +44,9 @@ func main() {
 	if socket := agentOf(string(stdin)); socket != "" {
 		answer, err := ask(socket, as, stdin)
 		if err == nil {
-			os.Stderr.WriteString(answer.stderr)
+			if answer.stderr != "" {
+				os.Stderr.WriteString(answer.stderr)
+			}
 			print(answer.stdout)
 			os.Exit(answer.status)
 		}
