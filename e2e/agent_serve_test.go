@@ -321,6 +321,53 @@ func TestPlexusKilledInTheMiddle(t *testing.T) {
 	}
 }
 
+// An agent that is told to end in the middle of ADD takes no request any more, answers
+// that one, and ends.
+func TestAgentEndsInTheMiddle(t *testing.T) {
+	s, socket, _ := agentSite(t)
+	dir := filepath.Join(s.dir, "slow")
+	must(t, os.Mkdir(dir, 0o755))
+	s.path += ":" + dir
+	begun, goOn := filepath.Join(dir, "begun"), filepath.Join(dir, "goOn")
+	must(t, unix.Mkfifo(begun, 0o600))
+	must(t, unix.Mkfifo(goOn, 0o600))
+	script := "#!/bin/sh\n[ \"$CNI_COMMAND\" = ADD ] || exit 0\necho x > " + begun + "\nread x < " + goOn + "\necho '{\"cniVersion\": \"1.1.0\"}'\n"
+	must(t, os.WriteFile(filepath.Join(dir, "slow"), []byte(script), 0o755))
+	s.nad("third", map[string]any{"cniVersion": "1.1.0", "name": "third", "plugins": []any{map[string]any{"type": "slow"}}})
+	s.pod("three", "second, third")
+	p := newPod(t, "three")
+	a := s.serve(socket)
+	cmd := exec.Command(filepath.Join(binDir(t), "plexus"))
+	cmd.Env = s.environ(request{verb: "ADD", sandbox: agentSandbox, netns: p.Path(), ifName: "eth0", pod: "three"})
+	cmd.Stdin = bytes.NewReader(s.conf)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	must(t, cmd.Start())
+	_ = readFile(t, begun)
+	must(t, a.cmd.Process.Signal(syscall.SIGTERM))
+	ctx := deadline(t)
+	for ctx.Err() == nil {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			break
+		}
+		_ = conn.Close()
+		time.Sleep(5 * time.Millisecond) // the end of listening cannot be waited for
+	}
+	select {
+	case <-a.ended:
+		t.Errorf("it ended before it had answered: %s", &a.log)
+	default:
+	}
+	must(t, os.WriteFile(goOn, []byte("x\n"), 0))
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "eth0") {
+		t.Errorf("%v %s\n%s", err, &out, &a.log)
+	}
+	<-a.ended
+	s.serve(socket)
+	s.mustDel(agentSandbox, p, "three")
+}
+
 // Configurations of every length reach plexusd when the agent is away, to the
 // last byte.
 func TestLongConfigurations(t *testing.T) {
