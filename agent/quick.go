@@ -23,6 +23,7 @@ import (
 type checkedListener struct {
 	*net.UnixListener
 	quick func(conn net.Conn, body []byte) // does not wait
+	buf   [maxQuick]byte                   // of the one who accepts
 }
 
 // maxQuick is the most that a request has that is served quickly, in bytes.
@@ -35,7 +36,7 @@ func (l *checkedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer, sent, err := first(conn)
+		peer, sent, err := l.first(conn)
 		if err != nil || peer.Uid != 0 && int(peer.Uid) != os.Getuid() {
 			_ = conn.Close()
 			continue
@@ -48,17 +49,17 @@ func (l *checkedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// first is who has connected, and what it has sent by now.
-func first(conn *net.UnixConn) (peer *unix.Ucred, sent []byte, err error) {
+// first is who has connected, and what it has sent by now. Of connections that say
+// nothing there may be many: they keep no buffer.
+func (l *checkedListener) first(conn *net.UnixConn) (peer *unix.Ucred, sent []byte, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, nil, err
 	}
 	errRead := raw.Read(func(fd uintptr) bool {
 		if peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			buf := make([]byte, maxQuick)
-			n, _ := unix.Read(int(fd), buf) // the connection does not block; what is wrong with it the next one reads
-			sent = buf[:max(n, 0)]
+			n, _ := unix.Read(int(fd), l.buf[:]) // the connection does not block; what is wrong with it the next one reads
+			sent = bytes.Clone(l.buf[:max(n, 0)])
 		}
 		return true
 	})

@@ -46,7 +46,7 @@ func TestListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	bodies, others := make(chan string, 1), make(chan net.Conn, 1)
-	l := &checkedListener{inner, func(conn net.Conn, body []byte) {
+	l := &checkedListener{UnixListener: inner, quick: func(conn net.Conn, body []byte) {
 		bodies <- string(body)
 		_ = conn.Close()
 	}}

@@ -286,8 +286,13 @@ func TestManyConnections(t *testing.T) {
 		most = room
 	}
 	var open []net.Conn
-	for range most {
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(bound(t), "unix", a.socket)
+	dialing := bound(t)
+	for len(open) < most {
+		conn, err := (&net.Dialer{}).DialContext(dialing, "unix", a.socket)
+		if errors.Is(err, unix.EAGAIN) && dialing.Err() == nil { // plexus' connect would wait (unix(7))
+			runtime.Gosched()
+			continue
+		}
 		if err != nil {
 			t.Fatalf("connection %d: %v", len(open), err)
 		}

@@ -105,7 +105,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	}
 	accepted := make(chan struct{})
 	go func() {
-		err := local.Serve(&checkedListener{listener, quick})
+		err := local.Serve(&checkedListener{UnixListener: listener, quick: quick})
 		close(accepted)
 		failed <- err
 	}()
