@@ -3,11 +3,9 @@ package agent
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -19,11 +17,11 @@ import (
 //
 // plexus sends its request in one piece. Such a one is there when its connection is
 // accepted, and is given to quick; net/http takes 0.08 ms more to read and answer it.
-// Whatever else comes is net/http's.
+// Whatever else comes, what is to be refused too, is net/http's.
 type checkedListener struct {
 	*net.UnixListener
-	quick func(conn net.Conn, body []byte) // does not wait
-	buf   [maxQuick]byte                   // of the one who accepts
+	quick func(conn net.Conn, asked *Request) // does not wait
+	buf   [maxQuick]byte                      // of the one who accepts
 }
 
 // maxQuick is the most that a request has that is served quickly, in bytes.
@@ -41,8 +39,8 @@ func (l *checkedListener) Accept() (net.Conn, error) {
 			_ = conn.Close()
 			continue
 		}
-		if body := quickBody(sent); body != nil {
-			l.quick(conn, body)
+		if asked, err := parseRequest(quickBody(sent)); err == nil {
+			l.quick(conn, asked)
 			continue
 		}
 		return &replayed{conn, sent}, nil
@@ -104,29 +102,22 @@ func (r *replayed) Read(p []byte) (int, error) {
 }
 
 // quickly answers plexus. The request is undone when plexus ends before.
-func (s *Server) quickly(conn net.Conn, body []byte) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.Log.Error("a request has panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			_ = conn.Close()
-		}
-	}()
-	asked, err := parseRequest(body)
-	if err != nil {
-		text := "request: " + err.Error() + "\n"
-		fmt.Fprintf(conn, "HTTP/1.0 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
-		_ = conn.Close()
-		return
-	}
+func (s *Server) quickly(conn net.Conn, asked *Request) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, conn) // there is nothing more until it ends
 		cancel()
 	}()
-	s.serve(ctx, asked, func(a *CNIAnswer) {
-		answer := a.body()
-		head := "HTTP/1.0 200 OK\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n"
-		_, _ = conn.Write(append([]byte(head), answer...)) // whoever asked is gone
+	err := unpanicked(func() error {
+		s.serve(ctx, asked, func(a *CNIAnswer) {
+			answer := a.body()
+			head := "HTTP/1.0 200 OK\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n"
+			_, _ = conn.Write(append([]byte(head), answer...)) // whoever asked is gone
+		})
+		return nil
 	})
+	if err != nil {
+		s.Log.Error("a request is not answered", "why", err.Error())
+	}
 	time.AfterFunc(reportAfter, func() { _ = conn.Close() }) // not beside plexus' end
 }

@@ -133,7 +133,7 @@ func asked(stdin string, pairs ...string) string {
 func (a *running) post(body string) (int, CNIAnswer) {
 	a.t.Helper()
 	conn := a.dial()
-	fmt.Fprintf(conn, "POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	_, _ = io.WriteString(conn, plexusRequest(body)) // what is wrong with it the answer says
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		a.t.Fatalf("%v\n%s", err, a.log)

@@ -100,8 +100,8 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	failed := make(chan error, 2)
 	local := &http.Server{Handler: server.routes(), ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
 	var requests sync.WaitGroup // that net/http does not know
-	quick := func(conn net.Conn, body []byte) {
-		requests.Go(func() { server.quickly(conn, body) })
+	quick := func(conn net.Conn, asked *Request) {
+		requests.Go(func() { server.quickly(conn, asked) })
 	}
 	accepted := make(chan struct{})
 	go func() {

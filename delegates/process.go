@@ -112,12 +112,11 @@ func startOnce(ctx context.Context, path string, environ []string) (*process, er
 	p := &process{stdio: files, cmd: exec.CommandContext(ctx, path), environ: environ}
 	p.cmd.Env = append([]string{oneProcessor}, environ...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = files.theirIn, files.theirOut, files.stderr
-	err = p.cmd.Start()
-	_, _ = files.theirIn.Close(), files.theirOut.Close()
-	if err != nil {
-		files.close()
+	if err := p.cmd.Start(); err != nil {
+		files.discard()
 		return nil, err
 	}
+	_, _ = files.theirIn.Close(), files.theirOut.Close()
 	return p, nil
 }
 
@@ -140,14 +139,19 @@ func newStdio() (s *stdio, err error) {
 			return s, nil
 		}
 	}
-	_, _ = s.theirIn.Close(), s.theirOut.Close()
-	s.close()
+	s.discard()
 	return nil, err
 }
 
 // close closes what is not closed; a nil file has no objection.
 func (s *stdio) close() {
 	_, _, _ = s.stdin.Close(), s.stdout.Close(), s.stderr.Close()
+}
+
+// discard closes what no plugin got.
+func (s *stdio) discard() {
+	_, _ = s.theirIn.Close(), s.theirOut.Close()
+	s.close()
 }
 
 // spare is made for the next plugin while there is nothing else to do: it takes a fifth
@@ -178,8 +182,7 @@ func makeSpare() {
 	select {
 	case spare <- s:
 	default:
-		_, _ = s.theirIn.Close(), s.theirOut.Close()
-		s.close()
+		s.discard()
 	}
 }
 

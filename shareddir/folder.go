@@ -186,7 +186,18 @@ func (f *Folder) Make() error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("socket folder: %w", err)
 	}
-	if err := f.own(made || f.Own); err != nil {
+	err = f.Within(func(dir *os.Root) error {
+		if made || f.Own {
+			if err := dir.Chmod(".", f.Perm); err != nil {
+				return err
+			}
+		}
+		if f.GID >= 0 {
+			return dir.Chown(".", -1, f.GID)
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
 	}
 	if f.Link == "" {
@@ -200,28 +211,6 @@ func (f *Folder) Make() error {
 	}
 	if err := os.Symlink(f.Dir, f.Link); err != nil {
 		return fmt.Errorf("short link to %s: %w", f.Dir, err)
-	}
-	return nil
-}
-
-// own gives the folder its group and, with mode, its permissions. A link at its place is
-// not followed.
-func (f *Folder) own(mode bool) error {
-	dir, err := unix.Open(f.Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return errors.New("it is a symbolic link, or was replaced")
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	if mode {
-		if err := unix.Fchmod(dir, uint32(f.Perm.Perm())); err != nil {
-			return err
-		}
-	}
-	if f.GID >= 0 {
-		return unix.Fchown(dir, -1, f.GID)
 	}
 	return nil
 }

@@ -356,9 +356,12 @@ func (s *session) finish(ctx context.Context, b *begun, done func(api.Message) (
 }
 
 // answer is the only one to a request.
-func (s *session) answer(ctx context.Context, b *begun) (reply api.Message, err error) {
+func answer[R api.Message](ctx context.Context, s *session, b *begun) (reply R, err error) {
 	err = s.finish(ctx, b, func(m api.Message) (bool, error) {
-		reply = m
+		var ok bool
+		if reply, ok = m.(R); !ok {
+			return true, fmt.Errorf("VPP answered with %s", m.GetMessageName())
+		}
 		return true, refusal(m)
 	})
 	return reply, err
@@ -378,7 +381,7 @@ func (w *wiring) send(ctx context.Context, doing, made string, request api.Messa
 // answers waits for the answers to what was sent, and tells the first refusal.
 func (w *wiring) answers(ctx context.Context) (first error) {
 	for _, b := range w.sent {
-		if _, err := w.answer(ctx, b); err == nil {
+		if _, err := answer[api.Message](ctx, w.session, b); err == nil {
 			w.mended("%s", b.made)
 		} else if first == nil {
 			first = fmt.Errorf("%s: %w", b.doing, err)

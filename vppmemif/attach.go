@@ -261,18 +261,14 @@ func (w *wiring) create(ctx context.Context, socket uint32) error {
 			return err
 		}
 	}
-	reply, err := w.answer(ctx, b)
+	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, b)
 	if answered(err, codeListen) {
 		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", w.st.Socket, err)
 	}
 	if err != nil {
 		return fmt.Errorf("create memif on %s: %w", w.st.Socket, err)
 	}
-	created, ok := reply.(*memif.MemifCreateV2Reply)
-	if !ok {
-		return fmt.Errorf("create memif on %s: VPP answered with %s", w.st.Socket, reply.GetMessageName())
-	}
-	w.index = created.SwIfIndex
+	w.index = reply.SwIfIndex
 	return nil
 }
 

@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"slices"
 
+	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/vhost_user"
 
@@ -59,8 +61,31 @@ func (s *session) interfaces(ctx context.Context) (map[interface_types.Interface
 }
 
 func (s *session) domains(ctx context.Context) ([]*l2.BridgeDomainDetails, error) {
-	all, err := list(ctx, s, func(ctx context.Context) (l2.RPCService_BridgeDomainDumpClient, error) {
-		return l2.NewServiceClient(s.conn).BridgeDomainDump(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)})
+	b, err := s.askDomains(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	return s.readDomains(ctx, b)
+}
+
+// askDomains asks for the bridge domains, which readDomains reads.
+func (s *session) askDomains(ctx context.Context) (*begun, error) {
+	b, err := s.begin(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)}, &memclnt.ControlPing{})
+	if err != nil {
+		return nil, fmt.Errorf("list bridge domains: %w", err)
+	}
+	return b, nil
+}
+
+func (s *session) readDomains(ctx context.Context, b *begun) (all []*l2.BridgeDomainDetails, err error) {
+	err = s.finish(ctx, b, func(reply api.Message) (bool, error) {
+		d, more := reply.(*l2.BridgeDomainDetails)
+		if more {
+			all = append(all, d)
+			return false, nil
+		}
+		return true, refusal(reply) // the ping's, behind them
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list bridge domains: %w", err)

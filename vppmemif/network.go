@@ -8,14 +8,12 @@ import (
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/fib_types"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/ip_types"
 	"go.fd.io/govpp/binapi/l2"
-	"go.fd.io/govpp/binapi/memclnt"
 
 	"github.com/plexus-cni/plexus/lock"
 )
@@ -32,15 +30,13 @@ const tries = 64
 func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 	b, st := w.c.BridgeDomain, w.st
 	id := st.Domain
-	for try := range tries {
-		look := w.domains
-		if try == 0 {
-			look = w.approached
-		}
+	look := func(ctx context.Context) ([]*l2.BridgeDomainDetails, error) { return w.readDomains(ctx, w.asked) }
+	for range tries {
 		all, err := look(ctx)
 		if err != nil {
 			return 0, err
 		}
+		look = w.domains
 		taken := false
 		for _, d := range all {
 			if st.isDomain(b, d) {
@@ -82,27 +78,8 @@ func (w *wiring) approach(ctx context.Context) (err error) {
 	if w.leave, err = w.lockDomain(ctx, w.st.DomainTag); err != nil {
 		return err
 	}
-	w.asked, err = w.begin(ctx, &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: ^interface_types.InterfaceIndex(0)}, &memclnt.ControlPing{})
-	if err != nil {
-		return fmt.Errorf("list bridge domains: %w", err)
-	}
-	return nil
-}
-
-// approached are the domains that approach has asked for.
-func (w *wiring) approached(ctx context.Context) (all []*l2.BridgeDomainDetails, err error) {
-	err = w.finish(ctx, w.asked, func(reply api.Message) (bool, error) {
-		d, more := reply.(*l2.BridgeDomainDetails)
-		if more {
-			all = append(all, d)
-			return false, nil
-		}
-		return true, refusal(reply) // the ping's behind them
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list bridge domains: %w", err)
-	}
-	return all, nil
+	w.asked, err = w.askDomains(ctx)
+	return err
 }
 
 // isDomain tells whether a bridge domain is the attachment's.

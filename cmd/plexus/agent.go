@@ -95,7 +95,7 @@ func requestOf(as string, stdin []byte) string {
 }
 
 // askOnce asks once.
-func askOnce(socket, body string) (*answer, *askError) {
+func askOnce(socket, body string) (a *answer, failed *askError) {
 	conn, err := connect(socket)
 	if err != nil {
 		return nil, silence(socket, err.Error(), false)
@@ -110,9 +110,13 @@ func askOnce(socket, body string) (*answer, *askError) {
 	// to set up, the agent is at work already.
 	_ = syscall.SetNonblock(conn, true)
 	from := os.NewFile(uintptr(conn), socket)
+	defer func() {
+		if failed != nil {
+			_ = from.Close() // else the end of this process does it
+		}
+	}()
 	head, body, err = readAnswer(from)
 	if err != nil {
-		_ = from.Close() // else the end of this process does it
 		return nil, silence(socket, err.Error(), true)
 	}
 	line, _, _ := strings.Cut(head, "\r\n")
@@ -122,8 +126,7 @@ func askOnce(socket, body string) (*answer, *askError) {
 	case !strings.HasPrefix(status, "200"):
 		return nil, &askError{"the node agent at " + socket + " answers " + line + ": " + short(body), false, true}
 	}
-	a := answerOf(body)
-	if a == nil {
+	if a = answerOf(body); a == nil {
 		return nil, &askError{"what answers at " + socket + " is no node agent: " + short(body), false, true}
 	}
 	return a, nil
