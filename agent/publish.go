@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -215,7 +216,7 @@ func (p *publisher) once(one *publication) (known bool, err error) {
 	if one.publish = nil; publish == nil {
 		known, publish = true, func(ctx context.Context) error { return p.again(ctx, one.sandbox) }
 	}
-	err = unpanicked(func() error { return publish(conf.WithSteps(one.ctx, t.step)) })
+	err = unpanicked(p.cluster.Log, func() error { return publish(conf.WithSteps(one.ctx, t.step)) })
 	t.end(err)
 	p.metrics.request(t, err)
 	if known && err != nil {
@@ -224,11 +225,13 @@ func (p *publisher) once(one *publication) (known bool, err error) {
 	return known, err
 }
 
-// unpanicked makes a panic an error: it ends one try, not the agent.
-func unpanicked(do func() error) (err error) {
+// unpanicked makes a panic an error: it ends one try, not the agent. Where it was
+// is for the log alone, an error reaches the pod's events.
+func unpanicked(log *slog.Logger, do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("internal error: %v\n%s", r, debug.Stack())
+			log.Error("panic", "what", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal error: %v", r)
 		}
 	}()
 	return do()

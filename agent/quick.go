@@ -108,7 +108,7 @@ func (s *Server) quickly(conn net.Conn, asked *Request) {
 		_, _ = io.Copy(io.Discard, conn) // there is nothing more until it ends
 		cancel()
 	}()
-	err := unpanicked(func() error {
+	err := unpanicked(s.Log, func() error {
 		s.serve(ctx, asked, func(a *CNIAnswer) {
 			answer := a.body()
 			head := "HTTP/1.0 200 OK\r\nContent-Length: " + strconv.Itoa(len(answer)) + "\r\n\r\n"

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/standin"
 	"github.com/plexus-cni/plexus/shareddir"
@@ -210,7 +212,11 @@ func TestDecodeRefuses(t *testing.T) {
 		wantError(t, d.Check(bounded(t), a, state), "recorded state")
 	}
 	same(t, before, r.world())
+	a.IPAM = &types100.Result{IPs: []*types100.IPConfig{{Interface: types100.Int(3)}}} // of a chain that has others before
 	if _, err := d.Describe(a, raw); err != nil {
 		t.Error(err)
+	}
+	if at := *a.IPAM.IPs[0].Interface; at != 3 {
+		t.Errorf("a description moves the address to interface %d", at)
 	}
 }

@@ -162,13 +162,9 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 
 // result is the attachment in CNI's terms: the interface is the socket.
 func result(c *Config, a conf.Attachment, s *state) *types100.Result {
-	path := s.Place(s.File)
-	if s.Abstract != "" {
-		path = "@" + s.Abstract // unix(7): how abstract names are written
-	}
 	r := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{{Name: a.IfName, Mtu: c.MTU, Sandbox: a.Netns, SocketPath: path}},
+		Interfaces: []*types100.Interface{{Name: a.IfName, Mtu: c.MTU, Sandbox: a.Netns, SocketPath: s.path()}},
 	}
 	if a.IPAM != nil {
 		r.IPs, r.Routes, r.DNS = a.IPAM.IPs, a.IPAM.Routes, a.IPAM.DNS
@@ -177,6 +173,14 @@ func result(c *Config, a conf.Attachment, s *state) *types100.Result {
 		}
 	}
 	return r
+}
+
+// path is the socket as results and device-info have it.
+func (s *state) path() string {
+	if s.Abstract != "" {
+		return "@" + s.Abstract // unix(7): how abstract names are written
+	}
+	return s.Place(s.File)
 }
 
 // Check compares VPP and the folder with what Add made.
@@ -290,22 +294,22 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 	if err != nil {
 		return conf.Description{}, err
 	}
-	said := conf.Description{DeviceInfo: deviceInfo(c, s, result(c, a, s).Interfaces[0].SocketPath)}
+	said := conf.Description{DeviceInfo: deviceInfo(c, s)}
 	said.Annotations, err = c.userspace.Annotations(a, s.File)
 	return said, err
 }
 
 // deviceInfo is the socket as the pod sees it: its side is the other one.
-func deviceInfo(c *Config, s *state, path string) *conf.DeviceInfo {
+func deviceInfo(c *Config, s *state) *conf.DeviceInfo {
 	info := &conf.DeviceInfo{Type: conf.DeviceMemif, Version: conf.DeviceInfoVersion}
 	if s.Vhost {
-		info.Type, info.VhostUser = conf.DeviceVhostUser, &conf.VhostDevice{Mode: "client", Path: path}
+		info.Type, info.VhostUser = conf.DeviceVhostUser, &conf.VhostDevice{Mode: "client", Path: s.path()}
 		if s.Role == "client" {
 			info.VhostUser.Mode = "server"
 		}
 		return info
 	}
-	info.Memif = &conf.MemifDevice{Role: "slave", Path: path, Mode: c.Mode} // the specification has the former names
+	info.Memif = &conf.MemifDevice{Role: "slave", Path: s.path(), Mode: c.Mode} // the specification has the former names
 	if s.Role == "client" {
 		info.Memif.Role = "master"
 	}
