@@ -166,8 +166,9 @@ func (p *Testpmd) answer(ctx context.Context, prompts int) (out string, err erro
 			return false, fmt.Errorf("it ended (%v): %s", p.cmd.ProcessState, p.out.text())
 		default:
 		}
-		out = p.out.last()
-		return p.out.prompts() > prompts, nil
+		parts := strings.Split(p.out.text(), prompt) // looked at once: more may come at any time
+		out = parts[max(0, len(parts)-2)]
+		return len(parts)-1 > prompts, nil
 	})
 	return out, err
 }
@@ -215,8 +216,8 @@ func (l *lockedText) text() string {
 
 func (l *lockedText) prompts() int { return strings.Count(l.text(), prompt) }
 
-// last is what was printed between the last two prompts.
+// last is what was printed since the last prompt but one.
 func (l *lockedText) last() string {
 	parts := strings.Split(l.text(), prompt)
-	return parts[max(0, len(parts)-2)]
+	return strings.Join(parts[max(0, len(parts)-2):], prompt)
 }
