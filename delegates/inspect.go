@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // Datapath is what the world has of one attachment.
@@ -63,7 +64,7 @@ func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
 }
 
 // linkFacts are those of the attachment's kernel link; nil when it has none.
-func linkFacts(netns string, entry *Entry) map[string]string {
+func linkFacts(path string, entry *Entry) map[string]string {
 	r, err := entry.ParseResult()
 	if err != nil {
 		return nil
@@ -73,7 +74,7 @@ func linkFacts(netns string, entry *Entry) map[string]string {
 		if !isPodLink(i) || facts != nil {
 			continue
 		}
-		_ = inNetns(netns, func(h *netlink.Handle) error {
+		_ = inNetns(path, func(h *netlink.Handle) error {
 			link, err := h.LinkByName(i.Name)
 			if err != nil {
 				return err
@@ -83,7 +84,7 @@ func linkFacts(netns string, entry *Entry) map[string]string {
 			if a.Statistics != nil {
 				facts["rx packets"], facts["tx packets"] = strconv.FormatUint(a.Statistics.RxPackets, 10), strconv.FormatUint(a.Statistics.TxPackets, 10)
 			}
-			addresses, err := h.AddrList(link, netlink.FAMILY_ALL)
+			addresses, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 			if err != nil {
 				return err
 			}

@@ -12,15 +12,16 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vishns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // inNetns lends a netlink handle on a network namespace. No thread enters it.
 func inNetns(path string, do func(*netlink.Handle) error) error {
-	ns, err := netns.GetFromPath(path)
+	ns, err := vishns.GetFromPath(path)
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
@@ -155,7 +156,7 @@ func moveDefault(h *netlink.Handle, entry *Entry) error {
 		if len(asked) == 0 {
 			continue
 		}
-		routes, err := h.RouteList(nil, family)
+		routes, err := netns.Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
@@ -221,7 +222,7 @@ func compareLinks(path string, r *types100.Result) error {
 			if have := link.Attrs().MTU; want.Mtu != 0 && have != want.Mtu {
 				errs = append(errs, fmt.Errorf("interface %s: MTU is %d, was %d", want.Name, have, want.Mtu))
 			}
-			addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
+			addrs, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 			if err != nil {
 				errs = append(errs, fmt.Errorf("interface %s: list addresses: %w", want.Name, err))
 				continue
@@ -256,7 +257,7 @@ func compareDefault(path string, entry *Entry) error {
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", entry.IfName, err)
 		}
-		routes, err := h.RouteList(nil, netlink.FAMILY_ALL) // one with several hops is of no link
+		routes, err := netns.Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) }) // one with several hops is of no link
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}

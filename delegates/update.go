@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // Change says what Update did: interfaces with their networks, for people.
@@ -196,7 +197,7 @@ func (u *hotplug) plan(ctx context.Context, come []conf.Wanted, kept []conf.Netw
 	}
 	var taken []string
 	err = inNetns(u.r.Netns, func(h *netlink.Handle) error {
-		links, err := h.LinkList()
+		links, err := netns.Dump(h.LinkList)
 		for _, link := range links {
 			name := link.Attrs().Name
 			if !slices.ContainsFunc(u.tx.Attachments, func(entry *Entry) bool { return entry.IfName == name }) {

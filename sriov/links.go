@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	vishns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/netns"
 )
 
 // links speaks rtnetlink(7) in one network namespace, without entering it. It
@@ -95,10 +97,7 @@ func (l *links) byName(name string) (*netlink.LinkAttrs, error) {
 // byParent are the interfaces of a PCI function, by index, whatever they are
 // called (IFLA_PARENT_DEV_NAME, Linux 5.14).
 func (l *links) byParent(pci string) ([]*netlink.LinkAttrs, error) {
-	answers, err := l.get(filterSkipStats, ifinfo(0))
-	for tries := 0; errors.Is(err, netlink.ErrDumpInterrupted) && tries < 10; tries++ {
-		answers, err = l.get(filterSkipStats, ifinfo(0)) // an interface came or went meanwhile
-	}
+	answers, err := netns.Dump(func() ([][]byte, error) { return l.get(filterSkipStats, ifinfo(0)) })
 	if err != nil {
 		return nil, err
 	}
