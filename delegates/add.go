@@ -166,7 +166,8 @@ func (e *Engine) release(ctx context.Context, r *Request, tx *Transaction) error
 		return nil
 	}
 	var errs []error
-	errs = append(errs, e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+	errs = append(errs, e.eachBuiltin(r, tx, func(at int, name string, a conf.Attachment, state json.RawMessage) error {
+		entry := tx.Attachments[at]
 		if releaser, ok := e.Delegates[name].(Releaser); ok && state != nil {
 			if err := releaser.Release(ctx, a, state); err != nil {
 				errs = append(errs, fmt.Errorf("release %s (network %s): %w", entry.IfName, entry.Name, err))
@@ -184,8 +185,13 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	if err != nil {
 		return nil, err
 	}
-	if err := e.settle(ctx, r, tx); err != nil {
+	if err := e.settle(ctx, r, tx, results); err != nil {
 		return nil, err
+	}
+	if len(tx.Attachments) > 1 {
+		if err := tx.ended(); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
@@ -262,8 +268,8 @@ func (entry *Entry) ParseResult() (*types100.Result, error) {
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
 // 7.3). With parallel, neighbours made of built-ins alone run together. The record is
-// onDisk before any is added whose undoing needs it. The executable of a pod's only
-// attachment may not have ended yet (Transaction.ended): nothing is changed any more.
+// onDisk before any is added whose undoing needs it. The last executable may not have
+// ended yet (Transaction.ended): it has answered, and others do not wait for its end.
 func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDisk func() error) ([]*types100.Result, error) {
 	all := tx.Attachments
 	results := make([]*types100.Result, len(all))
@@ -291,11 +297,6 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 			return nil, fail(end, err)
 		}
 		at = end
-	}
-	if len(all) > 1 {
-		if err := tx.ended(); err != nil {
-			return nil, fail(len(all), err)
-		}
 	}
 	return results, onDisk()
 }
@@ -334,11 +335,12 @@ func (e *Engine) builtinOnly(entry *Entry) bool {
 }
 
 // settle lets each built-in finish all of its attachments together.
-func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction) error {
+func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
 	var names []string
 	prepared := map[string][]conf.Prepared{}
-	err := e.eachBuiltin(r, tx, func(_ *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+	err := e.eachBuiltin(r, tx, func(at int, name string, a conf.Attachment, state json.RawMessage) error {
 		if _, ok := e.Delegates[name].(Settler); ok {
+			a.IPAM = results[at]
 			if prepared[name] == nil {
 				names = append(names, name)
 			}
@@ -357,10 +359,11 @@ func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction) error 
 	return nil
 }
 
-func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error) error {
-	for _, entry := range tx.Attachments {
+// eachBuiltin calls do with the built-ins of all attachments, and the attachment's place.
+func (e *Engine) eachBuiltin(r *Request, tx *Transaction, do func(at int, name string, a conf.Attachment, state json.RawMessage) error) error {
+	for at, entry := range tx.Attachments {
 		err := e.eachOfChain(r.Sandbox, tx, entry, r.Netns, func(name string, a conf.Attachment, state json.RawMessage) error {
-			return do(entry, name, a, state)
+			return do(at, name, a, state)
 		})
 		if err != nil {
 			return err

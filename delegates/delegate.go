@@ -40,9 +40,10 @@ type Releaser interface {
 }
 
 // Settler is a Delegate with a part of Add that costs about the same for one
-// attachment and for all of a pod: a vswitch that reconfigures itself. Settle
-// is called once, when Add has been called for every attachment of the pod, and
-// returns when the last one works, or with the first one's failure.
+// attachment and for all of a pod: a vswitch that reconfigures itself, or that is waited
+// for. Settle is called once, when Add has been called for every attachment of the pod, and
+// returns when the last one works, or with the first one's failure. IPAM holds
+// the attachment's result.
 type Settler interface {
 	Settle(ctx context.Context, all []conf.Prepared) error
 }

@@ -17,9 +17,7 @@ import (
 // the files of the device-information specification.
 func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) (infos []*conf.DeviceInfo, annotations map[string]string, err error) {
 	infos, annotations = make([]*conf.DeviceInfo, len(results)), map[string]string{}
-	position := map[*Entry]int{}
 	for i, entry := range tx.Attachments {
-		position[entry] = i
 		if entry.CapabilityArgs[deviceInfoCapability] != nil { // which a plugin may write to its end
 			if err := entry.ended(); err != nil {
 				return nil, nil, err
@@ -29,12 +27,12 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, resu
 			e.Log.Warn(err.Error())
 		}
 	}
-	err = e.eachBuiltin(r, tx, func(entry *Entry, name string, a conf.Attachment, state json.RawMessage) error {
+	err = e.eachBuiltin(r, tx, func(at int, name string, a conf.Attachment, state json.RawMessage) error {
 		describer, ok := e.Delegates[name].(Describer)
 		if !ok {
 			return nil
 		}
-		a.IPAM = results[position[entry]]
+		a.IPAM = results[at]
 		said, err := describer.Describe(a, state)
 		if err != nil {
 			return err
@@ -45,8 +43,8 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, resu
 		if said.DeviceInfo == nil {
 			return nil
 		}
-		infos[position[entry]] = said.DeviceInfo
-		return e.writeDeviceInfo(ctx, r, entry, said.DeviceInfo)
+		infos[at] = said.DeviceInfo
+		return e.writeDeviceInfo(ctx, r, tx.Attachments[at], said.DeviceInfo)
 	})
 	return infos, annotations, err
 }

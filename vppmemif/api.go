@@ -316,7 +316,7 @@ func (b *begun) end() {
 }
 
 // begin sends requests without waiting for VPP, which does what it is sent over a
-// connection one after the other. They are not the first of a session.
+// connection one after the other.
 func (s *session) begin(ctx context.Context, requests ...api.Message) (*begun, error) {
 	own, cancel := context.WithCancel(ctx)
 	stream, err := call(ctx, s, func(context.Context) (api.Stream, error) {
@@ -367,6 +367,23 @@ func answer[R api.Message](ctx context.Context, s *session, b *begun) (reply R, 
 	return reply, err
 }
 
+// ask makes the request that is waited for next. The one before is over.
+func (w *wiring) ask(ctx context.Context, doing string, request api.Message) (err error) {
+	w.forgetAsked()
+	if w.asked, err = w.begin(ctx, request); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	w.asked.doing = doing
+	return nil
+}
+
+func (w *wiring) forgetAsked() {
+	if w.asked != nil {
+		w.asked.end()
+		w.asked = nil
+	}
+}
+
 // send makes a request whose answer answers will read.
 func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
 	b, err := w.begin(ctx, request)
@@ -380,6 +397,7 @@ func (w *wiring) send(ctx context.Context, doing, made string, request api.Messa
 
 // answers waits for the answers to what was sent, and tells the first refusal.
 func (w *wiring) answers(ctx context.Context) (first error) {
+	w.forgetAsked()
 	for _, b := range w.sent {
 		if _, err := answer[api.Message](ctx, w.session, b); err == nil {
 			w.mended("%s", b.made)

@@ -88,13 +88,14 @@ type wiring struct {
 	c     *Config
 	a     conf.Attachment
 	st    *state
+	who   string // before an error
 	have  *found // what there is; Add has found nothing
 	again bool   // numbers of its socket may be left from before
 	index interface_types.InterfaceIndex
 	made  []string // for people, what was missing
+	asked *begun   // for the number of its socket, of its interface then
 	sent  []*begun // unanswered
-	leave func()   // releases the domain that is being joined
-	asked *begun   // which domains there are
+	held  *held
 }
 
 func (w *wiring) step(ctx context.Context, format string, args ...any) error {
@@ -109,34 +110,58 @@ func (w *wiring) mended(format string, args ...any) {
 	}
 }
 
-// attach makes the socket, the interface on it and its place in the network,
-// up at last, as far as they are not there. Once the interface has its number, VPP does
-// one request after the other without being waited for.
-func (w *wiring) attach(ctx context.Context) (err error) {
+// attach makes one attachment.
+func (w *wiring) attach(ctx context.Context) error { return w.wire(ctx, []*wiring{w}) }
+
+// wire makes sockets, interfaces on them and their places in the network, up at last,
+// as far as they are not there. VPP does what it is sent one after the other, without being
+// waited for: all attachments wait as often as one, for the numbers of the
+// sockets, for those of the interfaces, and for all that is left.
+func (s *session) wire(ctx context.Context, all []*wiring) (err error) {
+	h := &held{session: s}
 	defer func() {
-		if late := w.answers(ctx); err == nil {
-			err = late
+		for _, w := range all {
+			late := w.answers(ctx)
+			if err == nil && late != nil {
+				err = fmt.Errorf("%s%w", w.who, late)
+			}
 		}
-		if w.asked != nil {
-			w.asked.end()
-		}
-		if w.leave != nil {
-			w.leave()
-		}
+		h.release()
 	}()
-	if p := w.have.port; p != nil {
-		w.index = p.index
-	} else if err := w.make(ctx); err != nil {
+	each := func(do func(*wiring, context.Context) error) error {
+		for _, w := range all {
+			w.held = h
+			if err := do(w, ctx); err != nil {
+				return fmt.Errorf("%s%w", w.who, err)
+			}
+		}
+		return nil
+	}
+	if err := each((*wiring).addSocket); err != nil {
+		return err
+	}
+	if err := each((*wiring).create); err != nil {
+		return err
+	}
+	if err := h.take(ctx, all); err != nil { // while VPP makes interfaces
+		return err
+	}
+	return each((*wiring).place)
+}
+
+// place gives the interface its place in the network.
+func (w *wiring) place(ctx context.Context) error {
+	if err := w.created(ctx); err != nil {
 		return err
 	}
 	if err := w.shape(ctx); err != nil {
 		return err
 	}
-	place := w.route
+	enter := w.route
 	if w.c.BridgeDomain != nil {
-		place = w.join
+		enter = w.join
 	}
-	if err := place(ctx); err != nil {
+	if err := enter(ctx); err != nil {
 		return err
 	}
 	if w.have.up() {
@@ -148,45 +173,6 @@ func (w *wiring) attach(ctx context.Context) (err error) {
 	return w.send(ctx, "set up", "admin state up", &interfaces.SwInterfaceSetFlags{SwIfIndex: w.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
 }
 
-// make makes the interface with its socket and tag.
-func (w *wiring) make(ctx context.Context) error {
-	create := w.makeMemif
-	if w.st.Vhost {
-		create = w.makeVhost
-	}
-	if err := create(ctx); err != nil {
-		return err
-	}
-	w.made = append(w.made, w.st.name())
-	return nil
-}
-
-func (w *wiring) makeVhost(ctx context.Context) (err error) {
-	if err := w.step(ctx, "create vhost-user on %s", w.st.Socket); err != nil {
-		return err
-	}
-	w.index, err = w.createVhost(ctx, w.c, w.st)
-	return err
-}
-
-func (w *wiring) makeMemif(ctx context.Context) error {
-	st := w.st
-	if err := w.step(ctx, "add socket %s", st.Socket); err != nil {
-		return err
-	}
-	socket, err := w.addSocket(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.step(ctx, "create memif"); err != nil {
-		return err
-	}
-	if err := w.create(ctx, socket); err != nil {
-		return err
-	}
-	return w.mark(ctx)
-}
-
 // mark gives the interface the attachment's tag.
 func (w *wiring) mark(ctx context.Context) error {
 	if err := w.step(ctx, "tag %s", w.st.Tag); err != nil {
@@ -195,33 +181,33 @@ func (w *wiring) mark(ctx context.Context) error {
 	return w.send(ctx, "tag memif", "tag "+w.st.Tag, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: w.index, Tag: w.st.Tag})
 }
 
-// addSocket gives the socket a number of its own. A number that is left from
+// addSocket gives the socket of a memif a number of its own. A number that is left from
 // before is not used again: after a listen failure VPP answers success on it and
 // listens on nothing. Beside one of a name that is the attachment's alone it may
 // stay until detach removes both.
-func (w *wiring) addSocket(ctx context.Context) (uint32, error) {
+func (w *wiring) addSocket(ctx context.Context) error {
 	st := w.st
+	if w.have.port != nil || st.Vhost {
+		return nil
+	}
+	if err := w.step(ctx, "add socket %s", st.Socket); err != nil {
+		return err
+	}
 	if !st.Alone || w.again {
 		sockets, err := w.sockets(ctx)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		for id, name := range sockets {
 			if name != st.Socket {
 				continue
 			}
 			if err := w.deleteSocket(ctx, id); err != nil {
-				return 0, fmt.Errorf("socket %s is in use: %w", st.Socket, err)
+				return fmt.Errorf("socket %s is in use: %w", st.Socket, err)
 			}
 		}
 	}
-	reply, err := call(ctx, w.session, func(ctx context.Context) (*memif.MemifSocketFilenameAddDelV2Reply, error) {
-		return memif.NewServiceClient(w.conn).MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: st.Socket})
-	})
-	if err != nil {
-		return 0, fmt.Errorf("add socket %s: %w", st.Socket, err)
-	}
-	return reply.SocketID, nil
+	return w.ask(ctx, "add socket "+st.Socket, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: st.Socket})
 }
 
 func (s *session) deleteSocket(ctx context.Context, id uint32) error {
@@ -231,11 +217,25 @@ func (s *session) deleteSocket(ctx context.Context, id uint32) error {
 	return err
 }
 
-// create makes the interface. While VPP is at it, the domain is looked for.
-func (w *wiring) create(ctx context.Context, socket uint32) error {
+// create asks for the interface.
+func (w *wiring) create(ctx context.Context) error {
+	switch {
+	case w.have.port != nil:
+		return nil
+	case w.st.Vhost:
+		return w.createVhost(ctx)
+	}
+	asked := w.asked
+	reply, err := answer[*memif.MemifSocketFilenameAddDelV2Reply](ctx, w.session, asked)
+	if err != nil {
+		return fmt.Errorf("%s: %w", asked.doing, err)
+	}
+	if err := w.step(ctx, "create memif"); err != nil {
+		return err
+	}
 	c := w.c
 	m := &memif.MemifCreateV2{
-		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: socket, Secret: c.Secret,
+		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: reply.SocketID, Secret: c.Secret,
 		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize,
 	}
 	if c.Role == "client" {
@@ -251,25 +251,33 @@ func (w *wiring) create(ctx context.Context, socket uint32) error {
 	if c.Mode == "ethernet" {
 		m.HwAddr = mac
 	}
-	b, err := w.begin(ctx, m)
-	if err != nil {
-		return fmt.Errorf("create memif on %s: %w", w.st.Socket, err)
-	}
-	defer b.end()
-	if c.BridgeDomain != nil {
-		if err := w.approach(ctx); err != nil {
+	return w.ask(ctx, "create memif on "+w.st.Socket, m)
+}
+
+// created learns the number of the interface. A memif gets its tag then.
+func (w *wiring) created(ctx context.Context) error {
+	switch {
+	case w.have.port != nil:
+		w.index = w.have.port.index
+		return nil
+	case w.st.Vhost:
+		if err := w.createdVhost(ctx); err != nil {
 			return err
 		}
+		w.made = append(w.made, w.st.name())
+		return nil
 	}
-	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, b)
+	asked := w.asked
+	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, asked)
 	if answered(err, codeListen) {
 		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", w.st.Socket, err)
 	}
 	if err != nil {
-		return fmt.Errorf("create memif on %s: %w", w.st.Socket, err)
+		return fmt.Errorf("%s: %w", asked.doing, err)
 	}
 	w.index = reply.SwIfIndex
-	return nil
+	w.made = append(w.made, w.st.name())
+	return w.mark(ctx)
 }
 
 // hwAddr is the address of the vswitch's side, zero where VPP may choose one at

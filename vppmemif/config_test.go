@@ -207,7 +207,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	for _, state := range damaged {
 		wantError(t, d.Del(bounded(t), a, state), "recorded state")
-		_, err := d.Add(bounded(t), a, state)
+		_, err := add(bounded(t), d, a, state)
 		wantError(t, err, "recorded state")
 		wantError(t, d.Check(bounded(t), a, state), "recorded state")
 	}

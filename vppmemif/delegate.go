@@ -134,7 +134,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	return s, nil
 }
 
-// Add makes socket and interface and connects it.
+// Add makes the folder ready for the socket. The interface comes with Settle.
 func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
 	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
@@ -149,15 +149,46 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 			return nil, err
 		}
 	}
-	v, err := d.vpp.open(ctx, s.API)
-	if err != nil {
-		return nil, err
-	}
-	w := &wiring{session: v, c: c, a: a, st: s, have: &found{}}
-	if err := w.attach(ctx); err != nil {
-		return nil, err
-	}
 	return result(c, a, s), nil
+}
+
+// Settle makes the interfaces of a pod and connects them, all of one VPP together.
+func (d *Delegate) Settle(ctx context.Context, all []conf.Prepared) error {
+	var apis []string
+	users := map[string]*wiring{} // of sockets
+	ofAPI := map[string][]*wiring{}
+	for _, p := range all {
+		c, _, err := d.parse(p.Network, p.Conf)
+		if err != nil {
+			return err
+		}
+		s, err := decodeState(p.State, p.Attachment)
+		if err != nil {
+			return err
+		}
+		w := &wiring{c: c, a: p.Attachment, st: s, have: &found{}, who: fmt.Sprintf("%s (network %s): ", p.IfName, p.Network)}
+		if other := users[s.Socket]; other != nil {
+			return fmt.Errorf("%ssocket %s is used by the pod's %s: choose another %q, or none", w.who, s.Socket, other.a.IfName, "socket.file")
+		}
+		users[s.Socket] = w
+		if ofAPI[s.API] == nil {
+			apis = append(apis, s.API)
+		}
+		ofAPI[s.API] = append(ofAPI[s.API], w)
+	}
+	for _, api := range apis {
+		v, err := d.vpp.open(ctx, api)
+		if err != nil {
+			return err
+		}
+		for _, w := range ofAPI[api] {
+			w.session = v
+		}
+		if err := v.wire(ctx, ofAPI[api]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // result is the attachment in CNI's terms: the interface is the socket.

@@ -55,7 +55,7 @@ func (c *trial) do(ctx context.Context, call string) (err error) {
 	case "Prepare":
 		c.state, err = c.d.Prepare(ctx, c.a)
 	case "Add":
-		_, err = c.d.Add(ctx, c.a, c.state)
+		_, err = add(ctx, c.d, c.a, c.state)
 	case "Check":
 		err = c.d.Check(ctx, c.a, c.state)
 	case "Restore":

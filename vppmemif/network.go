@@ -25,21 +25,91 @@ const vtrPush1 = 1
 // tries bounds how often an id of a bridge domain is looked for.
 const tries = 64
 
-// ensureDomain finds the bridge domain or makes it. One with a name is found by
-// its tag; it gets the id that its name has, or the next one that is free.
-func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
-	b, st := w.c.BridgeDomain, w.st
-	id := st.Domain
-	look := func(ctx context.Context) ([]*l2.BridgeDomainDetails, error) { return w.readDomains(ctx, w.asked) }
-	for range tries {
-		all, err := look(ctx)
+// held are the bridge domains that attachments join. None goes with its last member
+// meanwhile.
+type held struct {
+	*session
+	leave []func()
+	asked *begun                    // for which domains there are
+	known []*l2.BridgeDomainDetails // as VPP has answered
+	stale bool
+	ids   map[wanted]uint32
+}
+
+// wanted names a bridge domain.
+type wanted struct {
+	tag string
+	id  uint32
+}
+
+// take takes hold of the domains that attachments will join, until VPP has answered all, and
+// asks which there are. Everybody takes them in the same order.
+func (h *held) take(ctx context.Context, all []*wiring) error {
+	var tags []string
+	for _, w := range all {
+		if w.c.BridgeDomain != nil && !w.have.joined {
+			tags = append(tags, w.st.DomainTag)
+		}
+	}
+	slices.Sort(tags)
+	for _, tag := range slices.Compact(tags) {
+		leave, err := h.lockDomain(ctx, tag)
 		if err != nil {
+			return err
+		}
+		h.leave = append(h.leave, leave)
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	var err error
+	h.asked, err = h.askDomains(ctx)
+	return err
+}
+
+func (h *held) release() {
+	if h.asked != nil {
+		h.asked.end()
+	}
+	for _, leave := range h.leave {
+		leave()
+	}
+}
+
+// look lists the domains that there are.
+func (h *held) look(ctx context.Context) (err error) {
+	switch {
+	case h.asked != nil:
+		h.known, err = h.readDomains(ctx, h.asked)
+		h.asked.end()
+		h.asked = nil
+	case h.stale:
+		h.known, err = h.domains(ctx)
+	}
+	h.stale = false
+	return err
+}
+
+// ensure finds the bridge domain of an attachment or makes it. One with a name is found by
+// its tag; it gets the id that its name has, or the next one that is free.
+func (h *held) ensure(ctx context.Context, w *wiring) (uint32, error) {
+	b, st := w.c.BridgeDomain, w.st
+	want := wanted{st.DomainTag, b.ID}
+	if id, ok := h.ids[want]; ok {
+		return id, nil
+	}
+	id := st.Domain
+	for range tries {
+		if err := h.look(ctx); err != nil {
 			return 0, err
 		}
-		look = w.domains
 		taken := false
-		for _, d := range all {
+		for _, d := range h.known {
 			if st.isDomain(b, d) {
+				if h.ids == nil {
+					h.ids = map[wanted]uint32{}
+				}
+				h.ids[want] = d.BdID
 				return d.BdID, nil
 			}
 			taken = taken || d.BdID == id
@@ -49,8 +119,8 @@ func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 			continue
 		}
 		on := func(p *bool) bool { return p == nil || *p }
-		_, err = call(ctx, w.session, func(ctx context.Context) (*l2.BridgeDomainAddDelV2Reply, error) {
-			return l2.NewServiceClient(w.conn).BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{
+		_, err := call(ctx, h.session, func(ctx context.Context) (*l2.BridgeDomainAddDelV2Reply, error) {
+			return l2.NewServiceClient(h.conn).BridgeDomainAddDelV2(ctx, &l2.BridgeDomainAddDelV2{
 				IsAdd: true, BdID: id, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination, BdTag: st.DomainTag,
 			})
 		})
@@ -60,8 +130,7 @@ func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 		if err == nil {
 			w.made = append(w.made, fmt.Sprintf("bridge domain %d", id))
 		}
-		// Once more: somebody may have made one of that id, or of that name,
-		// meanwhile.
+		h.stale = true // somebody may have made one of that id, or of that name, meanwhile
 	}
 	return 0, fmt.Errorf("bridge domain %s: no id is free near %d", b.Name, st.Domain)
 }
@@ -70,16 +139,6 @@ func (w *wiring) ensureDomain(ctx context.Context) (uint32, error) {
 // joins: joining a domain that is not there makes one, which nobody would own.
 func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
 	return lock.Take(ctx, filepath.Join(lock.Dir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
-}
-
-// approach takes hold of the domain, until VPP has answered all (attach), and asks which
-// there are.
-func (w *wiring) approach(ctx context.Context) (err error) {
-	if w.leave, err = w.lockDomain(ctx, w.st.DomainTag); err != nil {
-		return err
-	}
-	w.asked, err = w.askDomains(ctx)
-	return err
 }
 
 // isDomain tells whether a bridge domain is the attachment's.
@@ -104,17 +163,12 @@ func (w *wiring) join(ctx context.Context) error {
 	return w.send(ctx, fmt.Sprintf("rewrite to vlan %d", vlan), fmt.Sprintf("vlan %d", vlan), &l2.L2InterfaceVlanTagRewrite{SwIfIndex: w.index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: uint32(vlan)})
 }
 
-// enter joins, and makes the domain if need be.
+// enter joins, and has the domain made if need be.
 func (w *wiring) enter(ctx context.Context) error {
-	if w.asked == nil {
-		if err := w.approach(ctx); err != nil {
-			return err
-		}
-	}
 	if err := w.step(ctx, "join bridge domain %s", w.st.DomainTag); err != nil {
 		return err
 	}
-	domain, err := w.ensureDomain(ctx)
+	domain, err := w.held.ensure(ctx, w)
 	if err != nil {
 		return err
 	}

@@ -100,9 +100,9 @@ func TestCancelledLeavesOthers(t *testing.T) {
 		}
 	})
 	done := make(chan error)
-	go func() { _, err := d.Add(bounded(t), b, rawB); done <- err }()
+	go func() { _, err := add(bounded(t), d, b, rawB); done <- err }()
 	<-inCreate // b waits for VPP's answer, on the connection they share
-	go func() { _, err := d.Add(ctx, a, rawA); gone <- err }()
+	go func() { _, err := add(ctx, d, a, rawA); gone <- err }()
 	cancel()
 	if err := <-gone; err == nil {
 		t.Error("a request without time succeeds")

@@ -90,7 +90,7 @@ func TestRestartWithinAdd(t *testing.T) {
 				}
 			})
 			r.faults(standin.Fault{Message: message, Ending: standin.Die})
-			_, err = d.Add(bounded(t), a, raw)
+			_, err = add(bounded(t), d, a, raw)
 			wantError(t, err, "VPP at")
 			<-hit
 			r.restart()
@@ -191,7 +191,7 @@ func TestListenFailure(t *testing.T) {
 					mend = spoil(t, s)
 				}
 			})
-			_, err = d.Add(bounded(t), a, raw)
+			_, err = add(bounded(t), d, a, raw)
 			wantError(t, err, s.Socket, "may VPP write")
 			r.onMessage(func(standin.Message) {})
 			mend()

@@ -21,6 +21,8 @@ import (
 	binmemif "go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/core"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/memif"
 	"github.com/plexus-cni/plexus/e2e/node"
@@ -162,12 +164,21 @@ func bounded(t testing.TB) context.Context {
 	return ctx
 }
 
+// add does all of an ADD of a pod with one attachment.
+func add(ctx context.Context, d *Delegate, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
+	result, err := d.Add(ctx, a, raw)
+	if err == nil {
+		err = d.Settle(ctx, []conf.Prepared{{Attachment: a, State: raw}})
+	}
+	return result, err
+}
+
 func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, error) {
 	raw, err := d.Prepare(bounded(t), a)
 	if err != nil {
 		return nil, err
 	}
-	_, err = d.Add(bounded(t), a, raw)
+	_, err = add(bounded(t), d, a, raw)
 	return raw, err
 }
 

@@ -9,22 +9,30 @@ import (
 	"go.fd.io/govpp/binapi/vhost_user"
 )
 
-// createVhost makes a vhost-user interface, tagged from the start
+// createVhost asks for a vhost-user interface, tagged from the start
 // (vhost_user.api).
-func (s *session) createVhost(ctx context.Context, c *Config, st *state) (interface_types.InterfaceIndex, error) {
+func (w *wiring) createVhost(ctx context.Context) error {
+	st := w.st
+	if err := w.step(ctx, "create vhost-user on %s", st.Socket); err != nil {
+		return err
+	}
 	m := &vhost_user.CreateVhostUserIfV2{IsServer: st.Role == "server", SockFilename: st.Socket, Tag: st.Tag}
-	mac, err := c.hwAddr(st)
+	mac, err := w.c.hwAddr(st)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	m.UseCustomMac, m.MacAddress = mac != ethernet_types.MacAddress{}, mac
-	reply, err := call(ctx, s, func(ctx context.Context) (*vhost_user.CreateVhostUserIfV2Reply, error) {
-		return vhost_user.NewServiceClient(s.conn).CreateVhostUserIfV2(ctx, m)
-	})
+	return w.ask(ctx, "create vhost-user interface on "+st.Socket, m)
+}
+
+func (w *wiring) createdVhost(ctx context.Context) error {
+	asked := w.asked
+	reply, err := answer[*vhost_user.CreateVhostUserIfV2Reply](ctx, w.session, asked)
 	if err != nil {
-		return 0, fmt.Errorf("create vhost-user interface on %s (is its folder there, and may VPP write to it?): %w", st.Socket, err)
+		return fmt.Errorf("%s (is its folder there, and may VPP write to it?): %w", asked.doing, err)
 	}
-	return reply.SwIfIndex, nil
+	w.index = reply.SwIfIndex
+	return nil
 }
 
 func (s *session) deleteVhost(ctx context.Context, index interface_types.InterfaceIndex) error {

@@ -53,7 +53,7 @@ func TestVhostUser(t *testing.T) {
 				t.Fatal(err)
 			}
 			same(t, before, r.world())
-			result, err := d.Add(bounded(t), a, raw)
+			result, err := add(bounded(t), d, a, raw)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func TestVhostUserSweep(t *testing.T) {
 	before := r.world()
 	raw, err := d.Prepare(bounded(t), a)
 	if err == nil {
-		_, err = d.Add(bounded(t), a, raw)
+		_, err = add(bounded(t), d, a, raw)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -159,7 +159,7 @@ func TestCutIsNoticed(t *testing.T) {
 		}
 		r.faults(standin.Fault{Message: "memif_create_v2", Act: true, Ending: ending})
 		begun := time.Now()
-		_, err = d.Add(bounded(t), a, raw)
+		_, err = add(bounded(t), d, a, raw)
 		if took := time.Since(begun); took >= replyTimeout {
 			t.Errorf("%s: it took %s", name, took)
 		}
