@@ -201,7 +201,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, err
 	}
 	tx.Phase = PhaseAttached
-	if err := errors.Join(tx.setResults(results), tx.cache()); err != nil {
+	if err := tx.setResults(results); err != nil {
 		return nil, err
 	}
 	data, err := encodeRecord(rec)
@@ -334,7 +334,8 @@ func (e *Engine) builtinOnly(entry *Entry) bool {
 	return !slices.ContainsFunc(entry.List.Types(), func(typ string) bool { return e.Delegates[typ] == nil })
 }
 
-// settle lets each built-in finish all of its attachments together.
+// settle lets each built-in finish all of its attachments together. libcni's cache is
+// written while it waits for them.
 func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) error {
 	var names []string
 	prepared := map[string][]conf.Prepared{}
@@ -351,12 +352,18 @@ func (e *Engine) settle(ctx context.Context, r *Request, tx *Transaction, result
 	if err != nil {
 		return err
 	}
+	if len(names) == 0 {
+		return tx.cache()
+	}
+	cached := make(chan error, 1)
+	go func() { cached <- tx.cache() }()
 	for _, name := range names {
-		if err := e.Delegates[name].(Settler).Settle(ctx, prepared[name]); err != nil {
-			return fmt.Errorf("add: %w", err)
+		if err = e.Delegates[name].(Settler).Settle(ctx, prepared[name]); err != nil {
+			err = fmt.Errorf("add: %w", err)
+			break
 		}
 	}
-	return nil
+	return errors.Join(err, <-cached)
 }
 
 // eachBuiltin calls do with the built-ins of all attachments, and the attachment's place.

@@ -252,7 +252,7 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 	if err := errors.Join(err, sub.ended()); err != nil {
 		return err
 	}
-	if err := errors.Join(u.settle(ctx, u.r, sub, results), sub.cache()); err != nil {
+	if err := u.settle(ctx, u.r, sub, results); err != nil {
 		return err
 	}
 	if err := sub.setResults(results); err != nil {
