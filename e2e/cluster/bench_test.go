@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,14 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 func median(all []time.Duration) time.Duration {
 	slices.Sort(all)
 	return all[len(all)/2]
+}
+
+// span is where the median of what was measured is, with a probability of 95 %: by its order
+// alone, whatever the distribution (a binomial one of who is below the median).
+func span(all []time.Duration) string {
+	slices.Sort(all)
+	half, d := len(all)/2, int(math.Sqrt(float64(len(all))))
+	return fmt.Sprintf("%.2f ms (%.2f to %.2f)", ms(all[half]), ms(all[half-d]), ms(all[half+d]))
 }
 
 // idlePod is a pod that the API server has on this node and the kubelet does not
@@ -123,7 +132,7 @@ func BenchmarkPod(b *testing.B) {
 		versions = append(versions, started(b, "/opt/cni/bin/plexus"))
 	}
 	fmt.Printf("\nstart of an empty static Go program %.2f ms, of plexus (VERSION) %.2f ms: %.2fx\n", ms(median(starts)), ms(median(versions)), float64(median(versions))/float64(median(starts)))
-	fmt.Printf("\none pod, n networks: the cluster network (bridge) and n-1 memifs; medians of %d\n  %2s %10s %10s %21s %12s %14s %14s\n", benchPairs,
+	fmt.Printf("\none pod, n networks: the cluster network (bridge) and n-1 memifs; medians of %d, in brackets where the median is with 95 %%\n  %2s %10s %10s %21s %12s %23s %24s\n", benchPairs,
 		"n", "ADD", "DEL", "bridge alone", "memifs alone", "own, of ADD", "each further")
 	counts := []int{1, 2, 4, 8}
 	pods := map[int]*corev1.Pod{}
@@ -174,13 +183,13 @@ func BenchmarkPod(b *testing.B) {
 	fmt.Printf("     an empty static Go program takes %.2f ms meanwhile; a patch of network-status, which follows the answer, %.1f ms\n", ms(median(empties)), ms(median(patches)))
 	for _, count := range counts {
 		f := all[count]
-		fmt.Printf("  %2d %7.1f ms %7.1f ms %8.1f + %7.1f ms %9.2f ms %11.2f ms", count, ms(median(f.add)), ms(median(f.del)), ms(median(f.alone)), ms(median(f.aloneDel)), ms(median(f.messages)), ms(median(f.own)))
+		fmt.Printf("  %2d %7.1f ms %7.1f ms %8.1f + %7.1f ms %9.2f ms %23s", count, ms(median(f.add)), ms(median(f.del)), ms(median(f.alone)), ms(median(f.aloneDel)), ms(median(f.messages)), span(f.own))
 		if count == 1 {
 			fmt.Println()
 			n.printSteps(b, median(f.add))
 			continue
 		}
-		fmt.Printf(" %11.2f ms\n", ms(median(f.further)))
+		fmt.Printf(" %24s\n", span(f.further))
 	}
 	if err := bare.Close(b.Context()); err != nil {
 		b.Fatal(err)
