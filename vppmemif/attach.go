@@ -90,7 +90,7 @@ type wiring struct {
 	st    *state
 	who   string // before an error
 	have  *found // what there is; Add has found nothing
-	again bool   // numbers of its socket may be left from before
+	again bool   // it was there: numbers of its socket may be left, its folder is
 	index interface_types.InterfaceIndex
 	made  []string // for people, what was missing
 	asked *begun   // for the number of its socket, of its interface then
@@ -140,13 +140,24 @@ func (s *session) wire(ctx context.Context, all []*wiring) (err error) {
 	if err := each((*wiring).addSocket); err != nil {
 		return err
 	}
+	if err := h.take(ctx, all); err != nil {
+		return err
+	}
+	if err := each((*wiring).provide); err != nil {
+		return err
+	}
 	if err := each((*wiring).create); err != nil {
 		return err
 	}
-	if err := h.take(ctx, all); err != nil { // while VPP makes interfaces
-		return err
-	}
 	return each((*wiring).place)
+}
+
+// provide makes the folder ready for the socket, before VPP uses it.
+func (w *wiring) provide(ctx context.Context) error {
+	if w.again || w.st.Abstract != "" {
+		return nil
+	}
+	return w.st.Provide(ctx, w.a, w.c.userspace)
 }
 
 // place gives the interface its place in the network.

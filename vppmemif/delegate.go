@@ -134,8 +134,8 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	return s, nil
 }
 
-// Add makes the folder ready for the socket. The interface comes with Settle.
-func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
+// Add says what there will be. Settle makes it.
+func (d *Delegate) Add(_ context.Context, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
 	c, _, err := d.parse(a.Network, a.Conf)
 	if err != nil {
 		return nil, err
@@ -144,15 +144,10 @@ func (d *Delegate) Add(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	if s.Abstract == "" {
-		if err := s.Provide(ctx, a, c.userspace); err != nil {
-			return nil, err
-		}
-	}
 	return result(c, a, s), nil
 }
 
-// Settle makes the interfaces of a pod and connects them, all of one VPP together.
+// Settle makes folders and interfaces of a pod and connects them, all of one VPP together.
 func (d *Delegate) Settle(ctx context.Context, all []conf.Prepared) error {
 	var apis []string
 	users := map[string]*wiring{} // of sockets

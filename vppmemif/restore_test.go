@@ -222,7 +222,7 @@ func TestRestoreAtOnce(t *testing.T) {
 	there := make(chan bool)
 	r.onMessage(func(m standin.Message) {
 		switch m.Name {
-		case "memif_create_v2":
+		case "memif_socket_filename_add_del_v2":
 			if come.Add(1) == n {
 				close(there)
 			}
