@@ -367,49 +367,6 @@ func answer[R api.Message](ctx context.Context, s *session, b *begun) (reply R, 
 	return reply, err
 }
 
-// ask makes the request that is waited for next. The one before is over.
-func (w *wiring) ask(ctx context.Context, doing string, request api.Message) (err error) {
-	w.forgetAsked()
-	if w.asked, err = w.begin(ctx, request); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	w.asked.doing = doing
-	return nil
-}
-
-func (w *wiring) forgetAsked() {
-	if w.asked != nil {
-		w.asked.end()
-		w.asked = nil
-	}
-}
-
-// send makes a request whose answer answers will read.
-func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
-	b, err := w.begin(ctx, request)
-	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	b.doing, b.made = doing, made
-	w.sent = append(w.sent, b)
-	return nil
-}
-
-// answers waits for the answers to what was sent, and tells the first refusal.
-func (w *wiring) answers(ctx context.Context) (first error) {
-	w.forgetAsked()
-	for _, b := range w.sent {
-		if _, err := answer[api.Message](ctx, w.session, b); err == nil {
-			w.mended("%s", b.made)
-		} else if first == nil {
-			first = fmt.Errorf("%s: %w", b.doing, err)
-		}
-		b.end()
-	}
-	w.sent = nil
-	return first
-}
-
 // refusal is the error code of a reply, all of which have one called retval.
 func refusal(reply api.Message) error {
 	retval := reflect.Indirect(reflect.ValueOf(reply)).FieldByName("Retval")
