@@ -188,7 +188,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	if err := e.settle(ctx, r, tx, results); err != nil {
 		return nil, err
 	}
-	if len(tx.Attachments) > 1 {
+	if len(tx.Attachments) > 1 { // whose default routes may change, behind what executables did
 		if err := tx.ended(); err != nil {
 			return nil, err
 		}

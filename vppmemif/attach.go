@@ -163,6 +163,9 @@ func (w *wiring) attach(ctx context.Context) error { return w.wire(ctx, []*wirin
 // sockets, for those of the interfaces, and for all that is left.
 func (s *session) wire(ctx context.Context, all []*wiring) (err error) {
 	h := &held{session: s}
+	for _, w := range all {
+		w.held = h
+	}
 	defer func() {
 		for _, w := range all {
 			late := w.answers(ctx)
@@ -174,7 +177,6 @@ func (s *session) wire(ctx context.Context, all []*wiring) (err error) {
 	}()
 	each := func(do func(*wiring, context.Context) error) error {
 		for _, w := range all {
-			w.held = h
 			if err := do(w, ctx); err != nil {
 				return fmt.Errorf("%s%w", w.who, err)
 			}
@@ -280,10 +282,9 @@ func (w *wiring) create(ctx context.Context) error {
 	case w.st.Vhost:
 		return w.createVhost(ctx)
 	}
-	asked := w.asked
-	reply, err := answer[*memif.MemifSocketFilenameAddDelV2Reply](ctx, w.session, asked)
+	reply, err := answer[*memif.MemifSocketFilenameAddDelV2Reply](ctx, w.session, w.asked)
 	if err != nil {
-		return fmt.Errorf("%s: %w", asked.doing, err)
+		return fmt.Errorf("%s: %w", w.asked.doing, err)
 	}
 	if err := w.step(ctx, "create memif"); err != nil {
 		return err
@@ -322,13 +323,12 @@ func (w *wiring) created(ctx context.Context) error {
 		w.made = append(w.made, w.st.name())
 		return nil
 	}
-	asked := w.asked
-	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, asked)
+	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, w.asked)
 	if answered(err, codeListen) {
 		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", w.st.Socket, err)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", asked.doing, err)
+		return fmt.Errorf("%s: %w", w.asked.doing, err)
 	}
 	w.index = reply.SwIfIndex
 	w.made = append(w.made, w.st.name())

@@ -26,10 +26,9 @@ func (w *wiring) createVhost(ctx context.Context) error {
 }
 
 func (w *wiring) createdVhost(ctx context.Context) error {
-	asked := w.asked
-	reply, err := answer[*vhost_user.CreateVhostUserIfV2Reply](ctx, w.session, asked)
+	reply, err := answer[*vhost_user.CreateVhostUserIfV2Reply](ctx, w.session, w.asked)
 	if err != nil {
-		return fmt.Errorf("%s (is its folder there, and may VPP write to it?): %w", asked.doing, err)
+		return fmt.Errorf("%s (is its folder there, and may VPP write to it?): %w", w.asked.doing, err)
 	}
 	w.index = reply.SwIfIndex
 	return nil
