@@ -46,6 +46,7 @@ func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delega
 		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir},
 		Devices:   &kube.Devices{Dir: kube.DefaultKubeletDir},
 		Journal:   delegates.OpenJournal(c.DataDir),
+		Bounds:    c.Bounds,
 		Log:       log,
 		Stderr:    stderr,
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -246,6 +247,9 @@ func (c *Call) open(node *Node, stdin []byte) (*delegates.Engine, *delegates.Req
 			return nil, nil, nil, configError(fmt.Errorf("network configuration: %w", err))
 		}
 		r.Network = named.Name
+		if settings.Bounds, err = readBounds(conf.NodeFile); err != nil {
+			return nil, nil, nil, configError(err)
+		}
 	}
 	log, done := node.openLog(settings, c.Stderr)
 	engine, err := node.engine(settings, log, c.Stderr)
@@ -258,6 +262,23 @@ func (c *Call) open(node *Node, stdin []byte) (*delegates.Engine, *delegates.Req
 		return nil, nil, nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
 	}
 	return engine, r, done, nil
+}
+
+// readBounds reads the settings of the node for built-in delegates that are executed
+// alone. A file that does not exist has none.
+func readBounds(file string) (conf.Bounds, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return conf.Bounds{}, nil
+	}
+	if err != nil {
+		return conf.Bounds{}, err
+	}
+	b, err := conf.ParseBounds(text)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	return b, err
 }
 
 // asVersion is a result in the version that the request asks for.
@@ -318,11 +339,14 @@ func wireError(err error, cniVersion string) *answerError {
 	var mine *delegates.Error
 	var plugin *types.Error
 	var temporary interface{ Temporary() bool }
+	var refusal *conf.Refusal
 	switch {
 	case errors.As(err, &mine):
 		out.Code = mine.Code
 	case errors.As(err, &plugin):
 		out.Code, out.Details = plugin.Code, plugin.Details
+	case errors.As(err, &refusal):
+		out.Code = types.ErrInvalidNetworkConfig
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		out.Code = types.ErrTryAgainLater
 	case errors.As(err, &temporary) && temporary.Temporary():

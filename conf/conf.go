@@ -57,6 +57,8 @@ type Conf struct {
 	Agent     Agent      `json:"agent"`
 	Parallel  bool       `json:"parallel"` // neighbouring built-in attachments run together
 	Result    ResultMode `json:"result"`
+
+	Bounds // of what networks may name
 }
 
 // Agent says where the node agent is.
@@ -148,6 +150,7 @@ func (c *Conf) check() error {
 			bad(p[0], "%q, want an absolute path", p[1])
 		}
 	}
+	errs = append(errs, c.Bounds.check()...)
 	for i, name := range c.DefaultNetworks {
 		if name == "" {
 			bad(fmt.Sprintf("defaultNetworks[%d]", i), "it is empty")

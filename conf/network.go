@@ -20,6 +20,7 @@ type Definition struct {
 	ResourceName string   // annotation k8s.v1.cni.cncf.io/resourceName
 	Warnings     []string // of what was passed over on the way
 	DeviceID     string   // that the pod has of this resource, see AssignDevices
+	OfNode       bool     // a file of the node defines it, see Bounds
 }
 
 // List is a network configuration list (CNI specification 1.1.0, section 1).

@@ -32,6 +32,8 @@ type Network struct {
 	DefaultRoute   []netip.Addr   `json:"defaultRoute,omitempty"`   // gateways that the pod asked for
 	Resource       string         `json:"resource,omitempty"`       // of the device, if a device plugin has given one
 	DeviceID       string         `json:"deviceID,omitempty"`       // of this resource
+	// OfNode: the node's own files define the network, not a NAD.
+	OfNode bool `json:"ofNode,omitempty"`
 	// Asked marks the pod's selection of this network, "" when the configuration names it.
 	Asked string `json:"asked,omitempty"`
 }
@@ -48,6 +50,7 @@ type Attachment struct {
 	Pod     *Pod   // nil when the request names none
 	Args    Args   // CNI_ARGS
 	Conf    json.RawMessage
+	Bounds  Bounds // of the paths and addresses that Conf may name
 	// IPAM is what the configuration's ipam answered; nil without one.
 	IPAM *types100.Result
 }
@@ -222,6 +225,7 @@ func (c *Conf) inline() ([]*Definition, error) {
 			Origin:   fmt.Sprintf("plexus configuration: delegates[%d]", i),
 			Fallback: fmt.Sprintf("%s-%d", c.Name, i),
 			Config:   raw,
+			OfNode:   true,
 		})
 	}
 	if master > 0 {
@@ -240,7 +244,7 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err := list.inject(s.CNIArgs, device); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
+	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, OfNode: d.OfNode, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
 	if n.Name == "" {
 		n.Name = list.Name
 	}

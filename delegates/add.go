@@ -109,20 +109,23 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 	if r.Conf != nil && pod != nil {
 		tx.StatusPlace = e.Source.StatusPlace(pod)
 	}
+	named := e.namedByNode(plan.Networks)
 	for _, n := range plan.Networks {
-		if err := e.prepareOne(ctx, r, tx, n); err != nil {
+		if err := e.prepareOne(ctx, r, tx, n, named); err != nil {
 			return tx, err
 		}
 	}
 	return tx, nil
 }
 
-// prepareOne adds a network to the transaction.
-func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n conf.Network) error {
-	entry := &Entry{Network: n, State: map[string]json.RawMessage{}}
+// prepareOne adds a network to the transaction. It may name the endpoints given.
+func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n conf.Network, endpoints []string) error {
+	entry := &Entry{Network: n, State: map[string]json.RawMessage{}, endpoints: endpoints}
 	tx.Attachments = append(tx.Attachments, entry)
 	if r.Conf != nil {
 		offerDeviceInfo(entry, r.Sandbox)
+	} else if _, err := askedDeviceInfo(r.Stdin); err != nil {
+		return coded(codeConfig, err)
 	}
 	c := e.chain(r.Sandbox, tx, entry, r.Netns)
 	types, err := c.types()

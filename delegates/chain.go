@@ -231,8 +231,18 @@ func (c *chain) planned(i int) (conf.Attachment, error) {
 func (c *chain) attachment(config []byte) conf.Attachment {
 	return conf.Attachment{
 		Sandbox: c.sandbox, Netns: c.netns, NetnsID: c.tx.NetnsID, IfName: c.entry.IfName, Network: c.entry.Name,
-		Owner: c.Journal.DataDir(), Pod: c.tx.Pod, Args: c.entry.Args, Conf: config,
+		Owner: c.Journal.DataDir(), Pod: c.tx.Pod, Args: c.entry.Args, Conf: config, Bounds: c.bounds(),
 	}
+}
+
+// bounds are those of the attachment's configuration.
+func (c *chain) bounds() conf.Bounds {
+	b := c.Bounds
+	b.Endpoints = slices.Concat(b.Endpoints, c.entry.endpoints)
+	if c.entry.OfNode {
+		b = b.ForOwn()
+	}
+	return b
 }
 
 // builtIn is the delegate of a plugin type, if the attachment is by built-ins.

@@ -65,12 +65,15 @@ type Readier interface {
 	Ready(ctx context.Context, config json.RawMessage) error
 }
 
-// Sweeper is a Delegate that finds what carries its mark. Sweep looks in the
-// places that the configurations name, and in the default one, and removes
-// what belongs to owner and whose attachment is not to be kept. A mark may hold
-// the first 24 bytes of a container ID, or more of it.
+// Sweeper is a Delegate that finds what carries its mark. Sweep looks at its
+// default endpoint and at those of the endpoints that are of its kind, all at
+// once, and removes what belongs to owner and whose attachment is not to be kept.
+// A mark may hold the first 24 bytes of a container ID, or more of it. A mark is
+// no licence to touch a path: bounds say which folders are the node's for this. It
+// returns an error for each endpoint that failed. keep is called by several
+// goroutines.
 type Sweeper interface {
-	Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error
+	Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error
 }
 
 // Restorer is a Delegate whose datapath may lose what Add made and keep the pod's

@@ -2,12 +2,10 @@ package delegates
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -132,18 +130,13 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)
 		}
 	}
-	configs := e.knownConfigs(r)
-	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
-	var left []error
-	for _, err := range e.sweep(ctx, configs, keep) {
-		var temporary interface{ Temporary() bool }
-		if errors.As(err, &temporary) && temporary.Temporary() { // whoever does not answer may have nothing of ours
-			e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
-			continue
-		}
-		left = append(left, err)
+	endpoints := e.configuredEndpoints(r)
+	for _, entry := range tx.Attachments { // plexus itself has recorded these
+		entry.endpoints = e.endpointsOf(&entry.List)
+		endpoints = append(endpoints, entry.endpoints...)
 	}
-	if err := errors.Join(left...); err != nil {
+	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
+	if err := e.sweep(ctx, endpoints, keep); err != nil {
 		return err
 	}
 	if err := removeDeviceInfos(r.Sandbox); err != nil {
@@ -215,69 +208,4 @@ func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction)
 		}
 	}
 	return []*Entry{entry}
-}
-
-// markedSandbox is how many bytes of a container ID a mark holds at least.
-const markedSandbox = 24
-
-// sameSandbox compares a container ID with one of a mark, which may hold its
-// beginning alone.
-func sameSandbox(sandbox, marked string) bool {
-	return sandbox == marked || len(marked) >= markedSandbox && strings.HasPrefix(sandbox, marked)
-}
-
-// sweep lets every built-in that can remove what carries its mark and is not
-// to be kept. configs are by plugin type.
-func (e *Engine) sweep(ctx context.Context, configs map[string][]json.RawMessage, keep func(sandbox, ifName string) bool) (errs []error) {
-	for name, d := range e.Delegates {
-		if s, ok := d.(Sweeper); ok {
-			if err := s.Sweep(ctx, e.Journal.DataDir(), configs[name], keep); err != nil {
-				errs = append(errs, fmt.Errorf("sweep %s: %w", name, err))
-			}
-		}
-	}
-	return errs
-}
-
-// knownConfigs gathers the configurations of built-ins that say where to look
-// for marks: from the request, from the journal and from libcni's cache.
-func (e *Engine) knownConfigs(r *Request) map[string][]json.RawMessage {
-	configs := map[string][]json.RawMessage{}
-	note := func(l *conf.List) {
-		for i, typ := range l.Types() {
-			if e.Delegates[typ] != nil && !slices.ContainsFunc(configs[typ], func(c json.RawMessage) bool { return string(c) == string(l.Plugins[i]) }) {
-				configs[typ] = append(configs[typ], l.Plugins[i])
-			}
-		}
-	}
-	noteRaw := func(raw []byte) {
-		d := conf.Definition{Config: raw, Fallback: "x"}
-		if l, err := d.ParseList(""); err == nil {
-			note(l)
-		}
-	}
-	if r.Conf == nil {
-		noteRaw(r.Stdin)
-	} else {
-		for _, raw := range r.Conf.Delegates {
-			noteRaw(raw)
-		}
-	}
-	sandboxes, _ := e.Journal.Sandboxes() // without it the default places remain
-	for _, sandbox := range sandboxes {
-		rec, err := e.Journal.Read(sandbox)
-		if err != nil || rec == nil {
-			continue
-		}
-		for _, tx := range rec.Transactions {
-			for _, entry := range tx.Attachments {
-				note(&entry.List)
-			}
-		}
-	}
-	cached, _ := libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil).GetCachedAttachments("")
-	for _, a := range cached {
-		noteRaw(a.Config)
-	}
-	return configs
 }

@@ -49,19 +49,9 @@ func offerDeviceInfo(entry *Entry, sandbox string) {
 func (e *Engine) writeDeviceInfo(ctx context.Context, r *Request, entry *Entry, info *conf.DeviceInfo) error {
 	file := deviceInfoFile(r.Sandbox, entry.IfName)
 	if r.Conf == nil {
-		var asked struct {
-			RuntimeConfig struct {
-				File string `json:"CNIDeviceInfoFile"`
-			} `json:"runtimeConfig"`
-		}
-		if err := json.Unmarshal(r.Stdin, &asked); err != nil {
-			return coded(codeConfig, fmt.Errorf("key %q: %w", "runtimeConfig."+deviceInfoCapability, err))
-		}
-		if file = asked.RuntimeConfig.File; file == "" {
-			return nil
-		}
-		if !filepath.IsAbs(file) {
-			return coded(codeConfig, fmt.Errorf("key %q: %.200q, want an absolute path", "runtimeConfig."+deviceInfoCapability, file))
+		var err error
+		if file, err = askedDeviceInfo(r.Stdin); err != nil || file == "" {
+			return coded(codeConfig, err)
 		}
 	}
 	data, err := json.Marshal(info)
@@ -72,6 +62,34 @@ func (e *Engine) writeDeviceInfo(ctx context.Context, r *Request, entry *Entry, 
 		return err
 	}
 	return putDeviceInfo(file, data)
+}
+
+// askedDeviceInfo is the file that the caller of a delegate alone has named, "" for
+// none. The configuration is a tenant's, who can write the key as well: only a file
+// of the folder for such files is taken, from a caller of whom the configuration
+// wants it.
+func askedDeviceInfo(config []byte) (string, error) {
+	const key = "runtimeConfig." + deviceInfoCapability
+	var asked struct {
+		Capabilities  map[string]bool `json:"capabilities"`
+		RuntimeConfig struct {
+			File string `json:"CNIDeviceInfoFile"`
+		} `json:"runtimeConfig"`
+	}
+	if err := json.Unmarshal(config, &asked); err != nil {
+		return "", fmt.Errorf("key %q: %w", key, err)
+	}
+	file := asked.RuntimeConfig.File
+	dir, name := filepath.Split(file)
+	switch {
+	case file == "":
+		return "", nil
+	case !asked.Capabilities[deviceInfoCapability]:
+		return "", fmt.Errorf("key %q: it is set, but the network does not declare the capability: add \"capabilities\": {%q: true}", key, deviceInfoCapability)
+	case dir != deviceInfoDir+"/" && dir != strings.TrimPrefix(deviceInfoDir, "/var")+"/", !strings.HasSuffix(name, ".json"), strings.HasPrefix(name, "."):
+		return "", fmt.Errorf("key %q: %.200q, want a file *.json in %s", key, file, deviceInfoDir)
+	}
+	return filepath.Join(deviceInfoDir, name), nil
 }
 
 // adoptDeviceInfo gives the attachment what its device plugin says of the device,

@@ -46,6 +46,7 @@ type Engine struct {
 	Source    Source
 	Devices   Devices
 	Journal   *Journal
+	Bounds    conf.Bounds // of what networks may name
 	Log       *slog.Logger
 	Stderr    io.Writer // of executed plugins
 	// Later, if there is one, is given what ADD has to publish of a pod where nothing

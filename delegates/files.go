@@ -49,9 +49,10 @@ func openFile(name string, flags int, perm uint32) (*os.File, error) {
 	}
 }
 
-// writeFile is os.WriteFile that makes the folder when it is missing.
+// writeFile is os.WriteFile that makes the folder when it is missing, and follows no
+// link at the file's place.
 func writeFile(name string, data []byte, perm uint32, folder fs.FileMode) error {
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NOFOLLOW
 	f, err := openFile(name, flags, perm)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(filepath.Dir(name), folder); err == nil {

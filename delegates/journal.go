@@ -97,6 +97,9 @@ type Entry struct {
 	// Origin is what that meta-plugin itself has recorded of it.
 	Origin json.RawMessage `json:"origin,omitempty"`
 
+	// endpoints are allowed to it beside those of the engine's bounds.
+	endpoints []string
+
 	read   *readList    // of the transaction under way, which reads it once
 	inside bool         // likewise: it needs no executable, not even for its addresses
 	cache  func() error // see Transaction.cache

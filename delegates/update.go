@@ -220,8 +220,9 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 	}
 	sub := *u.tx
 	sub.Attachments = nil
+	named := u.namedByNode(append(networks(u.tx.Attachments), more...))
 	for _, n := range more {
-		if err := u.prepareOne(ctx, u.r, &sub, n); err != nil {
+		if err := u.prepareOne(ctx, u.r, &sub, n, named); err != nil {
 			return errors.Join(err, u.release(ctx, u.r, &sub))
 		}
 	}

@@ -3,9 +3,8 @@ package delegates
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
+	"path/filepath"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -22,7 +21,6 @@ type backend interface {
 	Describer
 	Validator
 	Readier
-	Sweeper
 }
 
 func (b byEngine) of(config json.RawMessage) (backend, error) {
@@ -113,21 +111,6 @@ func (b byEngine) Ready(ctx context.Context, config json.RawMessage) error {
 	return d.Ready(ctx, config)
 }
 
-// Sweep is Sweeper.
-func (b byEngine) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	of := map[string][]json.RawMessage{}
-	for _, config := range configs {
-		if engine, err := conf.UserspaceEngine(config); err == nil {
-			of[engine] = append(of[engine], config)
-		}
-	}
-	var errs []error
-	for engine, d := range b {
-		errs = append(errs, d.Sweep(ctx, owner, of[engine], keep))
-	}
-	return errors.Join(errs...)
-}
-
 // Close ends the connections of the engines.
 func (b byEngine) Close() { closeAll(b) }
 
@@ -143,7 +126,7 @@ func (b byEngine) Restore(ctx context.Context, a conf.Attachment, state json.Raw
 	return nil, nil
 }
 
-// Place is Watcher; the engine stands before the address.
+// Place is Watcher.
 func (b byEngine) Place(config json.RawMessage) (string, error) {
 	engine, err := conf.UserspaceEngine(config)
 	if err != nil {
@@ -153,18 +136,20 @@ func (b byEngine) Place(config json.RawMessage) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	place, err := w.Place(config)
-	return engine + " " + place, err
+	return w.Place(config)
 }
 
-// Watch is Watcher.
+// Watch is Watcher. The socket of VPP's API is a path, OVSDB's address has a scheme.
 func (b byEngine) Watch(ctx context.Context, place string) error {
-	engine, address, _ := strings.Cut(place, " ")
+	engine := conf.EngineOVS
+	if filepath.IsAbs(place) {
+		engine = conf.EngineVPP
+	}
 	w, ok := b[engine].(Watcher)
 	if !ok {
 		return fmt.Errorf("engine %.40q is not watched", engine)
 	}
-	return w.Watch(ctx, address)
+	return w.Watch(ctx, place)
 }
 
 // Inspect is Inspector, for the engines that have it.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -136,7 +137,6 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err != nil {
 		return err
 	}
-	configs := e.knownConfigs(r)
 	var errs []error
 	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
 	for _, sandbox := range sandboxes {
@@ -158,15 +158,18 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	for _, l := range g.lists {
 		errs = append(errs, g.executables(ctx, l))
 	}
+	var mu sync.Mutex
 	swept := map[types.GCAttachment]bool{}
 	keep := func(sandbox, ifName string) bool {
-		if g.running[sandbox] || e.inJournal(sandbox) {
+		if g.isRunning(sandbox) || e.inJournal(sandbox) {
 			return true
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		swept[types.GCAttachment{ContainerID: sandbox, IfName: ifName}] = true
 		return false
 	}
-	errs = append(errs, e.sweep(ctx, configs, keep)...)
+	errs = append(errs, e.sweep(ctx, append(g.endpoints, e.configuredEndpoints(r)...), keep))
 	for a := range swept {
 		errs = append(errs, removeDeviceInfo(a.ContainerID, a.IfName))
 	}
@@ -187,6 +190,18 @@ type garbage struct {
 	running map[string]bool                 // sandboxes that the runtime knows
 	lists   map[string]*conf.List           // every network seen, by its text
 	valid   map[string][]types.GCAttachment // by the network's name
+
+	endpoints []string // of recorded attachments
+}
+
+// isRunning reports whether the runtime knows the sandbox of a mark.
+func (g *garbage) isRunning(marked string) bool {
+	for sandbox := range g.running {
+		if sameSandbox(sandbox, marked) {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *garbage) note(l *conf.List) {
@@ -210,6 +225,7 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 		stale := tx.Network == g.r.Network && !g.known[types.GCAttachment{ContainerID: sandbox, IfName: tx.IfName}]
 		for _, entry := range tx.Attachments {
 			g.note(&entry.List)
+			g.endpoints = append(g.endpoints, g.recordedEndpoints(entry)...)
 			if !stale {
 				g.valid[entry.List.Name] = append(g.valid[entry.List.Name], types.GCAttachment{ContainerID: sandbox, IfName: entry.IfName})
 			}

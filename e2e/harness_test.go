@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	if err := writeNodeFile(map[string]any{"endpoints": testEndpoints, "socketDirs": []string{node.Dir()}, "ipamDirs": []string{node.Dir()}}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	status := m.Run()
 	if vswitch.running != nil {
 		if err := vswitch.running.Stop(); err != nil {
@@ -48,6 +52,30 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(status)
+}
+
+// testEndpoints are the vswitches that tests start, at any depth that they use.
+var testEndpoints = endpointPatterns()
+
+func endpointPatterns() (all []string) {
+	for depth := 1; depth <= 4; depth++ {
+		below := node.Dir() + strings.Repeat("/*", depth)
+		all = append(all, below, "unix:"+below)
+	}
+	return all
+}
+
+// writeNodeFile writes the settings of the node for built-in delegates that are
+// executed under their own names.
+func writeNodeFile(keys map[string]any) error {
+	data, err := json.Marshal(keys)
+	if err == nil {
+		err = os.MkdirAll("/etc/plexus", 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("/etc/plexus/node.json", data, 0o644)
 }
 
 // deviceInfoDir is where the device-information specification has the files of
@@ -122,7 +150,7 @@ func newSite(t testing.TB, keys map[string]any) *site {
 	}
 	all := map[string]any{
 		"cniVersion": "1.1.0", "name": "node", "type": "plexus",
-		"manifests": s.manifests, "dataDir": s.dataDir, "confDir": filepath.Join(dir, "net.d"),
+		"manifests": s.manifests, "dataDir": s.dataDir, "confDir": filepath.Join(dir, "net.d"), "endpoints": testEndpoints, "socketDirs": []string{node.Dir()}, "ipamDirs": []string{node.Dir()},
 	}
 	for k, v := range keys {
 		all[k] = v

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,20 +85,29 @@ func TestMemifDeviceInfo(t *testing.T) {
 
 	// As a delegate of another meta-plugin it writes where that one says.
 	s.as = "vppmemif"
-	file := filepath.Join(s.dir, "theirs", "device.json")
+	file := filepath.Join(deviceInfoDir, "default-mem-uid-net1-device.json")
 	conf := map[string]any{"cniVersion": "1.0.0", "name": "mem", "type": "vppmemif", "apiSocket": vpp.Socket(), "socket": map[string]any{"dir": filepath.Join(s.dir, "m")},
-		"runtimeConfig": map[string]any{"CNIDeviceInfoFile": file}}
+		"capabilities": map[string]any{"CNIDeviceInfoFile": true}, "runtimeConfig": map[string]any{"CNIDeviceInfoFile": file}}
 	s.conf = jsonOf(t, conf)
 	s.mustAdd(sandbox, p, "")
 	if got, err := os.ReadFile(file); err != nil || !strings.Contains(string(got), `"type":"memif"`) {
 		t.Errorf("%s: %v", got, err)
 	}
 	s.mustDel(sandbox, p, "")
-	conf["runtimeConfig"] = map[string]any{"CNIDeviceInfoFile": "../device.json"}
-	s.conf = jsonOf(t, conf)
+	must(t, os.Remove(file)) // whoever has named it removes it
 	state := vpp.State()
-	if _, err := s.add(sandbox, p, ""); err == nil || !strings.Contains(err.Error(), "CNIDeviceInfoFile") {
-		t.Errorf("a relative path: %v", err)
+	elsewhere := filepath.Join(s.dir, "device.json")
+	for _, file := range []string{"../device.json", elsewhere} {
+		conf["runtimeConfig"] = map[string]any{"CNIDeviceInfoFile": file}
+		s.conf = jsonOf(t, conf)
+		_, err := s.add(sandbox, p, "")
+		var refused *cniError
+		if !errors.As(err, &refused) || refused.Code != 7 || !strings.Contains(refused.Msg, "CNIDeviceInfoFile") {
+			t.Errorf("%s: %v, want code 7 and the key", file, err)
+		}
+	}
+	if _, err := os.Stat(elsewhere); err == nil {
+		t.Errorf("%s was written", elsewhere)
 	}
 	if after := vpp.State(); after != state {
 		t.Errorf("left behind:\n%s", after)

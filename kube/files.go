@@ -56,7 +56,7 @@ func find(w conf.Wanted, confDir, nads string, definition func(namespace, name s
 		return nil, errors.Join(fmt.Errorf("%s has no config, and %s has no network named %q", d.Origin, confDir, w.Name), err)
 	}
 	found := *d
-	found.Config = file.Config
+	found.Config, found.OfNode = file.Config, true
 	found.Origin += " (" + file.Origin + ")"
 	return &found, nil
 }
@@ -157,7 +157,7 @@ func loadAs(file string, st os.FileInfo) (*conf.Definition, error) {
 		return nil, fmt.Errorf("network file: %w", err)
 	}
 	base := filepath.Base(file)
-	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data}
+	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data, OfNode: true}
 	if err := addSubfolder(d, filepath.Dir(file)); err != nil {
 		return d, err
 	}
@@ -218,7 +218,7 @@ func chainAt(dir, name string) (*conf.Definition, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config}
+	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config, OfNode: true}
 	if err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
 		return nil, err
 	}

@@ -228,7 +228,9 @@ func parseNetwork(o *object) (*conf.Definition, error) {
 			return nil, fmt.Errorf("NetworkAttachmentDefinition %s: key %q: want a string that holds JSON: %w", name, "spec.config", err)
 		}
 	}
-	return newDefinition(o.Metadata.Namespace, o.Metadata.Name, spec.Config, o.Metadata.Annotations), nil
+	d := newDefinition(o.Metadata.Namespace, o.Metadata.Name, spec.Config, o.Metadata.Annotations)
+	d.OfNode = true // the folder is the node's
+	return d, nil
 }
 
 func newDefinition(namespace, name, config string, annotations map[string]string) *conf.Definition {

@@ -108,6 +108,7 @@ spec:
 		Name:         "lab/fast",
 		Fallback:     "fast",
 		Config:       []byte(`{"type": "sriov"}`),
+		OfNode:       true,
 		ResourceName: "example.com/vf",
 	})
 }

@@ -20,7 +20,7 @@ func TestANetworkOfThePodIsANAD(t *testing.T) {
 	t.Run("found by namespace and name", func(t *testing.T) {
 		d, err := network(m, wantedNAD("shop", "fast"))
 		checkError(t, err)
-		checkEqual(t, d, &conf.Definition{Origin: "NetworkAttachmentDefinition shop/fast", Name: "shop/fast", Fallback: "fast", Config: []byte(`{"type": "macvlan", "from": "NAD"}`)})
+		checkEqual(t, d, &conf.Definition{Origin: "NetworkAttachmentDefinition shop/fast", Name: "shop/fast", Fallback: "fast", Config: []byte(`{"type": "macvlan", "from": "NAD"}`), OfNode: true})
 	})
 	for _, test := range []struct{ name, namespace, network string }{
 		{"not in another namespace", "lab", "fast"},
@@ -71,7 +71,7 @@ func TestANADWithoutConfigIsTheNetworkOfThatNameInConfDir(t *testing.T) {
 			file := filepath.Join(m.ConfDir, test.file)
 			config, err := os.ReadFile(file)
 			checkError(t, err)
-			checkEqual(t, d, &conf.Definition{Origin: "NetworkAttachmentDefinition shop/bare (file " + file + ")", Name: "shop/bare", Fallback: "bare", Config: config})
+			checkEqual(t, d, &conf.Definition{Origin: "NetworkAttachmentDefinition shop/bare (file " + file + ")", Name: "shop/bare", Fallback: "bare", Config: config, OfNode: true})
 		})
 	}
 	t.Run("asked for twice it is the same", func(t *testing.T) {

@@ -32,6 +32,10 @@ const (
 	defaultSocketDir = "/run/plexus/vhost"
 )
 
+// defaultSocketDirs are the folders that a network may name on every node: plexus'
+// own, and those of userspace-cni and its examples.
+var defaultSocketDirs = []string{defaultSocketDir, userspaceSocketDir, "/run/openvswitch", "/var/lib/cni/usrspcni"}
+
 // Config is the configuration of type ovsdpdk.
 type Config struct {
 	OVSDB        string `json:"ovsdb"`        // unix:PATH or tcp:HOST:PORT
@@ -164,6 +168,12 @@ func parse(network string, data []byte) (*Config, []string, error) {
 	}
 	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
 	return c, warnings, nil
+}
+
+// within refuses an address or a folder that the node does not allow.
+func (c *Config) within(b conf.Bounds) error {
+	err := b.Endpoint(c.key("ovsdb"), c.OVSDB, defaultOVSDB)
+	return conf.Refuse(errors.Join(err, b.SocketDir(c.key("vhost.socketDir"), c.Vhost.SocketDir, defaultSocketDirs...)))
 }
 
 // check refuses values that cannot be, and fills in defaults that need no I/O.

@@ -51,10 +51,13 @@ type state struct {
 func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
 	c, warnings, err := d.parse(a.Network, a.Conf)
 	if err != nil {
-		return nil, err
+		return nil, conf.Refuse(err)
 	}
 	for _, w := range warnings {
 		d.log.Warn(w)
+	}
+	if err := c.within(a.Bounds); err != nil {
+		return nil, fmt.Errorf("network %s: %w", a.Network, err)
 	}
 	s, err := decide(c, a)
 	if err != nil {
@@ -220,7 +223,7 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		return d.remove(ctx, m, s, true)
 	}
 	c, _, err := d.parse(a.Network, a.Conf)
-	if err != nil {
+	if err != nil || c.within(a.Bounds) != nil {
 		return nil // Add refuses it, so it never was
 	}
 	err = d.sweepAt(ctx, c.OVSDB, a.Owner, []string{c.Vhost.SocketDir}, func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName })

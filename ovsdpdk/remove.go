@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -141,30 +143,28 @@ func (d *Delegate) awaitConfig(ctx context.Context, address string, row ovsdb.Ro
 }
 
 // Sweep removes what carries owner's mark and is not to be kept, at the default
-// OVSDB and at those that the configurations name. An OVSDB whose socket does
-// not exist has nothing.
-func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	addresses, bases := []string{defaultOVSDB}, []string{defaultSocketDir, userspaceSocketDir}
-	for _, raw := range configs {
-		c, _, err := d.parse("", raw)
-		if err != nil {
-			continue
-		}
-		bases = append(bases, c.Vhost.SocketDir)
-		if !slices.Contains(addresses, c.OVSDB) {
-			addresses = append(addresses, c.OVSDB)
+// OVSDB and at those of the endpoints that are OVSDB's, all at once. An OVSDB whose
+// socket does not exist has nothing.
+func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error {
+	addresses := []string{defaultOVSDB}
+	for _, e := range endpoints {
+		if checkAddress(e) == nil && !slices.Contains(addresses, e) {
+			addresses = append(addresses, e)
 		}
 	}
-	var errs []error
-	for _, address := range addresses {
+	bases := append(slices.Clone(defaultSocketDirs), bounds.SocketDirs...)
+	errs := make([]error, len(addresses))
+	var group sync.WaitGroup
+	for i, address := range addresses {
 		if path, ok := strings.CutPrefix(address, "unix:"); ok {
 			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 		}
-		errs = append(errs, d.sweepAt(ctx, address, owner, bases, keep))
+		group.Go(func() { errs[i] = d.sweepAt(ctx, address, owner, bases, keep) })
 	}
-	return errors.Join(errs...)
+	group.Wait()
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 // sweepAt goes by the rows alone. What they call the sandbox's own folder is

@@ -3,6 +3,7 @@ package ovsdpdk
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -113,8 +114,13 @@ func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
 	r.t.Helper()
 	return conf.Attachment{
 		Sandbox: sandbox, Netns: "/run/netns/" + sandbox, IfName: "net1", Network: "default/fast", Owner: testOwner,
-		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: r.config(keys),
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: r.config(keys), Bounds: conf.Bounds{}.ForOwn(),
 	}
+}
+
+// sweep is Sweep at endpoints of the test.
+func (r *rig) sweep(d *Delegate, endpoints []string, keep func(sandbox, ifName string) bool) error {
+	return errors.Join(d.Sweep(bounded(r.t), testOwner, endpoints, conf.Bounds{SocketDirs: []string{r.dir}}, keep)...)
 }
 
 // shared gives an attachment's pod the volume shared-dir.

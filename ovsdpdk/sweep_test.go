@@ -102,7 +102,7 @@ func TestSweep(t *testing.T) {
 	r := newRig(t)
 	empty := r.world()
 	d := newDelegate(t)
-	configs := []json.RawMessage{r.config(nil), r.config(map[string]any{"bridge": "br-same-ovsdb"}), json.RawMessage(`{`)}
+	endpoints := []string{r.address, r.address, "/run/vpp/api.sock"}
 	theirs := r.attachment("their-sandbox", nil)
 	theirs.Owner = "/var/lib/other"
 	rawTheirs := mustAttach(t, d, theirs)
@@ -117,7 +117,7 @@ func TestSweep(t *testing.T) {
 	mustAttach(t, d, other)
 
 	asked := map[string]bool{}
-	err := newDelegate(t).Sweep(bounded(t), testOwner, configs, func(sandbox, ifName string) bool {
+	err := r.sweep(newDelegate(t), endpoints, func(sandbox, ifName string) bool {
 		asked[sandbox+"/"+ifName] = true
 		return sandbox == kept.Sandbox && ifName == "net1"
 	})
@@ -131,7 +131,7 @@ func TestSweep(t *testing.T) {
 	if err := d.Check(bounded(t), kept, rawKept); err != nil {
 		t.Error(err)
 	}
-	if err := newDelegate(t).Sweep(bounded(t), testOwner, configs, keepNone); err != nil {
+	if err := r.sweep(newDelegate(t), endpoints, keepNone); err != nil {
 		t.Error(err)
 	}
 	sameWorld(t, foreign, r.world())
@@ -147,13 +147,12 @@ func TestSweepPlaces(t *testing.T) {
 	before := r.world()
 	d := newDelegate(t)
 	mustAttach(t, d, r.attachment(sandbox, nil))
-	absent := r.config(map[string]any{"ovsdb": "unix:/run/nowhere/db.sock"})
+	absent := "unix:/run/nowhere/db.sock"
 	dead := "unix:" + tempDir(t) + "/db.sock"
 	socketAt(t, strings.TrimPrefix(dead, "unix:"))
-	configs := []json.RawMessage{absent, r.config(map[string]any{"ovsdb": dead}), r.config(nil)}
-	wantError(t, d.Sweep(bounded(t), testOwner, configs, keepNone), dead)
+	wantError(t, r.sweep(d, []string{absent, dead, r.address}, keepNone), dead)
 	sameWorld(t, before, r.world())
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{absent}, keepNone); err != nil {
+	if err := r.sweep(d, []string{absent}, keepNone); err != nil {
 		t.Error(err)
 	}
 }
@@ -175,7 +174,7 @@ func TestSweepUnreadableState(t *testing.T) {
 	}
 	before := r.world()
 	mustAttach(t, d, r.attachment(sandbox, nil))
-	err := d.Sweep(bounded(t), testOwner, []json.RawMessage{r.config(nil)}, keepNone)
+	err := r.sweep(d, []string{r.address}, keepNone)
 	for i := range 10 {
 		wantError(t, err, "interface bad"+string(rune('a'+i)))
 	}

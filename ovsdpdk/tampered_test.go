@@ -1,7 +1,6 @@
 package ovsdpdk
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -44,7 +43,7 @@ func TestTamperedState(t *testing.T) {
 			r.vsctl("add-br", testBridge, "--", "add-port", testBridge, "vhu1", "--", "set", "Interface", "vhu1",
 				"external_ids:plexus-owner="+testOwner, "external_ids:plexus-sandbox="+sandbox, "external_ids:plexus-ifname=net1",
 				fmt.Sprintf("external_ids:plexus-state=%s", toJSON(t, string(toJSON(t, all)))))
-			wantError(t, newDelegate(t).Sweep(bounded(t), testOwner, []json.RawMessage{r.config(nil)}, keepNone), "vhu1")
+			wantError(t, r.sweep(newDelegate(t), []string{r.address}, keepNone), "vhu1")
 			after, err := node.Tree(host, r.dir)
 			if err != nil {
 				t.Fatal(err)
@@ -86,7 +85,7 @@ func TestTamperedSandboxAndFolder(t *testing.T) {
 	r.vsctl("add-br", testBridge, "--", "add-port", testBridge, "vhu1", "--", "set", "Interface", "vhu1",
 		"external_ids:plexus-owner="+testOwner, "external_ids:plexus-sandbox=etc", "external_ids:plexus-ifname=net1",
 		fmt.Sprintf("external_ids:plexus-state=%s", toJSON(t, string(toJSON(t, state)))))
-	wantError(t, newDelegate(t).Sweep(bounded(t), testOwner, []json.RawMessage{r.config(nil)}, keepNone), "vhu1")
+	wantError(t, r.sweep(newDelegate(t), []string{r.address}, keepNone), "vhu1")
 	if _, err := os.Stat(host + "/etc/passwd"); err != nil {
 		t.Errorf("a folder of the host was removed: %v", err)
 	}

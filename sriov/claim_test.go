@@ -1,9 +1,12 @@
 package sriov
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"testing"
+
+	"github.com/plexus-cni/plexus/conf"
 )
 
 // A claim whose writer was killed before it was in place goes with the next
@@ -21,7 +24,7 @@ func TestHalfClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	keep := func(string, string) bool { return true }
-	if err := New(slog.New(slog.DiscardHandler)).Sweep(t.Context(), "o", nil, keep); err != nil {
+	if err := errors.Join(New(slog.New(slog.DiscardHandler)).Sweep(t.Context(), "o", nil, conf.Bounds{}, keep)...); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(half); err == nil {

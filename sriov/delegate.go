@@ -98,7 +98,8 @@ func stepOf(ifName string) stepper {
 // Del brings the function home if it is still the attachment's.
 func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessage) error {
 	if raw == nil {
-		return d.Sweep(ctx, a.Owner, nil, func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName })
+		keep := func(sandbox, ifName string) bool { return sandbox != a.Sandbox || ifName != a.IfName }
+		return errors.Join(d.Sweep(ctx, a.Owner, nil, a.Bounds, keep)...)
 	}
 	s, err := decodeState(raw)
 	if err != nil {
@@ -131,7 +132,7 @@ func (h *host) del(ctx context.Context, pci, netns string, meant func(*claim) bo
 
 // Sweep brings home what owner has claimed and is not to be kept. A claim knows
 // its namespace.
-func (d *Delegate) Sweep(ctx context.Context, owner string, _ []json.RawMessage, keep func(sandbox, ifName string) bool) error {
+func (d *Delegate) Sweep(ctx context.Context, owner string, _ []string, _ conf.Bounds, keep func(sandbox, ifName string) bool) []error {
 	all, err := claims()
 	errs := []error{err, removeHalves(ctx)}
 	for _, c := range all {
@@ -144,14 +145,15 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, _ []json.RawMessage,
 		}
 		h, err := d.open()
 		if err != nil {
-			return errors.Join(append(errs, err)...)
+			errs = append(errs, err)
+			break
 		}
 		errs = append(errs, h.del(ctx, c.PCI, netns, func(now *claim) bool {
 			return now.Owner == c.Owner && now.Sandbox == c.Sandbox && now.IfName == c.IfName
 		}))
 		h.close()
 	}
-	return errors.Join(errs...)
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 // Validate checks a configuration without looking at the world.

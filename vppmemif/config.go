@@ -96,6 +96,10 @@ const (
 	defaultSocketDir = "/run/plexus/memif"
 )
 
+// defaultSocketDirs are the folders that a network may name on every node: plexus'
+// own, and those of userspace-cni and its examples.
+var defaultSocketDirs = []string{defaultSocketDir, userspaceSocketDir, "/var/lib/cni/usrspcni"}
+
 // Bounds, from VPP's sources and .api files.
 const (
 	maxBridgeDomain = 1<<24 - 1 // l2_bd.h, L2_BD_ID_MAX
@@ -121,6 +125,16 @@ func parse(network string, data []byte) (*Config, []string, error) {
 		c.Socket.Dir = defaultSocketDir
 	}
 	return c, warnings, nil
+}
+
+// within refuses an address or a folder that the node does not allow. An abstract
+// socket has no folder.
+func (c *Config) within(b conf.Bounds) error {
+	err := b.Endpoint(c.key("apiSocket"), c.APISocket, defaultAPISocket)
+	if !c.Socket.Abstract {
+		err = errors.Join(err, b.SocketDir(c.key("socket.dir"), c.Socket.Dir, defaultSocketDirs...))
+	}
+	return conf.Refuse(err)
 }
 
 func (c *Config) check() error {

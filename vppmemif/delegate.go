@@ -73,10 +73,13 @@ func (s *state) kind() string {
 func (d *Delegate) Prepare(ctx context.Context, a conf.Attachment) (json.RawMessage, error) {
 	c, warnings, err := d.parse(a.Network, a.Conf)
 	if err != nil {
-		return nil, err
+		return nil, conf.Refuse(err)
 	}
 	for _, w := range warnings {
 		d.log.Warn(w)
+	}
+	if err := c.within(a.Bounds); err != nil {
+		return nil, fmt.Errorf("network %s: %w", a.Network, err)
 	}
 	s, err := decide(c, a)
 	if err != nil {
@@ -244,7 +247,7 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 		return d.remove(ctx, a.IfName, s, true)
 	}
 	c, _, err := d.parse(a.Network, a.Conf)
-	if err != nil {
+	if err != nil || c.within(a.Bounds) != nil {
 		return nil // Add refuses it, so it never was
 	}
 	v, err := d.vpp.open(ctx, c.APISocket)

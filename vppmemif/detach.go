@@ -2,18 +2,19 @@ package vppmemif
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -115,32 +116,32 @@ func (s *session) deleteDomain(ctx context.Context, tag string) error {
 	return nil
 }
 
-// Sweep removes what carries owner's tag and is not to be kept, at the default
-// VPP and at those that the configurations name. keep gets the beginning of the
-// container ID.
-func (d *Delegate) Sweep(ctx context.Context, owner string, configs []json.RawMessage, keep func(sandbox, ifName string) bool) error {
-	apis, bases := []string{defaultAPISocket}, []string{defaultSocketDir, userspaceSocketDir}
-	for _, raw := range configs {
-		c, _, err := d.parse("", raw)
-		if err != nil {
-			continue
-		}
-		bases = append(bases, filepath.Clean(c.Socket.Dir))
-		if !slices.Contains(apis, c.APISocket) {
-			apis = append(apis, c.APISocket)
+// Sweep removes what carries owner's tag and is not to be kept, at the default VPP
+// and at those of the endpoints that are sockets of its API, all at once. keep gets
+// the beginning of the container ID. A VPP that does not run has nothing.
+func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error {
+	apis := []string{defaultAPISocket}
+	for _, e := range endpoints {
+		if filepath.IsAbs(e) && !slices.Contains(apis, e) {
+			apis = append(apis, e)
 		}
 	}
-	var errs []error
-	for _, api := range apis {
-		v, err := d.vpp.open(ctx, api)
-		if err == nil {
-			err = d.sweepAt(ctx, v, owner, bases, keep)
-		}
-		if !notRunning(err) {
-			errs = append(errs, err)
-		}
+	bases := append(slices.Clone(defaultSocketDirs), bounds.SocketDirs...)
+	errs := make([]error, len(apis))
+	var group sync.WaitGroup
+	for i, api := range apis {
+		group.Go(func() {
+			v, err := d.vpp.open(ctx, api)
+			if err == nil {
+				err = d.sweepAt(ctx, v, owner, bases, keep)
+			}
+			if !notRunning(err) {
+				errs[i] = err
+			}
+		})
 	}
-	return errors.Join(errs...)
+	group.Wait()
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 // sweepAt goes by the tags alone. A folder below one of the bases, which the

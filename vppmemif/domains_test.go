@@ -72,7 +72,7 @@ func TestForeignDomain(t *testing.T) {
 	mustDel(t, d, a, raw)
 	mustDel(t, d, a, raw)
 	same(t, before, r.world())
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+	if err := r.sweep(d, func(string, string) bool { return false }); err != nil {
 		t.Error(err)
 	}
 	same(t, before, r.world())
@@ -191,7 +191,7 @@ func TestSweep(t *testing.T) {
 		return strings.HasPrefix(kept.Sandbox, sandbox) && len(sandbox) >= 24
 	}
 	for range 2 {
-		if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf, a.Conf, json.RawMessage("{")}, keep); err != nil {
+		if err := r.sweep(d, keep); err != nil {
 			t.Error(err)
 		}
 		same(t, before, r.State())
@@ -203,7 +203,7 @@ func TestSweep(t *testing.T) {
 		t.Error(err)
 	}
 	r.Close()
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, keep); err != nil {
+	if err := r.sweep(d, keep); err != nil {
 		t.Errorf("of a VPP that does not run: %v", err)
 	}
 }

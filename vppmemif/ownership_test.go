@@ -202,7 +202,7 @@ func TestSweepFolder(t *testing.T) {
 	a := r.attachment(sandboxA, nil)
 	before := r.world()
 	mustAttach(t, d, a)
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+	if err := r.sweep(d, func(string, string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	same(t, before, r.world())
@@ -220,7 +220,7 @@ func TestTaggedByOthersOnOurSocket(t *testing.T) {
 	if !strings.Contains(r.State(), "interface other kind=memif") {
 		t.Errorf("it is gone:\n%s", r.State())
 	}
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+	if err := r.sweep(d, func(string, string) bool { return false }); err != nil {
 		t.Errorf("Sweep: %v", err)
 	}
 	// Its listener goes on.

@@ -3,6 +3,7 @@ package vppmemif
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"log/slog"
 	"os"
@@ -137,8 +138,14 @@ func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
 	}
 	return conf.Attachment{
 		Sandbox: sandbox, Netns: "/run/netns/" + sandbox[:4], IfName: "net1", Network: "default/fast", Owner: testOwner,
-		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: data,
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: data, Bounds: conf.Bounds{}.ForOwn(),
 	}
+}
+
+// sweep is Sweep at the stand-in.
+func (r *rig) sweep(d *Delegate, keep func(sandbox, ifName string) bool) error {
+	endpoints := []string{filepath.Join(r.vpp, standin.SocketName), "unix:/run/openvswitch/db.sock"}
+	return errors.Join(d.Sweep(bounded(r.t), testOwner, endpoints, conf.Bounds{SocketDirs: []string{r.dir}}, keep)...)
 }
 
 // shared gives an attachment's pod the volume shared-dir.

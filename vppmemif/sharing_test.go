@@ -2,7 +2,6 @@ package vppmemif
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,7 +76,7 @@ func TestSweepBaseWithSlash(t *testing.T) {
 	a := r.attachment(sandboxA, map[string]any{"socket": map[string]any{"dir": r.dir + "/"}})
 	before := r.world()
 	mustAttach(t, d, a)
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+	if err := r.sweep(d, func(string, string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	same(t, before, r.world())

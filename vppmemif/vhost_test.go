@@ -127,7 +127,7 @@ func TestVhostUserSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Sweep(bounded(t), testOwner, []json.RawMessage{a.Conf}, func(string, string) bool { return false }); err != nil {
+	if err := r.sweep(d, func(string, string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	same(t, before, r.world())

@@ -76,8 +76,15 @@ func prepare() error {
 			return fmt.Errorf("%s %s: %w", s.what, s.target, err)
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(scratch, "tmp"), 0o755); err != nil {
-		return fmt.Errorf("create scratch folder: %w", err)
+	for _, dir := range []string{"tmp", "etc/upper", "etc/work"} {
+		if err := os.MkdirAll(filepath.Join(scratch, dir), 0o755); err != nil {
+			return fmt.Errorf("create scratch folder: %w", err)
+		}
+	}
+	// The host's settings, and what a test writes beside them.
+	etc := fmt.Sprintf("lowerdir=/etc,upperdir=%[1]s/etc/upper,workdir=%[1]s/etc/work", scratch)
+	if err := unix.Mount("overlay", "/etc", "overlay", 0, etc); err != nil {
+		return fmt.Errorf("mount an overlay at /etc: %w", err)
 	}
 	return loopbackUp()
 }

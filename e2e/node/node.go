@@ -17,8 +17,8 @@
 // mounts and scratch files. When the outer process is killed the init dies too.
 //
 // The node hides /run of the host behind an empty one and puts TMPDIR there, so
-// that t.TempDir too is gone with the node. Everything else of the file system
-// is the host's.
+// that t.TempDir too is gone with the node. What is written to /etc stays in the
+// node, too. Everything else of the file system is the host's.
 package node
 
 import (

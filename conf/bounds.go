@@ -1,0 +1,154 @@
+package conf
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// NodeFile holds the Bounds of the built-in delegates that are executed under
+// their own names, below another meta-plugin. Their configuration comes from a
+// tenant; this file is the node's.
+const NodeFile = "/etc/plexus/node.json"
+
+// Bounds says which addresses and paths of the node a network may name. The
+// node's administrator writes them; a NAD names something within them or is
+// refused. What the node's own files name (delegates, clusterNetwork, confDir,
+// manifests) needs no permission.
+type Bounds struct {
+	// Endpoints are patterns, see path.Match, of the vswitches' addresses: OVSDB
+	// remotes (unix:PATH, tcp:HOST:PORT) and sockets of VPP's binary API (PATH). The
+	// default addresses are always allowed.
+	Endpoints []string `json:"endpoints"`
+	// SocketDirs are folders in which, and below which, sandboxes may have their
+	// folders of sockets. The default folders are always allowed.
+	SocketDirs []string `json:"socketDirs"`
+	// IPAMDirs are folders in which host-local may keep its addresses.
+	IPAMDirs []string `json:"ipamDirs"`
+	// ResolvConfs are the files that the key resolvConf of host-local may name.
+	ResolvConfs []string `json:"resolvConfs"`
+
+	own bool // the network is the node's own
+}
+
+// ParseBounds reads the text of NodeFile.
+func ParseBounds(text []byte) (Bounds, error) {
+	var b Bounds
+	_, err := Decode("settings of the node", text, &b, RefuseUnknown)
+	if err == nil {
+		if err = joinSome(b.check()); err != nil {
+			err = fmt.Errorf("settings of the node: %w", err)
+		}
+	}
+	return b, err
+}
+
+// check refuses patterns and paths that cannot be.
+func (b *Bounds) check() (errs []error) {
+	bad := func(key string, at int, value, want string) {
+		errs = append(errs, fmt.Errorf("key %q: %.200q, want %s", fmt.Sprintf("%s[%d]", key, at), value, want))
+	}
+	for i, e := range b.Endpoints {
+		_, err := path.Match(e, "")
+		socket := strings.TrimPrefix(e, "unix:")
+		if err != nil || !strings.HasPrefix(e, "tcp:") && !path.IsAbs(socket) {
+			bad("endpoints", i, e, "unix:/path/of/db.sock or tcp:host:port of OVSDB, or /path/of/api.sock of VPP; * and ? stand for letters other than /")
+		}
+	}
+	for _, list := range []struct {
+		key   string
+		paths []string
+	}{{"socketDirs", b.SocketDirs}, {"ipamDirs", b.IPAMDirs}, {"resolvConfs", b.ResolvConfs}} {
+		for i, p := range list.paths {
+			if !path.IsAbs(p) || path.Clean(p) == "/" || path.Clean(p) != strings.TrimSuffix(p, "/") {
+				bad(list.key, i, p, "an absolute path below / without \"..\"")
+			}
+		}
+	}
+	return errs
+}
+
+// ForOwn are the bounds of a network that the node's own files define: none.
+func (b Bounds) ForOwn() Bounds {
+	b.own = true
+	return b
+}
+
+// Endpoint refuses an address that is neither a default nor allowed. key is what
+// the network calls it.
+func (b Bounds) Endpoint(key, address string, defaults ...string) error {
+	if b.own || allows(append(slices.Clone(b.Endpoints), defaults...), address) {
+		return nil
+	}
+	return fmt.Errorf("key %q: %.200q is no endpoint that this node allows: allowed are %s; the node's administrator can add it to \"endpoints\" of the plexus configuration (of %s for a delegate that is executed alone)",
+		key, address, strings.Join(append(slices.Clone(defaults), b.Endpoints...), ", "), NodeFile)
+}
+
+// Allows reports whether an address is within Endpoints.
+func (b Bounds) Allows(address string) bool { return b.own || allows(b.Endpoints, address) }
+
+// allows matches an address as it is written: "..", which a wildcard would match,
+// leads elsewhere.
+func allows(patterns []string, address string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(noVarRun(p), noVarRun(address))
+		return p == address || ok && err == nil && !slices.Contains(strings.Split(address, "/"), "..")
+	})
+}
+
+// noVarRun writes /var/run as /run, which it is a link to (file-hierarchy(7)).
+func noVarRun(address string) string {
+	scheme := ""
+	if rest, ok := strings.CutPrefix(address, "unix:"); ok {
+		scheme, address = "unix:", rest
+	}
+	if rest, ok := strings.CutPrefix(address, "/var/run/"); ok {
+		address = "/run/" + rest
+	}
+	return scheme + address
+}
+
+// sandboxForm is a folder that belongs to a sandbox.
+var sandboxForm = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
+
+// SocketDir refuses a folder that is neither one of the defaults or of SocketDirs
+// nor below one, and one that belongs to a sandbox. key is what the network calls it.
+func (b Bounds) SocketDir(key, dir string, defaults ...string) error {
+	if !b.own && slices.ContainsFunc(strings.Split(dir, "/"), sandboxForm.MatchString) {
+		return fmt.Errorf("key %q: %.200q is within the folder of a sandbox: name the folder above it", key, dir)
+	}
+	return b.below(key, dir, "folder", "socketDirs", append(slices.Clone(defaults), b.SocketDirs...))
+}
+
+// Where host-local keeps addresses and finds resolver configurations when the
+// node says nothing else.
+var (
+	defaultIPAMDirs    = []string{"/var/lib/cni/networks"}
+	defaultResolvConfs = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"}
+)
+
+// IPAMDir refuses a folder that is neither host-local's default or one of IPAMDirs
+// nor below one.
+func (b Bounds) IPAMDir(key, dir string) error {
+	return b.below(key, dir, "folder", "ipamDirs", append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...))
+}
+
+// ResolvConf refuses a file that is neither a resolver configuration of the node
+// nor one of ResolvConfs.
+func (b Bounds) ResolvConf(key, file string) error {
+	return b.below(key, file, "file", "resolvConfs", append(slices.Clone(defaultResolvConfs), b.ResolvConfs...))
+}
+
+func (b Bounds) below(key, name, kind, nodeKey string, allowed []string) error {
+	clean := noVarRun(path.Clean(name))
+	if b.own || slices.ContainsFunc(allowed, func(a string) bool {
+		a = noVarRun(path.Clean(a))
+		return clean == a || strings.HasPrefix(clean, a+"/")
+	}) {
+		return nil
+	}
+	return fmt.Errorf("key %q: %.200q is no %s that this node allows: allowed are %s; the node's administrator can add it to %q of the plexus configuration (of %s for a delegate that is executed alone)",
+		key, name, kind, strings.Join(allowed, ", "), nodeKey, NodeFile)
+}

@@ -1,0 +1,145 @@
+package delegates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// sweepBudget bounds a sweep of all endpoints together. An endpoint that does not
+// answer within it is passed over.
+const sweepBudget = 5 * time.Second
+
+// sweep lets every built-in remove what carries its mark and is not to be kept, all
+// at once. An endpoint that is away is logged: the agent looks again, and marks
+// that stay harm nobody.
+func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbox, ifName string) bool) error {
+	slices.Sort(endpoints)
+	endpoints = slices.Compact(endpoints)
+	bounded, cancel := context.WithTimeout(ctx, sweepBudget)
+	defer cancel()
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	var left []error
+	for name, d := range e.Delegates {
+		s, ok := d.(Sweeper)
+		if !ok {
+			continue
+		}
+		group.Go(func() {
+			for _, err := range s.Sweep(bounded, e.Journal.DataDir(), endpoints, e.Bounds, keep) {
+				var temporary interface{ Temporary() bool }
+				if errors.As(err, &temporary) && temporary.Temporary() {
+					e.Log.Warn("could not look for marks of ownership", "delegate", name, "why", err.Error())
+					continue
+				}
+				mu.Lock()
+				left = append(left, fmt.Errorf("sweep %s: %w", name, err))
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(left...)
+}
+
+// configuredEndpoints are the endpoints that the node's configuration names, where
+// a sandbox of which nothing is recorded may have been attached.
+func (e *Engine) configuredEndpoints(r *Request) []string {
+	all := sockets(e.Bounds.Endpoints)
+	note := func(raw []byte, own bool) {
+		d := conf.Definition{Config: raw, Fallback: "x"}
+		l, err := d.ParseList("")
+		if err != nil {
+			return
+		}
+		for _, endpoint := range e.endpointsOf(l) {
+			if own || e.Bounds.Allows(endpoint) {
+				all = append(all, endpoint)
+			}
+		}
+	}
+	if r.Conf == nil { // a tenant's configuration
+		note(r.Stdin, false)
+		return all
+	}
+	for _, raw := range r.Conf.Delegates {
+		note(raw, true)
+	}
+	return all
+}
+
+// sockets are the endpoints that patterns name: those without a wildcard, and the
+// sockets that are there now and match one. A wildcard in a tcp address stands for
+// endpoints that nobody can list.
+func sockets(patterns []string) []string {
+	var all []string
+	for _, p := range patterns {
+		scheme, file := "", p
+		if rest, ok := strings.CutPrefix(p, "unix:"); ok {
+			scheme, file = "unix:", rest
+		}
+		switch {
+		case strings.HasPrefix(p, "tcp:") && strings.ContainsAny(p, "*?"):
+		case strings.HasPrefix(p, "tcp:"), !strings.ContainsAny(p, `*?[\`):
+			all = append(all, p)
+		default:
+			found, _ := filepath.Glob(file) // a pattern that is none is refused with its configuration
+			for _, f := range found {
+				if st, err := os.Lstat(f); err == nil && st.Mode().Type() == fs.ModeSocket {
+					all = append(all, scheme+f)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// recordedEndpoints are the endpoints of a recorded attachment, those that the node
+// allows.
+func (e *Engine) recordedEndpoints(entry *Entry) []string {
+	return slices.DeleteFunc(e.endpointsOf(&entry.List), func(endpoint string) bool { return !entry.OfNode && !e.Bounds.Allows(endpoint) })
+}
+
+// endpointsOf are the vswitches that the built-ins of a list attach to.
+func (e *Engine) endpointsOf(l *conf.List) []string {
+	var all []string
+	for i, typ := range l.Types() {
+		if w, ok := e.Delegates[typ].(Watcher); ok {
+			if endpoint, err := w.Place(l.Plugins[i]); err == nil && endpoint != "" {
+				all = append(all, endpoint)
+			}
+		}
+	}
+	return all
+}
+
+// namedByNode are the endpoints that networks of the node's own files attach to. The
+// other networks of the pod may name them too.
+func (e *Engine) namedByNode(networks []conf.Network) []string {
+	var all []string
+	for i := range networks {
+		if networks[i].OfNode {
+			all = append(all, e.endpointsOf(&networks[i].List)...)
+		}
+	}
+	return all
+}
+
+// markedSandbox is how many bytes of a container ID a mark holds at least.
+const markedSandbox = 24
+
+// sameSandbox compares a container ID with one of a mark, which may hold its
+// beginning alone.
+func sameSandbox(sandbox, marked string) bool {
+	return sandbox == marked || len(marked) >= markedSandbox && strings.HasPrefix(sandbox, marked)
+}
