@@ -7,10 +7,10 @@ LDFLAGS ?= -s -w
 # a fifth of plexusd.
 TAGS    ?= grpcnotrace
 LINKS   := sriov vppmemif ovsdpdk userspace
-OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables
+OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables strace
 FUZZTIME ?= 60s
 
-.PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench fuzz lint packages clean
+.PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench faults fuzz lint packages clean
 
 build: ## static executables in bin/
 	@mkdir -p bin
@@ -73,6 +73,10 @@ bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
 	@$(GO) test -c -o bin/sriov.test ./e2e/sriov
 	@bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.run '^$$' -test.bench . -test.benchtime 25x
+
+faults: packages build plugins ## each call of the kernel that ADD and DEL make fails, or is the last, in turn; power cuts at each write
+	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e
+	PLEXUS_FAULTS=all $(GO) test -count=1 -v -run 'PowerCut' ./delegates
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./... ); do \

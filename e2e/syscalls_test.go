@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/plexus-cni/plexus/e2e/node"
+)
+
+// syscallFaults are the calls of the kernel that ADD and DEL may make, each with an
+// error that it can have.
+var syscallFaults = [][2]string{
+	{"openat", "EMFILE"}, {"openat", "ENOSPC"}, {"openat2", "EIO"}, {"read", "EIO"}, {"write", "ENOSPC"}, {"pread64", "EIO"}, {"close", "EIO"},
+	{"fstat", "EIO"}, {"newfstatat", "EACCES"}, {"statx", "EIO"}, {"getdents64", "EIO"}, {"readlinkat", "EIO"},
+	{"mkdirat", "ENOSPC"}, {"unlinkat", "EIO"}, {"unlink", "EIO"}, {"renameat", "EIO"}, {"renameat2", "EIO"}, {"linkat", "ENOSPC"}, {"symlinkat", "ENOSPC"},
+	{"fchmodat", "EPERM"}, {"fchmod", "EPERM"}, {"fchown", "EPERM"}, {"fchownat", "EPERM"}, {"fsync", "EIO"}, {"ftruncate", "EIO"}, {"flock", "ENOLCK"}, {"fcntl", "ENOLCK"},
+	{"socket", "EMFILE"}, {"connect", "EAGAIN"}, {"bind", "EADDRINUSE"}, {"sendto", "ENOBUFS"}, {"sendmsg", "ENOBUFS"}, {"recvfrom", "ECONNRESET"}, {"recvmsg", "ENOMEM"},
+	{"setsockopt", "ENOMEM"}, {"getsockopt", "ENOMEM"}, {"getsockname", "ENOMEM"}, {"pipe2", "EMFILE"}, {"epoll_ctl", "ENOMEM"}, {"epoll_create1", "EMFILE"},
+	{"clone", "EAGAIN"}, {"vfork", "EAGAIN"}, {"execve", "ENOMEM"}, {"wait4", "ECHILD"}, {"waitid", "ECHILD"}, {"setns", "EPERM"}, {"unshare", "EPERM"}, {"memfd_create", "EMFILE"},
+}
+
+// faultsAsked says that all faults are wanted: make faults.
+const faultsAsked = "PLEXUS_FAULTS"
+
+// placesOf are the calls, counted from 1 in each thread, that fail in turn: all of
+// the first 25, or in the bounded part of make test a few.
+func placesOf(n int) []int {
+	if os.Getenv(faultsAsked) == "" {
+		return []int{1 + n%5, 6 + n%7}
+	}
+	all := make([]int, 25)
+	for i := range all {
+		all[i] = i + 1
+	}
+	return all
+}
+
+// underStrace makes a request by plexusd, one of whose calls of the kernel fails, or
+// is its last. hit says that it came to that.
+func (s *site) underStrace(r request, call, what string, at int) (hit bool, err error) {
+	s.t.Helper()
+	if r.ifName == "" {
+		r.ifName = "eth0"
+	}
+	trace := filepath.Join(node.Dir(), "strace")
+	// Plugins are let go when they are executed: the faults are plexusd's.
+	cmd := exec.Command("strace", "-f", "-b", "execve", "-qq", "-o", trace, "-e", "trace="+call, "-e", "signal=none",
+		"-e", fmt.Sprintf("inject=%s:%s:when=%d", call, what, at), filepath.Join(binDir(s.t), "plexusd"), "cni")
+	cmd.Env = s.environ(r)
+	cmd.Stdin = bytes.NewReader(s.conf)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err = cmd.Run()
+	if strings.Contains(errOut.String(), "strace:") {
+		s.t.Fatalf("strace: %s", errOut.String())
+	}
+	text, errRead := os.ReadFile(trace)
+	if errRead != nil {
+		s.t.Fatal(errRead)
+	}
+	if strings.Contains(errOut.String(), "panic") || strings.Contains(out.String(), "internal error") {
+		s.t.Errorf("%s %s at %d: %s%s", call, what, at, out.String(), errOut.String())
+	}
+	killed := strings.HasPrefix(what, "signal") && err != nil
+	return killed || bytes.Contains(text, []byte("(INJECTED)")), err
+}
+
+// Each call of the kernel that ADD and DEL make fails in turn, and is the last one
+// before SIGKILL in turn. After a DEL without faults, or two, nothing is left.
+func TestSyscallFaults(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Fatal("strace is missing: make packages installs it")
+	}
+	s, p := newThreeNetworks(t)
+	before := s.world(vswitch.running)
+	tried, second, sandbox := 0, 0, ""
+	for n, f := range syscallFaults {
+		for _, what := range []string{"error=" + f[1], "signal=KILL"} {
+			if what == "signal=KILL" && n > 0 && syscallFaults[n-1][0] == f[0] {
+				continue
+			}
+			for _, verb := range []string{"ADD", "DEL"} {
+				for _, at := range placesOf(n) {
+					sandbox = sandboxID(30000 + tried) // what one leaves is not the next one's
+					if verb == "DEL" {
+						s.mustAdd(sandbox, p, "three")
+					}
+					hit, err := s.underStrace(request{verb: verb, sandbox: sandbox, netns: p.Path(), pod: "three"}, f[0], what, at)
+					where := fmt.Sprintf("%s of %s: %s at %d (%v)", verb, f[0], what, at, err)
+					if err := s.del(sandbox, p, "three"); err != nil {
+						second++
+						t.Logf("%s: the first DEL: %v", where, err)
+						if err := s.del(sandbox, p, "three"); err != nil {
+							t.Errorf("%s: the second DEL: %v", where, err)
+						}
+					}
+					if after := s.world(vswitch.running); after != before {
+						t.Errorf("%s: left behind", where)
+						sameWorld(t, before, after)
+						before = s.world(vswitch.running) // the next ones are measured from here
+					}
+					if !hit {
+						break
+					}
+					tried++
+				}
+			}
+		}
+	}
+	t.Logf("%d faults; %d needed a second DEL", tried, second)
+	if tried < 50 {
+		t.Errorf("only %d faults came to be", tried)
+	}
+}
