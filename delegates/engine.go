@@ -48,6 +48,8 @@ type Engine struct {
 	Journal   *Journal
 	Log       *slog.Logger
 	Stderr    io.Writer // of executed plugins
+	// PluginTimeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
+	PluginTimeout time.Duration
 	// Later, if there is one, is given what ADD has to publish of a pod where nothing
 	// has to be taken back, and publishes it when the runtime has its answer. Until it
 	// has, Republish can.

@@ -65,8 +65,6 @@ type Transaction struct {
 	// others there are somebody else's.
 	Published   []string `json:"published,omitempty"`
 	Attachments []*Entry `json:"attachments"`
-
-	early *early
 }
 
 // Phase says how far a transaction came.
@@ -97,10 +95,8 @@ type Entry struct {
 	// Origin is what that meta-plugin itself has recorded of it.
 	Origin json.RawMessage `json:"origin,omitempty"`
 
-	read   *readList    // of the transaction under way, which reads it once
-	inside bool         // likewise: it needs no executable, not even for its addresses
-	cache  func() error // see Transaction.cache
-	end    func() error // see Entry.ended
+	read  *readList    // of the transaction under way, which reads it once
+	cache func() error // see Transaction.cache
 }
 
 // DamagedError is a journal file that cannot be used.
@@ -352,15 +348,15 @@ func (j *Journal) Sandboxes() ([]string, error) {
 	return sandboxes, nil
 }
 
-// Lock makes this request the only one that works on a sandbox. It waits until
-// ctx is done.
+// Lock makes this process the only one that works on a sandbox. It waits until ctx is
+// done.
 func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
-	return lock.Take(ctx, j.lockFile(sandbox), "sandbox "+sandbox)
+	return lock.Take(ctx, j.object(sandbox), "sandbox "+sandbox)
 }
 
-func (j *Journal) lockFile(sandbox string) string {
-	sum := sha256.Sum256([]byte(filepath.Clean(j.dir)))
-	return filepath.Join(lock.Dir, hex.EncodeToString(sum[:4])+"-"+sandbox)
+// object is the name of a sandbox' lock.
+func (j *Journal) object(sandbox string) string {
+	return "sandbox " + filepath.Clean(j.dir) + "\x00" + sandbox
 }
 
 // find returns the transaction of a request, nil when there is none.
