@@ -18,11 +18,14 @@ func standalone(t *testing.T, text string) (e *Engine, r *Request, dir string) {
 	dir = t.TempDir()
 	script(t, dir, "plugin", fmt.Sprintf("cd %s; echo $CNI_COMMAND >> executed\n", dir)+text)
 	e = &Engine{Journal: OpenJournal(filepath.Join(dir, "data")), Log: slog.New(slog.DiscardHandler)}
-	r = &Request{
+	return e, standaloneRequest(dir), dir
+}
+
+func standaloneRequest(dir string) *Request {
+	return &Request{
 		Network: "n", Stdin: []byte(`{"cniVersion": "1.0.0", "name": "n", "type": "plugin"}`), Sandbox: "abc",
 		Netns: "/proc/self/ns/net", IfName: "eth0", Path: []string{dir},
 	}
-	return e, r, dir
 }
 
 // answers passes for a plugin that attaches.
