@@ -350,11 +350,11 @@ func TestLockedSandboxesAreSkipped(t *testing.T) {
 	for n := range 20 {
 		sandbox := fmt.Sprintf("locked%d", n)
 		write(t, s.DataDir, record(sandbox, "u1", "/none"))
-		unlock, err := s.keeper.journal.Lock(t.Context(), sandbox)
+		held, err := s.keeper.journal.Lock(t.Context(), sandbox)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unlock()
+		defer held.Release()
 	}
 	told := []delegates.Finding{{Sandbox: "locked0", IfName: "eth0", Kind: delegates.FoundDifferent, What: "the port is gone"}}
 	s.keeper.report(record("locked0", "u1", "/none"), told)

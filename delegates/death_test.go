@@ -114,11 +114,11 @@ func TestGCSkipsLockedSandboxes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n > 0 {
-			unlock, err := e.Journal.Lock(t.Context(), one.Sandbox)
+			held, err := e.Journal.Lock(t.Context(), one.Sandbox)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer unlock()
+			defer held.Release()
 			locked = append(locked, one.Sandbox)
 		}
 	}

@@ -348,15 +348,16 @@ func (j *Journal) Sandboxes() ([]string, error) {
 	return sandboxes, nil
 }
 
-// Lock makes this process the only one that works on a sandbox. It waits until ctx is
-// done.
-func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
-	return lock.Take(ctx, j.object(sandbox), "sandbox "+sandbox)
-}
-
-// object is the name of a sandbox' lock.
-func (j *Journal) object(sandbox string) string {
-	return "sandbox " + filepath.Clean(j.dir) + "\x00" + sandbox
+// Lock makes this process the only one that works on a sandbox. It waits no longer than
+// lockWait, or than the context lets it (Skipping); the error is a lock.HeldError then.
+func (j *Journal) Lock(ctx context.Context, sandbox string) (*lock.Lock, error) {
+	object, what := "sandbox "+filepath.Clean(j.dir)+"\x00"+sandbox, "sandbox "+sandbox
+	if budget, ok := ctx.Value(budgetKey{}).(*lock.Budget); ok {
+		return budget.Take(ctx, object, what)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
+	defer cancel()
+	return lock.Node.Take(ctx, object, what)
 }
 
 // find returns the transaction of a request, nil when there is none.

@@ -181,7 +181,7 @@ func TestLockIsExclusive(t *testing.T) {
 	for range 16 {
 		all.Go(func() {
 			for range 20 {
-				unlock, err := j.Lock(t.Context(), "abc")
+				held, err := j.Lock(t.Context(), "abc")
 				if err != nil {
 					t.Error(err)
 					return
@@ -193,7 +193,7 @@ func TestLockIsExclusive(t *testing.T) {
 				mu.Lock()
 				inside--
 				mu.Unlock()
-				unlock()
+				held.Release()
 			}
 		})
 	}
@@ -205,11 +205,11 @@ func TestLockIsExclusive(t *testing.T) {
 
 func TestALockThatIsHeldIsReported(t *testing.T) {
 	j := OpenJournal(t.TempDir())
-	unlock, err := j.Lock(t.Context(), "abc")
+	held, err := j.Lock(t.Context(), "abc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
+	defer held.Release()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := j.Lock(ctx, "abc"); err == nil || !strings.Contains(err.Error(), "abc") {
@@ -219,7 +219,7 @@ func TestALockThatIsHeldIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatalf("another sandbox: %v", err)
 	}
-	free()
+	free.Release()
 }
 
 func FuzzDecodeRecord(f *testing.F) {

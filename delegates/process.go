@@ -181,6 +181,9 @@ func failure(err error, stdout, stderr []byte) error {
 	if json.Unmarshal(stdout, e) != nil || e.Msg == "" && e.Code == 0 {
 		e = types.NewError(types.ErrInternal, fmt.Sprintf("the plugin failed (%v) and names no error; it wrote %.500q, and for people %.500q", err, stdout, stderr), "")
 	}
+	if e.Code == 0 {
+		e.Code = types.ErrInternal
+	}
 	e.Msg, e.Details = fmt.Sprintf("%.*s", maxSaid, e.Msg), fmt.Sprintf("%.*s", maxSaid, e.Details)
 	return e
 }

@@ -41,6 +41,8 @@ func TestProcess(t *testing.T) {
 		{name: "it says something to people", script: "echo -n note >&2; echo -n answer", want: "answer", stderr: "note"},
 		{name: "it says much to people", script: "head -c 300000 /dev/zero | tr '\\0' e >&2; echo -n answer", want: "answer", stderr: strings.Repeat("e", maxStderr)},
 		{name: "an error of CNI", script: `echo '{"code": 11, "msg": "later"}'; exit 1`, failed: "later", code: 11},
+		{name: "an error without a code", script: `echo '{"msg": "later"}'; exit 1`, failed: "later", code: 999},
+		{name: "an error of a megabyte", script: `printf '{"code": 11, "msg": "later'; head -c 1000000 /dev/zero | tr '\0' x; echo '"}'; exit 1`, failed: "later", code: 11},
 		{name: "an error that is none", script: "echo oops; exit 3", failed: "oops", code: 999},
 		{name: "an error for people alone", script: "echo bad luck >&2; exit 3", failed: "bad luck", code: 999},
 		{name: "no word", script: "kill -9 $$", failed: "killed", code: 999},
@@ -51,7 +53,7 @@ func TestProcess(t *testing.T) {
 			out, err := x.ExecPlugin(t.Context(), script(t, t.TempDir(), "plugin", test.script), []byte(test.stdin), nil)
 			if test.failed != "" {
 				var e *types.Error
-				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code {
+				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code || len(e.Msg) > 2*maxSaid {
 					t.Errorf("%#v, want code %d and %q", err, test.code, test.failed)
 				}
 				return

@@ -63,7 +63,7 @@ func TestARefusedAddExecutesNothing(t *testing.T) {
 			t.Errorf("%v, want that it is no network namespace", err)
 		}
 	}
-	unlock, err := e.Journal.Lock(t.Context(), "locked")
+	held, err := e.Journal.Lock(t.Context(), "locked")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestARefusedAddExecutesNothing(t *testing.T) {
 	if _, err := e.Add(ctx, &locked); err == nil || !strings.Contains(err.Error(), "lock sandbox locked") {
 		t.Errorf("%v, want that it is locked", err)
 	}
-	unlock()
+	held.Release()
 	if got := executed(t, dir); len(got) != 1 {
 		t.Errorf("executed %v, want ADD once", got)
 	}

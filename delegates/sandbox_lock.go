@@ -23,15 +23,7 @@ var errLockWait = errors.New("waited for " + lockWait.String())
 // the sandbox stays locked until their children have ended, and nothing that is undone
 // then comes back.
 func (e *Engine) lock(ctx context.Context, sandbox string) (_ context.Context, unlock func(), err error) {
-	object, what := e.Journal.object(sandbox), "sandbox "+sandbox
-	var l *lock.Lock
-	if budget, ok := ctx.Value(budgetKey{}).(*lock.Budget); ok {
-		l, err = budget.Take(ctx, object, what)
-	} else {
-		bounded, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
-		defer cancel()
-		l, err = lock.Node.Take(bounded, object, what)
-	}
+	l, err := e.Journal.Lock(ctx, sandbox)
 	if err != nil {
 		return ctx, nil, coded(codeTryAgain, err)
 	}

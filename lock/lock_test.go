@@ -348,6 +348,24 @@ func TestALockedFile(t *testing.T) {
 		t.Errorf("%v, want that it is held", err)
 	}
 	release()
+
+	// As the former version of plexus holds it.
+	former, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(former.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TakeFile(now(t), file, "the file"); err == nil {
+		t.Error("it is had beside the former version of plexus")
+	}
+	_ = former.Close()
+	if release, err = TakeFile(now(t), file, "the file"); err != nil {
+		t.Error(err)
+	} else {
+		release()
+	}
 	if _, err := TakeFile(soon(t), filepath.Dir(file), "the folder"); err == nil || !strings.Contains(err.Error(), "the folder") {
 		t.Errorf("%v, want that it is a folder", err)
 	}
