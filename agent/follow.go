@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // podChanged is told of each state of this node's pods. What failed is tried
@@ -85,7 +86,7 @@ func (k *keeper) changeOne(ctx context.Context, sandbox string, pod *conf.Pod) e
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+	ctx, cancel := context.WithTimeout(delegates.Skipping(ctx, lockedWait), keepTimeout)
 	defer cancel()
 	if err := k.publisher.settled(ctx, sandbox); err != nil {
 		return err

@@ -42,6 +42,7 @@ type place struct{ delegate, address string }
 const (
 	keepers      = 4                // sandboxes that are looked at together
 	keepTimeout  = 60 * time.Second // for one sandbox
+	lockedWait   = 2 * time.Second  // for all sandboxes together that other requests work on
 	aliveEvery   = 10 * time.Second // look for namespaces that are gone
 	retries      = 5                // of a change of networks that failed
 	retryAfter   = 2 * time.Second  // the first time, then twice as long each time
@@ -148,7 +149,10 @@ func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding
 		}
 		t := k.history.begin("RECONCILE", rec.Sandbox, podOf(rec))
 		some, err := e.Reconcile(conf.WithSteps(ctx, t.step), rec.Sandbox)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case delegates.IsLocked(err):
+			some = append(some, delegates.Finding{Sandbox: rec.Sandbox, Kind: delegates.FoundLocked, What: "skipped: " + err.Error()})
+		case err != nil && ctx.Err() == nil:
 			some = append(some, delegates.Finding{Sandbox: rec.Sandbox, Kind: delegates.FoundFailed, What: err.Error()})
 		}
 		if only == nil {
@@ -168,8 +172,10 @@ func (k *keeper) reconcile(ctx context.Context, only *place) []delegates.Finding
 	return found
 }
 
-// eachSandbox calls do for each record, some together.
+// eachSandbox calls do for each record, some together. A sandbox that another request
+// works on is waited for only shortly (delegates.Skipping).
 func (k *keeper) eachSandbox(ctx context.Context, do func(context.Context, *delegates.Record, *delegates.Engine)) {
+	ctx = delegates.Skipping(ctx, lockedWait)
 	records := make(chan *delegates.Record)
 	var group sync.WaitGroup
 	for range keepers {
@@ -226,6 +232,7 @@ func (k *keeper) podsArrive(ctx context.Context) <-chan struct{} {
 // bury undoes sandboxes whose namespace has been gone for the grace time, and
 // which are not those of a pod that runs.
 func (k *keeper) bury(ctx context.Context) {
+	ctx = delegates.Skipping(ctx, lockedWait)
 	err := eachRecord(k.journal, func(rec *delegates.Record) {
 		if ctx.Err() != nil {
 			return

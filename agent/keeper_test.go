@@ -340,3 +340,50 @@ func TestGuardWithoutAPIServer(t *testing.T) {
 type awayError struct{ error }
 
 func (awayError) Temporary() bool { return true }
+
+// A sandbox that another request works on is skipped, with one wait for all, and told
+// with the process; the others are looked at. What was told of it is not forgotten.
+func TestLockedSandboxesAreSkipped(t *testing.T) {
+	s, log := unserved(t)
+	gone := record("free", "u0", "/none")
+	write(t, s.DataDir, gone)
+	for n := range 20 {
+		sandbox := fmt.Sprintf("locked%d", n)
+		write(t, s.DataDir, record(sandbox, "u1", "/none"))
+		held, err := s.keeper.journal.Lock(t.Context(), sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Release()
+	}
+	told := []delegates.Finding{{Sandbox: "locked0", IfName: "eth0", Kind: delegates.FoundDifferent, What: "the port is gone"}}
+	s.keeper.report(record("locked0", "u1", "/none"), told)
+	began := time.Now()
+	found := s.keeper.reconcile(t.Context(), nil)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("it took %s", took)
+	}
+	kinds := map[delegates.Kind]int{}
+	for _, f := range found {
+		kinds[f.Kind]++
+		if f.Kind == delegates.FoundLocked && (!strings.Contains(f.What, f.Sandbox) || !strings.Contains(f.What, fmt.Sprintf("(pid %d)", os.Getpid()))) {
+			t.Errorf("%+v, want the sandbox and this process", f)
+		}
+	}
+	if kinds[delegates.FoundLocked] != 20 || kinds[delegates.FoundGone] != 1 {
+		t.Errorf("found %v, want 20 that are locked and one that is gone", kinds)
+	}
+	s.keeper.report(record("locked0", "u1", "/none"), told)
+	if got := strings.Count(log.String(), "the port is gone"); got != 1 {
+		t.Errorf("told %d times, want once:\n%s", got, log)
+	}
+	if got := s.differences(t); got != 2 {
+		t.Errorf("%d differences, want what is told and what is gone", got)
+	}
+	w := &kept{header: http.Header{}, status: 200}
+	s.check(w, httptest.NewRequest("POST", "/v1/check", nil))
+	var checked []Checked
+	if err := json.Unmarshal(w.body.Bytes(), &checked); err != nil || len(checked) != 21 {
+		t.Errorf("%v, %v, want all sandboxes", checked, err)
+	}
+}

@@ -35,7 +35,7 @@ func newMetrics(journal *delegates.Journal, unpublished func() int) *metrics {
 		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
 	}
-	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed} {
+	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed, delegates.FoundLocked} {
 		m.reconcile.WithLabelValues(string(kind))
 	}
 	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{journal},

@@ -49,6 +49,8 @@ func (n *Node) engine(c *conf.Conf, log *slog.Logger, stderr io.Writer) (*delega
 		Bounds:    c.Bounds,
 		Log:       log,
 		Stderr:    stderr,
+
+		PluginTimeout: c.PluginTimeout.Value(),
 	}
 	if c.Manifests != "" || n.cluster == nil && c.Kubeconfig == "" {
 		return e, nil

@@ -1,6 +1,10 @@
 package agent
 
-import "github.com/plexus-cni/plexus/delegates"
+import (
+	"maps"
+
+	"github.com/plexus-cni/plexus/delegates"
+)
 
 // report counts, logs and tells on the pod what was found. A difference that
 // stays is told once.
@@ -9,6 +13,9 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 	before, now := k.told[rec.Sandbox], map[string]bool{}
 	k.mu.Unlock()
 	for _, f := range found {
+		if f.Kind == delegates.FoundLocked {
+			maps.Copy(now, before) // which could not be looked at again
+		}
 		k.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
 		key := f.IfName + " " + f.What
 		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed {
@@ -28,7 +35,7 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 // say logs a finding and tells of it on the pod.
 func (k *keeper) say(f *delegates.Finding) {
 	k.Log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
-	if k.cluster == nil || f.Pod == nil || f.Kind == delegates.FoundGone {
+	if k.cluster == nil || f.Pod == nil || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundLocked {
 		return
 	}
 	text := f.What

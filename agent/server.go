@@ -79,7 +79,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 		return err
 	}
 	defer server.Close()
-	alone, err := lock.Take(ctx, s.Socket+".lock", "the agent's socket "+s.Socket) // until a former agent has ended
+	alone, err := lock.TakeFile(ctx, s.Socket+".lock", "the agent's socket "+s.Socket) // until a former agent has ended
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/version"
 )
@@ -15,6 +16,13 @@ const (
 	DefaultConfDir   = "/etc/cni/multus/net.d" // Multus' confDir
 	DefaultDataDir   = "/var/lib/plexus"
 	DefaultNamespace = "kube-system" // Multus' multusNamespace, and its one system namespace
+)
+
+// How long one execution of a plugin may take.
+const (
+	DefaultPluginTimeout = 2 * time.Minute
+	minPluginTimeout     = time.Second
+	maxPluginTimeout     = time.Hour
 )
 
 // Conf is the plexus network configuration. The keys of a Multus
@@ -57,6 +65,8 @@ type Conf struct {
 	Agent     Agent      `json:"agent"`
 	Parallel  bool       `json:"parallel"` // neighbouring built-in attachments run together
 	Result    ResultMode `json:"result"`
+	// PluginTimeout is how long one execution of a plugin may take, such as "100s".
+	PluginTimeout Duration `json:"pluginTimeout"`
 
 	Bounds // of what networks may name
 }
@@ -72,6 +82,19 @@ type LogOptions struct {
 	MaxSize    int  `json:"maxSize"`    // megabytes
 	MaxBackups int  `json:"maxBackups"` // files
 	Compress   bool `json:"compress"`
+}
+
+// Duration is a time in JSON, in the words of time.ParseDuration. The text is as it came;
+// what is none is found by the check of the configuration.
+type Duration string
+
+// Value is the time, 0 when there is none.
+func (d Duration) Value() time.Duration {
+	v, err := time.ParseDuration(string(d))
+	if err != nil {
+		return 0
+	}
+	return v
 }
 
 // ResultMode says what ADD answers.
@@ -141,6 +164,9 @@ func (c *Conf) check() error {
 	case "", ResultMerged, ResultDefaultNetwork:
 	default:
 		bad("result", "%q, allowed are merged, default-network", c.Result)
+	}
+	if d := c.PluginTimeout.Value(); c.PluginTimeout != "" && (d < minPluginTimeout || d > maxPluginTimeout) {
+		bad("pluginTimeout", "%.60q, want a duration such as 100s or 2m, from %s to %s", c.PluginTimeout, minPluginTimeout, maxPluginTimeout)
 	}
 	for _, p := range [][2]string{
 		{"confDir", c.ConfDir}, {"cniDir", c.CNIDir}, {"binDir", c.BinDir}, {"dataDir", c.DataDir}, {"manifests", c.Manifests},

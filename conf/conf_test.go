@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -86,12 +87,28 @@ func TestParseReadsEveryKeyOfAMultusConfiguration(t *testing.T) {
 
 func TestParseReadsTheKeysThatPlexusAdds(t *testing.T) {
 	c := parse(t, settings(`"manifests": "/etc/plexus/manifests", "dataDir": "/data", "cniDir": "/other",
-		"agent": {"socket": "/run/plexus/agent.sock"}, "parallel": true, "result": "default-network"`))
+		"agent": {"socket": "/run/plexus/agent.sock"}, "parallel": true, "result": "default-network",
+		"pluginTimeout": "100s"`))
 	checkEqual(t, c.Manifests, "/etc/plexus/manifests")
 	checkEqual(t, c.DataDir, "/data")
 	checkEqual(t, c.Agent, conf.Agent{Socket: "/run/plexus/agent.sock"})
 	checkEqual(t, c.Parallel, true)
 	checkEqual(t, c.Result, conf.ResultDefaultNetwork)
+	checkEqual(t, c.PluginTimeout.Value(), 100*time.Second)
+}
+
+func TestPluginTimeout(t *testing.T) {
+	for _, good := range []string{"1s", "1h", "1m30s", "1500ms"} {
+		if c := parse(t, settings(`"pluginTimeout": "`+good+`"`)); c.PluginTimeout.Value() == 0 {
+			t.Errorf("%s: no time", good)
+		}
+	}
+	for _, bad := range []string{`"0s"`, `"-1s"`, `"999ms"`, `"61m"`, `"9999999h"`, `"1"`, `"a while"`, `" 1s"`, `5`, `{}`} {
+		_, err := conf.Parse([]byte(settings(`"pluginTimeout": ` + bad)))
+		if err == nil || !strings.Contains(err.Error(), `"pluginTimeout"`) || !strings.Contains(err.Error(), "want a ") {
+			t.Errorf("%s: %v, want the key and the allowed form", bad, err)
+		}
+	}
 }
 
 func TestParseFillsInDefaults(t *testing.T) {

@@ -31,11 +31,9 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	for _, w := range plan.Warnings {
 		e.Log.Warn(w)
 	}
-	first := e.startEarly(ctx, r, plan)
-	defer first.end()
-	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	ctx, unlock, err := e.lock(ctx, r.Sandbox)
 	if err != nil {
-		return nil, coded(codeTryAgain, err)
+		return nil, err
 	}
 	defer unlock()
 	rec, err := e.recordForAdd(ctx, r)
@@ -49,7 +47,6 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err != nil {
 		return nil, errors.Join(err, e.release(ctx, r, tx))
 	}
-	tx.early = first
 	rec.Transactions = append(rec.Transactions, tx)
 	needed := slices.ContainsFunc(tx.Attachments, func(entry *Entry) bool { return !e.isFormer(r, tx, entry) })
 	onDisk, err := e.Journal.Begin(ctx, rec, needed)
@@ -58,10 +55,9 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 		tx.Attachments = nil // none was begun
 		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
-	defer func() { _ = tx.ended() }() // a panic leaves nothing running
 	result, err := e.attach(ctx, r, rec, tx, onDisk)
 	if err != nil {
-		return nil, errors.Join(err, tx.ended(), e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
+		return nil, errors.Join(err, e.detach(conf.Undoing(ctx), rec, tx, r.Netns))
 	}
 	return result, nil
 }
@@ -132,11 +128,9 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 	if err != nil {
 		return coded(codeConfig, err)
 	}
-	entry.inside = true
 	for i, typ := range types {
 		d, ok := e.Delegates[typ]
 		if !ok {
-			entry.inside = false
 			if _, err := c.FindInPath(typ, tx.Path); err != nil {
 				return fmt.Errorf("prepare %s (network %s): %w", n.IfName, n.Name, err)
 			}
@@ -147,9 +141,7 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 		}
 		a, err := c.planned(i)
 		if err == nil {
-			ipam := c.ipam(a, n.Args.String())
-			entry.inside = entry.inside && ipam.builtIn()
-			err = ipam.find()
+			err = c.ipam(a, n.Args.String()).find()
 		}
 		var state json.RawMessage
 		if err == nil {
@@ -191,11 +183,6 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 	if err := e.settle(ctx, r, tx, results); err != nil {
 		return nil, err
 	}
-	if len(tx.Attachments) > 1 { // whose default routes may change, behind what executables did
-		if err := tx.ended(); err != nil {
-			return nil, err
-		}
-	}
 	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
 	}
@@ -208,7 +195,7 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *Record, tx *Transa
 		return nil, err
 	}
 	data, err := encodeRecord(rec)
-	if err := errors.Join(err, tx.ended()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := e.publish(ctx, r, tx, annotations); err != nil {
@@ -271,8 +258,7 @@ func (entry *Entry) ParseResult() (*types100.Result, error) {
 
 // addEach adds the attachments in order (NPWG specification 1.3, section
 // 7.3). With parallel, neighbours made of built-ins alone run together. The record is
-// onDisk before any is added whose undoing needs it. The last executable may not have
-// ended yet (Transaction.ended): it has answered, and others do not wait for its end.
+// onDisk before any is added whose undoing needs it.
 func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDisk func() error) ([]*types100.Result, error) {
 	all := tx.Attachments
 	results := make([]*types100.Result, len(all))
@@ -282,11 +268,6 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *Transaction, onDis
 		return errors.Join(err, e.release(ctx, r, &rest))
 	}
 	for at := 0; at < len(all); {
-		if !all[at].inside { // one executable after the other
-			if err := tx.ended(); err != nil {
-				return nil, fail(at, err)
-			}
-		}
 		if at > 0 || !e.isFormer(r, tx, all[at]) {
 			if err := onDisk(); err != nil {
 				return nil, fail(at, err)

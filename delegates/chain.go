@@ -1,6 +1,7 @@
 package delegates
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,7 +39,7 @@ type chain struct {
 const builtinPath = "built-in:"
 
 func (e *Engine) chain(sandbox string, tx *Transaction, entry *Entry, netns string) *chain {
-	return &chain{Engine: e, sandbox: sandbox, tx: tx, entry: entry, netns: netns, exec: &executor{stderr: e.Stderr, early: tx.early}}
+	return &chain{Engine: e, sandbox: sandbox, tx: tx, entry: entry, netns: netns, exec: &executor{stderr: e.Stderr, timeout: cmp.Or(e.PluginTimeout, conf.DefaultPluginTimeout)}}
 }
 
 func (c *chain) libcni() *libcni.CNIConfig {

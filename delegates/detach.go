@@ -68,9 +68,9 @@ func (e *Engine) Del(ctx context.Context, r *Request) error {
 	if checkSandbox(r.Sandbox) != nil {
 		return nil // ADD refuses it, so it never was
 	}
-	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	ctx, unlock, err := e.lock(ctx, r.Sandbox)
 	if err != nil {
-		return coded(codeTryAgain, err)
+		return err
 	}
 	defer unlock()
 	rec, err := e.Journal.Read(r.Sandbox)

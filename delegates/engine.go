@@ -49,6 +49,8 @@ type Engine struct {
 	Bounds    conf.Bounds // of what networks may name
 	Log       *slog.Logger
 	Stderr    io.Writer // of executed plugins
+	// PluginTimeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
+	PluginTimeout time.Duration
 	// Later, if there is one, is given what ADD has to publish of a pod where nothing
 	// has to be taken back, and publishes it when the runtime has its answer. Until it
 	// has, Republish can.

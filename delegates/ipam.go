@@ -69,7 +69,11 @@ func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := invoke.ExecPluginWithResult(ctx, path, i.a.Conf, i.env("ADD"), i.chain.exec)
+	output, err := i.chain.exec.ExecPlugin(ctx, path, i.a.Conf, i.env("ADD").AsEnv())
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseResult(ctx, i.typ, i.a.Conf, output)
 	if err != nil {
 		return nil, err
 	}

@@ -65,8 +65,6 @@ type Transaction struct {
 	// others there are somebody else's.
 	Published   []string `json:"published,omitempty"`
 	Attachments []*Entry `json:"attachments"`
-
-	early *early
 }
 
 // Phase says how far a transaction came.
@@ -100,10 +98,8 @@ type Entry struct {
 	// endpoints are allowed to it beside those of the engine's bounds.
 	endpoints []string
 
-	read   *readList    // of the transaction under way, which reads it once
-	inside bool         // likewise: it needs no executable, not even for its addresses
-	cache  func() error // see Transaction.cache
-	end    func() error // see Entry.ended
+	read  *readList    // of the transaction under way, which reads it once
+	cache func() error // see Transaction.cache
 }
 
 // DamagedError is a journal file that cannot be used.
@@ -355,15 +351,16 @@ func (j *Journal) Sandboxes() ([]string, error) {
 	return sandboxes, nil
 }
 
-// Lock makes this request the only one that works on a sandbox. It waits until
-// ctx is done.
-func (j *Journal) Lock(ctx context.Context, sandbox string) (unlock func(), err error) {
-	return lock.Take(ctx, j.lockFile(sandbox), "sandbox "+sandbox)
-}
-
-func (j *Journal) lockFile(sandbox string) string {
-	sum := sha256.Sum256([]byte(filepath.Clean(j.dir)))
-	return filepath.Join(lock.Dir, hex.EncodeToString(sum[:4])+"-"+sandbox)
+// Lock makes this process the only one that works on a sandbox. It waits no longer than
+// lockWait, or than the context lets it (Skipping); the error is a lock.HeldError then.
+func (j *Journal) Lock(ctx context.Context, sandbox string) (*lock.Lock, error) {
+	object, what := "sandbox "+filepath.Clean(j.dir)+"\x00"+sandbox, "sandbox "+sandbox
+	if budget, ok := ctx.Value(budgetKey{}).(*lock.Budget); ok {
+		return budget.Take(ctx, object, what)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
+	defer cancel()
+	return lock.Node.Take(ctx, object, what)
 }
 
 // find returns the transaction of a request, nil when there is none.

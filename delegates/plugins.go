@@ -10,11 +10,8 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/utils"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -31,12 +28,9 @@ func (c *chain) addPlugins(ctx context.Context, list *readList) (types.Result, e
 	}
 	var result types.Result
 	for i, p := range list.Plugins {
-		if err := c.entry.ended(); err != nil { // the one before
-			return nil, err
-		}
 		var err error
 		if result, err = c.addPlugin(ctx, i, p, result); err != nil {
-			return nil, failedAdd(p.Network.Type, err)
+			return nil, fmt.Errorf("plugin type=%q failed (add): %w", p.Network.Type, err)
 		}
 	}
 	// As it is now: the default route may go to another attachment.
@@ -119,8 +113,7 @@ func (c *chain) addBuiltin(ctx context.Context, typ string, a conf.Attachment, b
 	return behind(before, result, c.entry.List.CNIVersion)
 }
 
-// addExecutable runs ADD of an executable. Its answer holds when Entry.ended has said that
-// it has ended well. That takes the kernel some time, in which the answer is read.
+// addExecutable runs ADD of an executable.
 func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (types.Result, error) {
 	path, err := c.FindInPath(typ, c.tx.Path)
 	if err != nil {
@@ -129,72 +122,11 @@ func (c *chain) addExecutable(ctx context.Context, typ string, config []byte) (t
 	if err := c.step(ctx, "ADD", typ); err != nil {
 		return nil, err
 	}
-	running, err := c.exec.exec(ctx, path, config, c.environment("ADD"))
+	output, err := c.exec.ExecPlugin(ctx, path, config, c.environment("ADD"))
 	if err != nil {
 		return nil, err
 	}
-	answered := running.output
-	result, err := parseResult(ctx, config, answered)
-	if err != nil || isError(answered) {
-		if errEnd := running.ended(c.Stderr); errEnd != nil {
-			return nil, errEnd
-		}
-		return parseResult(ctx, config, running.output)
-	}
-	c.entry.end = func() error {
-		err := running.ended(c.Stderr)
-		if err == nil && len(running.output) > len(answered) {
-			_, err = parseResult(ctx, config, running.output)
-		}
-		return failedAdd(typ, err)
-	}
-	return result, nil
-}
-
-// isError reports whether a plugin seems to have answered with an error (CNI
-// specification 1.1.0, section 5, "Error"). Its exit status says so.
-func isError(output []byte) bool {
-	var e types.Error
-	return json.Unmarshal(output, &e) == nil && (e.Code != 0 || e.Msg != "")
-}
-
-func failedAdd(typ string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("plugin type=%q failed (add): %w", typ, err)
-}
-
-// ended waits for the end of the executable that was executed last.
-func (entry *Entry) ended() error {
-	end := entry.end
-	if entry.end = nil; end == nil {
-		return nil
-	}
-	return end()
-}
-
-// ended waits for all that was executed.
-func (tx *Transaction) ended() error {
-	var errs []error
-	for _, entry := range tx.Attachments {
-		if err := entry.ended(); err != nil {
-			errs = append(errs, fmt.Errorf("add %s (network %s): %w", entry.IfName, entry.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// parseResult reads what a plugin has answered. libcni knows what one means that
-// names no version.
-func parseResult(ctx context.Context, config, output []byte) (types.Result, error) {
-	var head struct {
-		CNIVersion string `json:"cniVersion"`
-	}
-	if err := json.Unmarshal(output, &head); err != nil || head.CNIVersion == "" {
-		return invoke.ExecPluginWithResult(ctx, "", config, &invoke.Args{}, &replay{output: output})
-	}
-	return create.Create(head.CNIVersion, output)
+	return parseResult(ctx, typ, config, output)
 }
 
 // environment is that of a plugin (CNI specification 1.1.0, section 2,
@@ -216,18 +148,4 @@ func (tx *Transaction) cache() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// replay is an invoke.Exec that answers what a plugin has answered.
-type replay struct {
-	version.PluginDecoder
-	output []byte
-}
-
-// FindInPath is invoke.Exec.
-func (*replay) FindInPath(plugin string, _ []string) (string, error) { return plugin, nil }
-
-// ExecPlugin is invoke.Exec.
-func (r *replay) ExecPlugin(context.Context, string, []byte, []string) ([]byte, error) {
-	return r.output, nil
 }

@@ -3,8 +3,6 @@ package delegates
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,9 +43,6 @@ func TestRememberedAsByLibcni(t *testing.T) {
 			result.Routes = nil // went to another attachment
 			if _, err := os.Stat(c.cacheFile()); err == nil {
 				t.Error("it is remembered before the transaction is")
-			}
-			if err := tx.ended(); err != nil {
-				t.Fatal(err)
 			}
 			if err := tx.cache(); err != nil {
 				t.Fatal(err)
@@ -91,51 +86,5 @@ func TestRememberedAsByLibcni(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// Nothing is executed beside a plugin that has not ended: no IPAM plugin of a built-in, and
-// nobody reads the device information that it may be writing.
-func TestNothingBesideAPlugin(t *testing.T) {
-	dir := t.TempDir()
-	file, may := filepath.Join(dir, "ended"), filepath.Join(dir, "may-end")
-	script(t, dir, "slow", `cat > /dev/null; echo '{"cniVersion": "1.0.0"}'; : > `+dir+`/answered; while ! [ -e `+may+` ]; do sleep 0.01; done; : > `+file)
-	end := func() {
-		awaitFile(t, filepath.Join(dir, "answered"))
-		if err := os.WriteFile(may, nil, 0o600); err != nil {
-			t.Error(err)
-		}
-	}
-	script(t, dir, "foreign", `cat > /dev/null; [ -e `+file+` ] || exit 9; echo '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}'`)
-	entry := func(plugin string) *Entry {
-		return &Entry{Network: conf.Network{Name: "n", IfName: "eth0", List: conf.List{Name: "n", CNIVersion: "1.0.0", Plugins: []json.RawMessage{json.RawMessage(plugin)}}}}
-	}
-	e := &Engine{Journal: OpenJournal(dir), Log: slog.New(slog.DiscardHandler), Delegates: map[string]Delegate{"builtin": passthru{}}}
-	slow, builtin := entry(`{"type": "slow"}`), entry(`{"type": "builtin", "ipam": {"type": "foreign"}}`)
-	tx := &Transaction{Path: []string{dir}, Attachments: []*Entry{slow, builtin}}
-	go end()
-	if _, err := e.addEach(t.Context(), &Request{Sandbox: "abc"}, tx, func() error { return nil }); err != nil {
-		t.Error(err)
-	}
-
-	if err := errors.Join(os.Remove(file), os.Remove(may)); err != nil {
-		t.Fatal(err)
-	}
-	alone := entry(`{"type": "slow"}`)
-	alone.CapabilityArgs = map[string]any{deviceInfoCapability: filepath.Join(dir, "info")}
-	tx = &Transaction{Path: []string{dir}, Attachments: []*Entry{alone}}
-	results, err := e.addEach(t.Context(), &Request{Sandbox: "abc"}, tx, func() error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(file); err == nil {
-		t.Error("the end of a pod's only plugin is awaited before its answer is read")
-	}
-	go end()
-	if _, _, err := e.describe(t.Context(), &Request{Sandbox: "abc"}, tx, results); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Error("its device information is read before it has ended")
 	}
 }

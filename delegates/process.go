@@ -9,7 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
+	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -17,283 +18,172 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
-
-	"github.com/plexus-cni/plexus/conf"
 )
 
 // executor is an invoke.Exec that executes.
 type executor struct {
 	version.PluginDecoder
-	stderr io.Writer
-	early  *early // nil, or what is running already
+	stderr  io.Writer     // gets what plugins that succeed say to people; nil for nothing
+	timeout time.Duration // of one execution; 0 is without limit
 }
+
+// An executable that is being written at the moment is tried again.
+const (
+	busyTries = 5
+	busyPause = time.Second
+)
+
+// lastWords is how long the output of a plugin is read that has ended, or was killed: a
+// child of it may go on and keep its standard output open.
+const lastWords = time.Second
+
+// oneProcessor is told to plugins, most of which are in Go and do one thing after the
+// other: the runtime of Go loses half a millisecond by waking threads on further
+// processors. The value that plexus itself was told comes before it.
+const oneProcessor = "GOMAXPROCS=1"
+
+// What is kept of a plugin's output, in bytes.
+const (
+	maxAnswer = 4 << 20  // beyond it the plugin is killed
+	maxStderr = 64 << 10 // the last of what it says to people
+)
+
+// errAnswer is the cause of the end of a plugin that writes too much.
+var errAnswer = fmt.Errorf("it wrote more than %d bytes on standard output", maxAnswer)
+
+// errTimeout is the cause of the end of a plugin that takes too long.
+var errTimeout = errors.New("it took too long")
 
 // FindInPath is invoke.Exec.
 func (*executor) FindInPath(plugin string, paths []string) (string, error) {
 	return invoke.FindInPath(plugin, paths)
 }
 
-// ExecPlugin is invoke.Exec.
+// ExecPlugin is invoke.Exec: it executes a plugin and returns its whole answer when it
+// has ended. A plugin is killed when ctx is done, after the timeout, and when it answers
+// without end.
 func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	p, err := x.exec(ctx, path, stdin, environ)
-	if err != nil {
-		return nil, err
+	began := time.Now()
+	ctx, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
+	if x.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, x.timeout, errTimeout)
+		defer cancel()
 	}
-	err = p.ended(x.stderr)
-	return p.output, err
-}
-
-// exec executes a plugin, and returns when it has answered: its output is not to be
-// relied upon until it has ended.
-func (x *executor) exec(ctx context.Context, path string, stdin []byte, environ []string) (*process, error) {
-	p := x.early.take(path, environ)
-	if p == nil {
-		var err error
-		if p, err = start(ctx, path, environ); err != nil {
-			return nil, err
+	stdout, stderr := &answer{tooMuch: func() { kill(errAnswer) }}, &tail{}
+	err := run(ctx, func() *exec.Cmd {
+		cmd := command(ctx, path, environ)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
+		return cmd
+	})
+	switch name := filepath.Base(path); {
+	case err == nil:
+		if said := stderr.text(); len(said) > 0 && x.stderr != nil {
+			_, _ = x.stderr.Write(said)
 		}
+		return stdout.text.Bytes(), nil
+	case errors.Is(context.Cause(ctx), errAnswer):
+		return nil, fmt.Errorf("plugin %q was killed: %w", name, errAnswer)
+	case errors.Is(context.Cause(ctx), errTimeout):
+		return nil, coded(codeTryAgain, fmt.Errorf("plugin %q was killed: it had not ended after %s (key \"pluginTimeout\"); it said to people %.500q", name, x.timeout, stderr.text()))
+	case ctx.Err() != nil:
+		return nil, coded(codeTryAgain, fmt.Errorf("plugin %q was killed after %s: %w", name, time.Since(began).Round(time.Millisecond), context.Cause(ctx)))
 	}
-	p.answer(ctx, stdin)
-	return p, nil
+	return nil, failure(err, stdout.text.Bytes(), stderr.text())
 }
 
-// process is a plugin in execution. It has its environment and waits for its
-// configuration on standard input, which says what it is to do (CNI specification
-// 1.1.0, section 2).
-type process struct {
-	*stdio
-	cmd     *exec.Cmd
-	environ []string
-	output  []byte // that it has written
-	errRead error  // why there is no more of it; io.EOF when that is all
-
-	listening func() bool // stops the end of ctx ending that
-}
-
-// An executable that somebody is writing at the moment is tried again.
-const (
-	busyTries = 5
-	busyPause = time.Second
-)
-
-// lastWords is how long is listened to what has been killed: a child of it may go on
-// and keep its standard output open.
-const lastWords = time.Second
-
-// maxLooks is after how many parts of an answer is no longer looked whether it is whole,
-// but its end awaited.
-const maxLooks = 16
-
-// oneProcessor is told to plugins, most of which are in Go and do one thing after the
-// other: its runtime loses half a millisecond by waking threads on further processors.
-// What plexus was told itself, they are told instead.
-const oneProcessor = "GOMAXPROCS=1"
-
-// start executes a plugin. It is ended when ctx is done.
-func start(ctx context.Context, path string, environ []string) (*process, error) {
-	for tries := 1; ; tries++ {
-		p, err := startOnce(ctx, path, environ)
-		if !errors.Is(err, syscall.ETXTBSY) || tries > busyTries {
-			return p, err
+// command is the execution of a plugin. The plugin has a process group of its own, all
+// of which is killed, and inherits the lock of the sandbox (holding).
+func command(ctx context.Context, path string, environ []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = append([]string{oneProcessor}, environ...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error {
+		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
+			return err
 		}
+		return os.ErrProcessDone
+	}
+	cmd.WaitDelay = lastWords
+	if l := holds(ctx); l != nil {
+		cmd.ExtraFiles = []*os.File{l.File()}
+	}
+	return cmd
+}
+
+// run executes a plugin until its end. The kernel sends Pdeathsig when the thread ends
+// that has started the child, not its process. A thread of Go ends with a goroutine that
+// is locked to it. So this goroutine has the thread for itself until the plugin has
+// ended; then only the end of plexus ends the plugin.
+func run(ctx context.Context, command func() *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := command()
+	err := cmd.Start()
+	for tries := 1; errors.Is(err, syscall.ETXTBSY) && tries <= busyTries; tries++ {
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return err
 		case <-time.After(busyPause):
 		}
+		cmd = command()
+		err = cmd.Start()
 	}
-}
-
-func startOnce(ctx context.Context, path string, environ []string) (*process, error) {
-	files, err := takeStdio()
 	if err != nil {
-		return nil, fmt.Errorf("execute %s: its standard input, output and error: %w", path, err)
+		return err
 	}
-	p := &process{stdio: files, cmd: exec.CommandContext(ctx, path), environ: environ}
-	p.cmd.Env = append([]string{oneProcessor}, environ...)
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = files.theirIn, files.theirOut, files.stderr
-	if err := p.cmd.Start(); err != nil {
-		files.discard()
-		return nil, err
+	err = cmd.Wait()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		// Its children may be changing what is undone next.
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
-	_, _ = files.theirIn.Close(), files.theirOut.Close()
-	return p, nil
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil // it has ended well; a child of it has its output open
+	}
+	return err
 }
 
-// stdio is standard input, output and error of a plugin.
-type stdio struct {
-	theirIn, theirOut *os.File // its ends
-	stdin, stdout     *os.File // the others
-	stderr            *os.File // in memory: a pipe would need somebody to empty it meanwhile
+// answer keeps the standard output of a plugin up to maxAnswer.
+type answer struct {
+	text    bytes.Buffer
+	tooMuch func()
 }
 
-func newStdio() (s *stdio, err error) {
-	s = &stdio{}
-	if s.theirIn, s.stdin, err = os.Pipe(); err != nil {
-		return nil, err
+func (a *answer) Write(p []byte) (int, error) {
+	if a.text.Len()+len(p) > maxAnswer {
+		a.tooMuch()
+		return 0, errAnswer
 	}
-	if s.stdout, s.theirOut, err = os.Pipe(); err == nil {
-		var fd int
-		if fd, err = unix.MemfdCreate("stderr", unix.MFD_CLOEXEC); err == nil {
-			s.stderr = os.NewFile(uintptr(fd), "stderr")
-			return s, nil
-		}
-	}
-	s.discard()
-	return nil, err
+	return a.text.Write(p)
 }
 
-// close closes what is not closed; a nil file has no objection.
-func (s *stdio) close() {
-	_, _, _ = s.stdin.Close(), s.stdout.Close(), s.stderr.Close()
+// tail keeps the last maxStderr bytes.
+type tail struct{ kept []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if len(t.kept) > 2*maxStderr {
+		t.kept = append(t.kept[:0], t.text()...)
+	}
+	return len(p), nil
 }
 
-// discard closes what no plugin got.
-func (s *stdio) discard() {
-	_, _ = s.theirIn.Close(), s.theirOut.Close()
-	s.close()
-}
+func (t *tail) text() []byte { return t.kept[max(0, len(t.kept)-maxStderr):] }
 
-// spare is made for the next plugin while there is nothing else to do: it takes a fifth
-// of what starting one does.
-var spare = make(chan *stdio, 1)
-
-// spareAfter is how long after a plugin was started that is done.
-const spareAfter = 50 * time.Millisecond
-
-func takeStdio() (*stdio, error) {
-	time.AfterFunc(spareAfter, makeSpare)
-	select {
-	case s := <-spare:
-		return s, nil
-	default:
-		return newStdio()
-	}
-}
-
-func makeSpare() {
-	if len(spare) > 0 {
-		return
-	}
-	s, err := newStdio()
-	if err != nil {
-		return // the next one says so
-	}
-	select {
-	case spare <- s:
-	default:
-		s.discard()
-	}
-}
-
-// answer hands it its configuration and waits for its answer, an object. A plugin's
-// end takes the kernel half a millisecond more.
-func (p *process) answer(ctx context.Context, config []byte) {
-	go func() { // it may answer before it has read all of it, or want none
-		_, _ = p.stdin.Write(config)
-		_ = p.stdin.Close()
-	}()
-	p.listening = context.AfterFunc(ctx, func() { _ = p.stdout.SetReadDeadline(time.Now().Add(lastWords)) })
-	for parts := 0; p.errRead == nil && (parts >= maxLooks || !p.whole()); parts++ {
-		p.read()
-	}
-}
-
-// whole reports whether the output may be all of it.
-func (p *process) whole() bool {
-	text := bytes.TrimRight(p.output, " \t\r\n")
-	return len(text) > 0 && text[len(text)-1] == '}' && json.Valid(text)
-}
-
-func (p *process) read() {
-	p.output = slices.Grow(p.output, 4096)
-	n, err := p.stdout.Read(p.output[len(p.output):cap(p.output)])
-	p.output, p.errRead = p.output[:len(p.output)+n], err
-}
-
-// ended waits until it has ended. What it has written for people goes to stderr.
-func (p *process) ended(stderr io.Writer) error {
-	defer p.close()
-	for p.errRead == nil {
-		p.read()
-	}
-	p.listening()
-	if err := p.cmd.Wait(); err != nil {
-		return p.failure(err)
-	}
-	if said := p.said(); len(said) > 0 && stderr != nil {
-		_, _ = stderr.Write(said)
-	}
-	if p.errRead == io.EOF {
-		return nil
-	}
-	return p.errRead
-}
-
-// said is what it has written to standard error.
-func (p *process) said() []byte {
-	st, err := p.stderr.Stat()
-	if err != nil || st.Size() == 0 {
-		return nil
-	}
-	text := make([]byte, st.Size())
-	n, _ := p.stderr.ReadAt(text, 0)
-	return text[:n]
-}
+// maxSaid bounds what an error repeats of a plugin's own, in bytes.
+const maxSaid = 4 << 10
 
 // failure is what the plugin says of its error (CNI specification 1.1.0, section 5,
 // "Error").
-func (p *process) failure(err error) error {
+func failure(err error, stdout, stderr []byte) error {
 	e := &types.Error{}
-	if json.Unmarshal(p.output, e) != nil || e.Msg == "" && e.Code == 0 {
-		e.Code, e.Msg = types.ErrInternal, fmt.Sprintf("the plugin failed (%v) and names no error; it wrote %.500q, and for people %.500q", err, p.output, p.said())
+	if json.Unmarshal(stdout, e) != nil || e.Msg == "" && e.Code == 0 {
+		e = types.NewError(types.ErrInternal, fmt.Sprintf("the plugin failed (%v) and names no error; it wrote %.500q, and for people %.500q", err, stdout, stderr), "")
 	}
+	if e.Code == 0 {
+		e.Code = types.ErrInternal
+	}
+	e.Msg, e.Details = fmt.Sprintf("%.*s", maxSaid, e.Msg), fmt.Sprintf("%.*s", maxSaid, e.Details)
 	return e
-}
-
-// end ends a process that was not given a configuration. nil has ended.
-func (p *process) end() {
-	if p == nil {
-		return
-	}
-	_ = p.cmd.Process.Kill()
-	p.close()
-	_ = p.cmd.Wait()
-}
-
-// early is the first plugin of the transaction, started while that is prepared and
-// recorded: starting takes it longer than both. It gets its configuration when it is
-// its turn.
-type early struct{ *process }
-
-func (e *Engine) startEarly(ctx context.Context, r *Request, plan *conf.Plan) *early {
-	none := &early{}
-	if len(plan.Networks) == 0 {
-		return none
-	}
-	tx := &Transaction{Path: e.path(r)}
-	c := e.chain(r.Sandbox, tx, &Entry{Network: plan.Networks[0]}, r.Netns)
-	types := c.entry.List.Types()
-	if len(types) == 0 || e.Delegates[types[0]] != nil {
-		return none
-	}
-	path, err := c.FindInPath(types[0], tx.Path)
-	if err != nil {
-		return none // prepare says so
-	}
-	p, err := startOnce(ctx, path, c.environment("ADD"))
-	if err != nil {
-		return none // its turn will tell
-	}
-	return &early{p}
-}
-
-// take is the process, once, if it is what is wanted.
-func (s *early) take(path string, environ []string) *process {
-	if s == nil || s.process == nil || s.cmd.Path != path || !slices.Equal(s.environ, environ) {
-		return nil
-	}
-	p := s.process
-	s.process = nil
-	return p
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,8 +39,10 @@ func TestProcess(t *testing.T) {
 		{name: "it answers", script: "cat", stdin: large, want: large},
 		{name: "it does not read", script: "echo -n answer", stdin: large, want: "answer"},
 		{name: "it says something to people", script: "echo -n note >&2; echo -n answer", want: "answer", stderr: "note"},
-		{name: "it says much to people", script: "head -c 300000 /dev/zero | tr '\\0' e >&2; echo -n answer", want: "answer", stderr: strings.Repeat("e", 300000)},
+		{name: "it says much to people", script: "head -c 300000 /dev/zero | tr '\\0' e >&2; echo -n answer", want: "answer", stderr: strings.Repeat("e", maxStderr)},
 		{name: "an error of CNI", script: `echo '{"code": 11, "msg": "later"}'; exit 1`, failed: "later", code: 11},
+		{name: "an error without a code", script: `echo '{"msg": "later"}'; exit 1`, failed: "later", code: 999},
+		{name: "an error of a megabyte", script: `printf '{"code": 11, "msg": "later'; head -c 1000000 /dev/zero | tr '\0' x; echo '"}'; exit 1`, failed: "later", code: 11},
 		{name: "an error that is none", script: "echo oops; exit 3", failed: "oops", code: 999},
 		{name: "an error for people alone", script: "echo bad luck >&2; exit 3", failed: "bad luck", code: 999},
 		{name: "no word", script: "kill -9 $$", failed: "killed", code: 999},
@@ -50,7 +53,7 @@ func TestProcess(t *testing.T) {
 			out, err := x.ExecPlugin(t.Context(), script(t, t.TempDir(), "plugin", test.script), []byte(test.stdin), nil)
 			if test.failed != "" {
 				var e *types.Error
-				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code {
+				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code || len(e.Msg) > 2*maxSaid {
 					t.Errorf("%#v, want code %d and %q", err, test.code, test.failed)
 				}
 				return
@@ -78,26 +81,54 @@ func TestProcessors(t *testing.T) {
 	}
 }
 
-// Whoever cancels the request is not kept waiting, even by a child of the plugin
-// that has its standard output.
+// A request that is cancelled is not kept waiting. The plugin and its children, which
+// have its standard output, are killed.
 func TestACancelledProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dir := t.TempDir()
-	p, err := start(ctx, script(t, dir, "plugin", fmt.Sprintf("sleep 1000 & echo $! > %s/child; : > %s/there; wait", dir, dir)), nil)
-	if err != nil {
+	plugin := script(t, dir, "plugin", fmt.Sprintf("sleep 1000 & echo $! > %s/child; : > %s/there; wait", dir, dir))
+	go func() {
+		awaitFile(t, filepath.Join(dir, "there"))
+		cancel()
+	}()
+	_, err := (&executor{}).ExecPlugin(ctx, plugin, nil, nil)
+	var coded *Error
+	if !errors.As(err, &coded) || coded.Code != codeTryAgain || !strings.Contains(err.Error(), `"plugin"`) {
+		t.Errorf("%v, want code 11 and the plugin", err)
+	}
+	ended(t, filepath.Join(dir, "child"))
+}
+
+// A plugin that takes too long is killed, a stopped one too; the error names the plugin,
+// the time and the key.
+func TestAPluginThatTakesTooLong(t *testing.T) {
+	for name, text := range map[string]string{"sleeps": "exec sleep 1000", "is stopped": "kill -STOP $$", "waits for a child": "echo help >&2; sleep 1000 & echo $! > child; wait"} {
+		t.Run(name, func(t *testing.T) {
+			e, r, dir := standalone(t, "[ $CNI_COMMAND = ADD ] || exit 0\n"+text)
+			e.PluginTimeout = 700 * time.Millisecond
+			_, err := e.Add(t.Context(), r)
+			var coded *Error
+			if !errors.As(err, &coded) || coded.Code != codeTryAgain {
+				t.Fatalf("%v, want code 11", err)
+			}
+			for _, want := range []string{`"plugin"`, "700ms", "pluginTimeout"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q in it", err, want)
+				}
+			}
+			ended(t, filepath.Join(dir, "child"))
+			if got := executed(t, dir); strings.Join(got, " ") != "ADD DEL" {
+				t.Errorf("executed %v, want ADD and what undoes it", got)
+			}
+		})
+	}
+	e, r, _ := standalone(t, "[ $CNI_COMMAND = DEL ] && exec sleep 1000\n"+answers)
+	if _, err := e.Add(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	awaitFile(t, filepath.Join(dir, "there"))
-	cancel()
-	p.answer(ctx, nil)
-	if err := p.ended(nil); err == nil {
-		t.Error("it succeeded")
-	}
-	var child int
-	if data, err := os.ReadFile(filepath.Join(dir, "child")); err != nil {
-		t.Error(err)
-	} else if _, err := fmt.Sscan(string(data), &child); err != nil || unix.Kill(child, unix.SIGKILL) != nil {
-		t.Errorf("its child %d: %v", child, err)
+	e.PluginTimeout = 500 * time.Millisecond
+	if err := e.Del(t.Context(), r); err == nil || !strings.Contains(err.Error(), "pluginTimeout") {
+		t.Errorf("DEL: %v, want that the plugin took too long", err)
 	}
 }
 
@@ -108,7 +139,7 @@ func TestABusyExecutable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := startOnce(t.Context(), path, nil); !errors.Is(err, unix.ETXTBSY) {
+	if err := exec.Command(path).Run(); !errors.Is(err, unix.ETXTBSY) {
 		t.Errorf("%v, want ETXTBSY", err)
 	}
 	go f.Close()
@@ -118,134 +149,43 @@ func TestABusyExecutable(t *testing.T) {
 	}
 }
 
-// What is started early is taken for what it was started for, once. Nobody's
-// configuration reaches what is not taken.
-func TestEarly(t *testing.T) {
-	dir := t.TempDir()
-	script(t, dir, "plugin", fmt.Sprintf(`echo $$ > %s/pid; cat > %s/"$CNI_IFNAME.got"; echo -n answer`, dir, dir))
-	r := &Request{Sandbox: "abc", Netns: "/run/netns/x", IfName: "eth0", Path: []string{dir}}
-	plan := &conf.Plan{Networks: []conf.Network{{Name: "n", IfName: "eth0", List: conf.List{Name: "n", CNIVersion: "1.0.0", Plugins: []json.RawMessage{json.RawMessage(`{"type": "plugin"}`)}}}}}
-	e := &Engine{Journal: OpenJournal(dir)}
-	chainOf := func(ifName string, first *early) *chain {
-		n := plan.Networks[0]
-		n.IfName = ifName
-		return e.chain(r.Sandbox, &Transaction{Path: r.Path, early: first}, &Entry{Network: n}, r.Netns)
-	}
-	first := e.startEarly(t.Context(), r, plan)
-	awaitFile(t, filepath.Join(dir, "pid"))
-	for _, ifName := range []string{"net1", "eth0", "eth0"} {
-		c := chainOf(ifName, first)
-		out, err := c.exec.ExecPlugin(t.Context(), filepath.Join(dir, "plugin"), []byte("config of "+ifName), c.environment("ADD"))
-		if err != nil || string(out) != "answer" {
-			t.Fatalf("%s: %q, %v", ifName, out, err)
-		}
-		if got, err := os.ReadFile(filepath.Join(dir, ifName+".got")); err != nil || string(got) != "config of "+ifName {
-			t.Errorf("%s got %q, %v", ifName, got, err)
-		}
-		if taken := first.process == nil; taken != (ifName == "eth0") {
-			t.Errorf("%s: taken is %t", ifName, taken)
-		}
-	}
-	first.end() // has nothing to end
-
-	if err := os.Remove(filepath.Join(dir, "eth0.got")); err != nil {
-		t.Fatal(err)
-	}
-	first = e.startEarly(t.Context(), r, plan)
-	pid := first.cmd.Process.Pid
-	first.end()
-	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
-		t.Errorf("process %d: %v, want none", pid, err)
-	}
-	if data, err := os.ReadFile(filepath.Join(dir, "eth0.got")); err == nil && len(data) > 0 {
-		t.Errorf("what was not taken got %q", data)
-	}
-
-	for name, typ := range map[string]string{"a plugin that is not there": "missing", "a built-in": "vppmemif"} {
-		other := &conf.Plan{Networks: []conf.Network{{List: conf.List{Plugins: []json.RawMessage{json.RawMessage(`{"type": "` + typ + `"}`)}}}}}
-		e := &Engine{Journal: e.Journal, Delegates: map[string]Delegate{"vppmemif": passthru{}}}
-		if first := e.startEarly(t.Context(), r, other); first.process != nil {
-			t.Errorf("%s is started", name)
-		}
-	}
-	if first := e.startEarly(t.Context(), r, &conf.Plan{}); first.process != nil {
-		t.Error("of no network one is started")
-	}
-}
-
-// The answer of an executable is read while it ends. What it says by its end holds: an
-// exit status, something behind the answer, and nothing runs beside it.
+// The whole answer of a plugin is read, until its end: an exit status and what is behind
+// the answer count, and the next plugin is executed when it has ended.
 func TestAnAnswerHoldsAtTheEnd(t *testing.T) {
 	const answer = `{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}]}`
-	for name, test := range map[string]struct{ plugin, end string }{
-		"well":           {`printf '` + answer + `'; awaits end`, ""},
-		"in parts":       {`printf '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}'; awaits end; printf ']}\n'`, ""},
-		"more space":     {`printf '` + answer + `'; awaits end; echo; echo`, ""},
-		"more answers":   {`printf '` + answer + `'; awaits end; echo '{}'`, "after top-level value"},
-		"a line of log":  {`printf '{"cniVersion": "1.0.0", "msg": "hello", "ips": [{"address": "192.0.2.7/24"}]}'; awaits end; echo '{}'`, "after top-level value"},
-		"exit status":    {`printf '` + answer + `'; awaits end; exit 3`, "exit status 3"},
-		"an error after": {`printf '` + answer + `'; awaits end; echo for people >&2; exit 3`, "for people"},
+	for name, test := range map[string]struct{ plugin, failed string }{
+		"well":           {`printf '` + answer + `'; sleep 0.2`, ""},
+		"in parts":       {`printf '{"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.7/24"}'; sleep 0.2; printf ']}\n'`, ""},
+		"more space":     {`printf '` + answer + `'; sleep 0.2; echo; echo`, ""},
+		"more answers":   {`printf '` + answer + `'; sleep 0.2; echo '{}'`, "after top-level value"},
+		"exit status":    {`printf '` + answer + `'; sleep 0.2; exit 3`, "exit status 3"},
+		"an error after": {`printf '` + answer + `'; sleep 0.2; echo for people >&2; exit 3`, "for people"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			wait := fmt.Sprintf("awaits() { : > %[1]s/answered; while ! [ -e %[1]s/$1 ]; do sleep 0.01; done; }\n", dir)
-			script(t, dir, "first", wait+test.plugin)
-			script(t, dir, "second", fmt.Sprintf("[ -e %s/end ] || exit 4; cat > /dev/null; printf '%s'", dir, answer))
-			var stderr bytes.Buffer
-			e := &Engine{Journal: OpenJournal(dir), Stderr: &stderr}
-			network := func(types ...string) *Entry {
-				n := conf.Network{Name: "n", IfName: "eth0", List: conf.List{Name: "n", CNIVersion: "1.0.0"}}
-				for _, typ := range types {
-					n.List.Plugins = append(n.List.Plugins, json.RawMessage(`{"type": "`+typ+`"}`))
+			end := filepath.Join(dir, "end")
+			script(t, dir, "first", "cat > /dev/null; trap ': > "+end+"' EXIT\n"+test.plugin)
+			script(t, dir, "second", "[ -e "+end+" ] || exit 4; cat > /dev/null; printf '"+answer+"'")
+			e := &Engine{Journal: OpenJournal(dir)}
+			for _, types := range []string{`{"type": "first"}`, `{"type": "first"} {"type": "second"}`} {
+				entry := &Entry{Network: conf.Network{Name: "n", IfName: "eth0", List: conf.List{Name: "n", CNIVersion: "1.0.0"}}}
+				for dec := json.NewDecoder(strings.NewReader(types)); dec.More(); {
+					var raw json.RawMessage
+					if err := dec.Decode(&raw); err != nil {
+						t.Fatal(err)
+					}
+					entry.List.Plugins = append(entry.List.Plugins, raw)
 				}
-				return &Entry{Network: n}
-			}
-			alone := network("first")
-			tx := &Transaction{Path: []string{dir}, Attachments: []*Entry{alone}}
-			ended := make(chan error, 1)
-			end := func() { // when it waits for that
-				awaitFile(t, filepath.Join(dir, "answered"))
-				if err := os.WriteFile(filepath.Join(dir, "end"), nil, 0o600); err != nil {
-					t.Error(err)
+				tx := &Transaction{Path: []string{dir}, Attachments: []*Entry{entry}}
+				result, err := e.chain("abc", tx, entry, "/run/netns/x").add(t.Context())
+				if test.failed != "" {
+					if err == nil || !strings.Contains(err.Error(), test.failed) {
+						t.Errorf("%s: %v, want %q", types, err, test.failed)
+					}
+				} else if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.String() != "192.0.2.7/24" {
+					t.Errorf("%s: %v, %v", types, result, err)
 				}
-			}
-			atOnce := name == "in parts" || name == "a line of log"
-			if atOnce {
-				go end()
-			}
-			result, err := e.chain("abc", tx, alone, "/run/netns/x").add(t.Context())
-			if name == "a line of log" {
-				if err == nil || !strings.Contains(err.Error(), test.end) {
-					t.Errorf("%v, %v", result, err)
-				}
-				return
-			}
-			if err != nil || len(result.IPs) != 1 || result.IPs[0].Address.String() != "192.0.2.7/24" {
-				t.Fatalf("answer: %v, %v", result, err)
-			}
-			go func() { ended <- tx.ended() }()
-			if !atOnce {
-				awaitFile(t, filepath.Join(dir, "answered"))
-				if len(ended) > 0 {
-					t.Error("it has not ended")
-				}
-				end()
-			}
-			if err := <-ended; (err == nil) != (test.end == "") || err != nil && !strings.Contains(err.Error()+stderr.String(), test.end) {
-				t.Errorf("end: %v, want %q", err, test.end)
-			}
-			if err := tx.ended(); err != nil {
-				t.Errorf("a second time: %v", err)
-			}
-			if err := os.Remove(filepath.Join(dir, "end")); err != nil {
-				t.Fatal(err)
-			}
-			chained := network("first", "second")
-			tx.Attachments = []*Entry{chained}
-			go end()
-			_, err = e.chain("abc", tx, chained, "/run/netns/x").add(t.Context())
-			if err := errors.Join(err, tx.ended()); (err == nil) != (test.end == "") {
-				t.Errorf("in a chain: %v, want %q", err, test.end)
+				_ = os.Remove(end)
 			}
 		})
 	}
@@ -253,12 +193,18 @@ func TestAnAnswerHoldsAtTheEnd(t *testing.T) {
 
 func awaitFile(t *testing.T, path string) {
 	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if data, err := os.ReadFile(path); err == nil && (len(data) > 0 || !strings.HasSuffix(path, "pid")) {
-			return
-		}
+	await(t, path, func() bool {
+		data, err := os.ReadFile(path)
+		return err == nil && (len(data) > 0 || !strings.HasSuffix(path, "pid"))
+	})
+}
+
+// await waits for what must come; its limit is no measure.
+func await(t *testing.T, what string, come func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); !come(); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
-			t.Fatalf("there is no %s", path)
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
 }

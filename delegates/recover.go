@@ -30,13 +30,14 @@ const (
 	FoundDifferent  Kind = "different"  // from what was made; it is left alone
 	FoundGone       Kind = "gone"       // the network namespace; Reclaim may undo the sandbox
 	FoundFailed     Kind = "failed"     // to look, or to make again
+	FoundLocked     Kind = "locked"     // another request works on the sandbox, which was skipped
 )
 
 // Reconcile compares a sandbox with the world: what was cut short is undone,
 // what a datapath has lost is made again without touching the pod, what differs
 // is told. Only the built-ins are asked; plexusctl check asks executables too.
 func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, error) {
-	unlock, err := e.Journal.Lock(ctx, sandbox)
+	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +129,9 @@ func (e *Engine) Reclaim(ctx context.Context, sandbox string) error {
 	if err := checkSandbox(sandbox); err != nil {
 		return err
 	}
-	unlock, err := e.Journal.Lock(ctx, sandbox)
+	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
-		return coded(codeTryAgain, err)
+		return err
 	}
 	defer unlock()
 	rec, err := e.Journal.Read(sandbox)

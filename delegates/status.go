@@ -18,11 +18,6 @@ import (
 func (e *Engine) describe(ctx context.Context, r *Request, tx *Transaction, results []*types100.Result) (infos []*conf.DeviceInfo, annotations map[string]string, err error) {
 	infos, annotations = make([]*conf.DeviceInfo, len(results)), map[string]string{}
 	for i, entry := range tx.Attachments {
-		if entry.CapabilityArgs[deviceInfoCapability] != nil { // which a plugin may write to its end
-			if err := entry.ended(); err != nil {
-				return nil, nil, err
-			}
-		}
 		if infos[i], err = readDeviceInfo(r.Sandbox, entry); err != nil {
 			e.Log.Warn(err.Error())
 		}
@@ -153,7 +148,7 @@ func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (
 
 // unpublished are the annotations that a pod lacks, nil when it lacks none.
 func (e *Engine) unpublished(ctx context.Context, sandbox string, pod *conf.Pod) (map[string]string, error) {
-	unlock, err := e.Journal.Lock(ctx, sandbox)
+	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
 		return nil, err
 	}

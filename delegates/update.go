@@ -38,7 +38,7 @@ func (c *Change) String() string {
 // returns nil when there is nothing to do. What others have attached
 // stays.
 func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (*Change, error) {
-	unlock, err := e.Journal.Lock(ctx, sandbox)
+	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 
 func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() error) error {
 	results, err := u.addEach(ctx, u.r, sub, onDisk)
-	if err := errors.Join(err, sub.ended()); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := u.settle(ctx, u.r, sub, results); err != nil {

@@ -24,9 +24,9 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 	if err := r.checkIdentity(); err != nil {
 		return err
 	}
-	unlock, err := e.Journal.Lock(ctx, r.Sandbox)
+	ctx, unlock, err := e.lock(ctx, r.Sandbox)
 	if err != nil {
-		return coded(codeTryAgain, err)
+		return err
 	}
 	defer unlock()
 	rec, err := e.Journal.Read(r.Sandbox)
@@ -125,9 +125,10 @@ func (e *Engine) statusOne(ctx context.Context, tx *Transaction, entry *Entry) e
 	return c.libcni().GetStatusNetworkList(ctx, list)
 }
 
-// GC undoes the attachments of this configuration that the runtime no longer
-// knows, lets executables collect their own garbage, and removes what carries
-// our mark and is in no record.
+// GC undoes the attachments of this configuration that the runtime no longer knows, lets
+// executables collect their own garbage, and removes what carries our mark and is in no
+// record. A sandbox that another request works on is skipped: all that it has stays, and
+// GC ends with code 11 and says which one it was.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
 	known, running := map[types.GCAttachment]bool{}, map[string]bool{}
 	for _, a := range valid {
@@ -139,8 +140,9 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	}
 	var errs []error
 	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
+	skipping := Skipping(ctx, collectWait)
 	for _, sandbox := range sandboxes {
-		if err := g.collect(ctx, sandbox); err != nil {
+		if err := g.collect(skipping, sandbox); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", sandbox, err))
 		}
 	}
@@ -211,9 +213,10 @@ func (g *garbage) note(l *conf.List) {
 
 // collect undoes what is stale in one sandbox and notes what is valid.
 func (g *garbage) collect(ctx context.Context, sandbox string) error {
-	unlock, err := g.Journal.Lock(ctx, sandbox)
+	ctx, unlock, err := g.lock(ctx, sandbox)
 	if err != nil {
-		return coded(codeTryAgain, err)
+		g.keep(sandbox)
+		return err
 	}
 	defer unlock()
 	rec, err := g.Journal.Read(sandbox)
@@ -236,6 +239,22 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keep has all valid that a sandbox has, which cannot be looked at now: by its record,
+// and by libcni's cache where that is being written.
+func (g *garbage) keep(sandbox string) {
+	g.running[sandbox] = true
+	rec, err := g.Journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return
+	}
+	for _, tx := range rec.Transactions {
+		for _, entry := range tx.Attachments {
+			g.note(&entry.List)
+			g.valid[entry.List.Name] = append(g.valid[entry.List.Name], types.GCAttachment{ContainerID: sandbox, IfName: entry.IfName})
+		}
+	}
 }
 
 // keepFormer adds what the cluster network gave to sandboxes before plexus came: the

@@ -328,7 +328,8 @@ func (s *site) world(v *ovs.Switch) string {
 	}
 	var kept []string
 	for line := range strings.Lines(files) {
-		if !strings.Contains(line, "last_reserved_ip") { // host-local's memory of where to go on
+		// host-local's memory of where to go on, and the table of locks, which stays.
+		if !strings.Contains(line, "last_reserved_ip") && !strings.Contains(line, " /run/plexus/locks") {
 			kept = append(kept, line)
 		}
 	}

@@ -81,7 +81,7 @@ func (n *Node) locked(ctx context.Context, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(n.Lock), 0o755); err != nil {
 		return fmt.Errorf("lock of the installer: %w", err)
 	}
-	release, err := lock.Take(ctx, n.Lock, "of the installer")
+	release, err := lock.TakeFile(ctx, n.Lock, "of the installer")
 	if err != nil {
 		return err
 	}

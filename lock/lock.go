@@ -1,13 +1,20 @@
-// Package lock makes one process, and one goroutine in it, the only one that
-// works on a shared object: a sandbox, a bridge domain. A lock is a file with
-// flock(2) on it: it is the kernel's and ends with the process, and the file is
-// removed by whoever holds it, so that none is left.
+// Package lock makes one process, and one goroutine in it, the only one that works on
+// a shared object: a sandbox, a bridge domain, the agent's socket.
+//
+// A Table is a file of which one byte stands for each object: the lock is an open file
+// description lock on that byte (fcntl(2), F_OFD_SETLK). It needs no file of its own,
+// so a lock is had although the file system has no inode left. A child that inherits
+// Lock.File holds the lock too: when its parent is killed, the object stays locked until
+// the last of the children has ended. Release frees it although a child goes on.
 package lock
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,56 +23,121 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is where the locks of this node are: a file system in memory, which makes and
-// removes a file without waiting for a disk.
-const Dir = "/run/plexus/locks"
+// Table is the path of a file whose bytes are locks. The file is made when it is missing
+// and never removed, so all processes lock the same one.
+type Table string
 
-// Take takes the lock that a file stands for, in a folder that is made when it
-// is missing. It waits until ctx is done. what names the object in errors.
-func Take(ctx context.Context, file, what string) (release func(), err error) {
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		fd, err := try(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			if err = os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
-				fd, err = try(file)
-			}
+// Node is the table of this node's objects, in a file system that a reboot empties.
+const Node = Table("/run/plexus/locks/objects")
+
+// Lock is a lock that is held.
+type Lock struct {
+	file *os.File
+	at   int64
+}
+
+// Take takes the lock of an object of this node. It waits until ctx is done; what names
+// the object in the error, a *HeldError when others held it for all that time.
+func Take(ctx context.Context, object, what string) (release func(), err error) {
+	l, err := Node.Take(ctx, object, what)
+	if err != nil {
+		return nil, err
+	}
+	return l.Release, nil
+}
+
+// Take is like the function Take, in this table.
+func (t Table) Take(ctx context.Context, object, what string) (*Lock, error) {
+	l, err := t.wait(ctx, object, what)
+	if err == nil && l == nil {
+		err = &HeldError{What: what, Holders: t.search().of(object), Cause: context.Cause(ctx)}
+	}
+	return l, err
+}
+
+// wait takes the lock, nil when ctx is done before others have released it. A lock that
+// is free is had although ctx is done.
+func (t Table) wait(ctx context.Context, object, what string) (*Lock, error) {
+	file, err := t.open()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	l := &Lock{file, offset(object)}
+	had, err := poll(ctx, func() (bool, error) { return l.set(unix.F_WRLCK) })
+	if had {
+		return l, nil
+	}
+	_ = file.Close()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	return nil, nil
+}
+
+func (t Table) open() (*os.File, error) {
+	file, err := openFile(string(t))
+	if errors.Is(err, fs.ErrNotExist) {
+		// Sockets of pods are beside it: their users have to pass the folder.
+		if err = os.MkdirAll(filepath.Dir(string(t)), 0o755); err == nil {
+			file, err = openFile(string(t))
 		}
-		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", what, err)
-		}
-		if fd >= 0 {
-			return func() { _ = unix.Unlink(file); _ = unix.Close(fd) }, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("lock %s: another operation on it is under way: %w", what, ctx.Err())
-		case <-time.After(wait):
+	}
+	return file, err
+}
+
+// openFile asks the kernel only for what a lock needs: os.OpenFile finds out, by five
+// calls more, whether a file can be polled.
+func openFile(name string) (*os.File, error) {
+	for {
+		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		default:
+			return os.NewFile(uintptr(fd), name), nil
 		}
 	}
 }
 
-// try opens and locks the file. It returns -1 when somebody else holds the lock, or has
-// just removed the file that was locked. It asks the kernel only for what it needs:
-// os.OpenFile finds out, by five calls more, whether a file can be polled.
-func try(file string) (int, error) {
-	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+// offset is the byte of an object: 62 bits of a hash of its name.
+func offset(object string) int64 {
+	sum := sha256.Sum256([]byte(object))
+	return int64(binary.BigEndian.Uint64(sum[:]) >> 2)
+}
+
+// set locks or unlocks the byte; false when another one has it locked.
+func (l *Lock) set(typ int16) (bool, error) {
+	of := unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: l.at, Len: 1}
+	err := unix.FcntlFlock(l.file.Fd(), unix.F_OFD_SETLK, &of)
 	switch {
-	case errors.Is(err, unix.EINTR):
-		return -1, nil
-	case err != nil:
-		return -1, &fs.PathError{Op: "open", Path: file, Err: err}
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINTR):
+		return false, nil
 	}
-	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		var mine, there unix.Stat_t
-		if unix.Fstat(fd, &mine) == nil && unix.Stat(file, &there) == nil && mine.Dev == there.Dev && mine.Ino == there.Ino {
-			return fd, nil
+	return false, fmt.Errorf("byte %d of %s: %w", l.at, l.file.Name(), err)
+}
+
+// File is what a child inherits to hold the lock too.
+func (l *Lock) File() *os.File { return l.file }
+
+// Release frees the object, whatever else has the file open.
+func (l *Lock) Release() {
+	_, _ = l.set(unix.F_UNLCK)
+	_ = l.file.Close()
+}
+
+// poll tries until it succeeds, fails or ctx is done, at least once.
+func poll(ctx context.Context, try func() (bool, error)) (had bool, err error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if had, err = try(); had || err != nil {
+			return had, err
 		}
-		err = unix.EWOULDBLOCK
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(pause):
+		}
 	}
-	_ = unix.Close(fd)
-	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-		return -1, nil
-	}
-	return -1, fmt.Errorf("lock %s: %w", file, err)
 }

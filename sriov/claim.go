@@ -82,19 +82,19 @@ func (c *claim) alive() bool {
 
 // lockFunction lets one request at a time work on a function.
 func lockFunction(ctx context.Context, pci string) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lock.Dir, "pci-"+pci), "PCI function "+pci)
+	return lock.Take(ctx, "pci-"+pci, "PCI function "+pci)
 }
 
 // lockPF lets one request at a time pick a VF of a PF.
 func lockPF(ctx context.Context, pci string) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lock.Dir, "pf-"+pci), "VFs of PF "+pci)
+	return lock.Take(ctx, "pf-"+pci, "VFs of PF "+pci)
 }
 
 // lockNames lets one request at a time make interfaces on the node: a driver
 // that starts gives its own the first name that is free, which may be that of
 // another one that is about to come home.
 func lockNames(ctx context.Context) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lock.Dir, "names"), "names of interfaces")
+	return lock.Take(ctx, "names", "names of interfaces")
 }
 
 func claimFile(pci string) string { return filepath.Join(claimDir, pci+".json") }

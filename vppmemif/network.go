@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -138,7 +137,7 @@ func (h *held) ensure(ctx context.Context, w *wiring) (uint32, error) {
 // lockDomain keeps a domain from going with its last member while another one
 // joins: joining a domain that is not there makes one, which nobody would own.
 func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
-	return lock.Take(ctx, filepath.Join(lock.Dir, digest(s.vpp.socket, tag)), "bridge domain "+tag)
+	return lock.Take(ctx, "bridge-domain-"+digest(s.vpp.socket, tag), "bridge domain "+tag)
 }
 
 // isDomain tells whether a bridge domain is the attachment's.

@@ -303,7 +303,7 @@ func (n *testNode) apply(t testing.TB, yaml string) {
 func (n *testNode) left(t testing.TB) []string {
 	t.Helper()
 	var left []string
-	for _, pattern := range []string{dataDir + "/sandboxes/*", dataDir + "/results/*", "/run/plexus/locks/*", "/run/netns/cni-*", "/var/lib/cni/networks/*/1*", "/run/k8s.cni.cncf.io/devinfo/cni/*", "/run/plexus/vf/*"} {
+	for _, pattern := range []string{dataDir + "/sandboxes/*", dataDir + "/results/*", "/run/netns/cni-*", "/var/lib/cni/networks/*/1*", "/run/k8s.cni.cncf.io/devinfo/cni/*", "/run/plexus/vf/*"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

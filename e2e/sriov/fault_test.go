@@ -218,10 +218,6 @@ func (w *trials) gc() {
 // address, that it still can: ip does not show that.
 func (w *trials) home(after string, args ...any) {
 	w.t.Helper()
-	// A lock is the kernel's: the file that a killed process leaves means nothing.
-	if err := os.RemoveAll("/run/plexus/locks"); err != nil {
-		w.t.Fatal(err)
-	}
 	sameWorld(w.t, w.before)
 	if err := w.chooses(); err != nil {
 		w.t.Errorf("VF %s may not choose its address any more: %v", w.free, err)

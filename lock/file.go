@@ -1,0 +1,57 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// TakeFile takes the lock that a file of its own stands for: flock(2) on it, and
+// whoever releases the lock removes the file. The agent's socket and the installer are
+// locked so: the former version of plexus does, and the two exclude each other while a
+// node is upgraded. It waits until ctx is done; what names the object in errors.
+func TakeFile(ctx context.Context, file, what string) (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	}
+	var f *os.File
+	had, err := poll(ctx, func() (had bool, err error) {
+		f, err = tryFile(file)
+		return f != nil, err
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("lock %s: %w", what, err)
+	case !had:
+		return nil, &HeldError{What: what, Cause: context.Cause(ctx)}
+	}
+	return func() { _ = os.Remove(file); _ = f.Close() }, nil
+}
+
+// tryFile opens and locks the file. It returns nil when another process holds the lock,
+// or has just removed the file that was locked.
+func tryFile(file string) (*os.File, error) {
+	f, err := openFile(file)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		mine, errMine := f.Stat()
+		there, errThere := os.Stat(file)
+		if errMine == nil && errThere == nil && os.SameFile(mine, there) {
+			return f, nil
+		}
+		err = unix.EWOULDBLOCK
+	}
+	_ = f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+	return nil, &fs.PathError{Op: "flock", Path: file, Err: err}
+}

@@ -1,0 +1,104 @@
+package lock
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// HeldError is a lock that others held for as long as it was waited for.
+type HeldError struct {
+	What    string   // the object
+	Holders []string // processes, "NAME (pid N)"
+	Cause   error    // why it was waited no longer
+}
+
+func (e *HeldError) Error() string {
+	by := "held by " + strings.Join(e.Holders, ", ")
+	if len(e.Holders) == 0 {
+		by = "another operation on it is under way"
+	}
+	return fmt.Sprintf("lock %s: %s (%v): try again when it has ended; a process that hangs has to be killed", e.What, by, e.Cause)
+}
+
+// Unwrap gives the cause.
+func (e *HeldError) Unwrap() error { return e.Cause }
+
+// Temporary says that the same request may succeed later.
+func (e *HeldError) Temporary() bool { return true }
+
+// searchTime bounds a search for processes, on a node that has very many.
+const searchTime = time.Second
+
+// maxHolders bounds how many processes of a lock are named.
+const maxHolders = 8
+
+// holders are the processes that hold locks of a table, by the byte of the object.
+type holders map[int64][]string
+
+func (h holders) of(object string) []string { return h[offset(object)] }
+
+// search finds the processes that hold locks of the table: descriptors that have its
+// file open, whose fdinfo has a line for each lock (proc_pid_fdinfo(5)). Processes of
+// another PID namespace are not seen.
+func (t Table) search() holders {
+	found := holders{}
+	var file unix.Stat_t
+	if unix.Stat(string(t), &file) != nil {
+		return found
+	}
+	limit := time.Now().Add(searchTime)
+	pids, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range pids {
+		if time.Now().After(limit) {
+			break
+		}
+		fds, _ := os.ReadDir(filepath.Join(dir, "fd"))
+		for _, fd := range fds {
+			var st unix.Stat_t
+			if unix.Stat(filepath.Join(dir, "fd", fd.Name()), &st) != nil || st.Dev != file.Dev || st.Ino != file.Ino {
+				continue
+			}
+			info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd.Name()))
+			if err != nil {
+				continue
+			}
+			for _, at := range lockedBytes(info) {
+				if name := processName(dir); len(found[at]) < maxHolders && !slices.Contains(found[at], name) {
+					found[at] = append(found[at], name)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// lockedBytes are the bytes that a descriptor has locked: the last word but one of
+// "lock:	1: OFDLCK  ADVISORY  WRITE -1 00:1b:77 123 123".
+func lockedBytes(info []byte) (all []int64) {
+	for s := bufio.NewScanner(bytes.NewReader(info)); s.Scan(); {
+		words := strings.Fields(s.Text())
+		if len(words) != 9 || words[0] != "lock:" || words[2] != "OFDLCK" {
+			continue
+		}
+		if at, err := strconv.ParseInt(words[7], 10, 64); err == nil {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
+// processName is "NAME (pid N)". A process may give itself any name.
+func processName(dir string) string {
+	comm, _ := os.ReadFile(filepath.Join(dir, "comm"))
+	name := strings.Trim(strconv.QuoteToASCII(strings.TrimSpace(string(comm))), `"`)
+	return fmt.Sprintf("%s (pid %s)", name, filepath.Base(dir))
+}
