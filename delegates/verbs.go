@@ -36,6 +36,9 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 	if tx == nil {
 		return coded(codeUnknownContainer, fmt.Errorf("sandbox %s: interface %s is not attached by plexus", r.Sandbox, r.IfName))
 	}
+	if rec.Damage != "" {
+		return fmt.Errorf("sandbox %s: interface %s: %s; recorded is that it is %s: DEL it", r.Sandbox, r.IfName, rec.Damage, tx.Phase)
+	}
 	if tx.Phase != PhaseAttached {
 		return fmt.Errorf("sandbox %s: interface %s: the last request was cut short (%s): DEL it", r.Sandbox, r.IfName, tx.Phase)
 	}
@@ -125,8 +128,9 @@ func (e *Engine) statusOne(ctx context.Context, tx *Transaction, entry *Entry) e
 }
 
 // GC undoes the attachments of this configuration that the runtime no longer
-// knows, lets executables collect their own garbage, and removes what carries
-// our mark and is in no record.
+// knows, lets executables collect their own garbage, and removes what is in no record:
+// what libcni's cache knows, addresses of built-ins, and what carries the mark of plexus. Of
+// a sandbox whose record cannot be used it leaves everything.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
 	known, running := map[types.GCAttachment]bool{}, map[string]bool{}
 	for _, a := range valid {
@@ -136,9 +140,9 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err != nil {
 		return err
 	}
-	configs := e.knownConfigs(r)
+	before := e.knownLists(r)
 	var errs []error
-	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
+	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
 	for _, sandbox := range sandboxes {
 		if err := g.collect(ctx, sandbox); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", sandbox, err))
@@ -155,18 +159,23 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err := g.askCache(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, l := range g.lists {
-		errs = append(errs, g.executables(ctx, l))
+	if unknown := g.unknown(); len(unknown) > 0 {
+		e.Log.Warn("GC asks no executable to collect: what these sandboxes have of its networks is not known", "sandboxes", unknown)
+	} else {
+		for _, l := range g.lists {
+			errs = append(errs, g.executables(ctx, l))
+		}
 	}
+	errs = append(errs, g.collectCache(ctx), e.releaseAddresses(ctx, g.ofRequest(before), g.keep))
 	swept := map[types.GCAttachment]bool{}
 	keep := func(sandbox, ifName string) bool {
-		if g.running[sandbox] || e.inJournal(sandbox) {
+		if g.keep(sandbox) {
 			return true
 		}
 		swept[types.GCAttachment{ContainerID: sandbox, IfName: ifName}] = true
 		return false
 	}
-	errs = append(errs, e.sweep(ctx, configs, keep)...)
+	errs = append(errs, e.sweep(ctx, e.knownConfigs(before), keep)...)
 	for a := range swept {
 		errs = append(errs, removeDeviceInfo(a.ContainerID, a.IfName))
 	}
@@ -187,6 +196,8 @@ type garbage struct {
 	running map[string]bool                 // sandboxes that the runtime knows
 	lists   map[string]*conf.List           // every network seen, by its text
 	valid   map[string][]types.GCAttachment // by the network's name
+	damaged map[string]bool                 // sandboxes whose record cannot be used
+	cached  map[string]bool                 // sandboxes that libcni's cache knows
 }
 
 func (g *garbage) note(l *conf.List) {
@@ -202,6 +213,12 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 	}
 	defer unlock()
 	rec, err := g.Journal.Read(sandbox)
+	var damaged *DamagedError
+	if errors.As(err, &damaged) {
+		g.damaged[sandbox] = true
+		g.Log.Error("GC leaves everything of a sandbox", "sandbox", sandbox, "why", damaged.Error())
+		return nil
+	}
 	if err != nil || rec == nil {
 		return err
 	}
@@ -232,16 +249,18 @@ func (g *garbage) keepFormer(network string, recorded []string) {
 	}
 }
 
-// askCache adds what libcni's cache knows of running sandboxes: their record may
-// be damaged or lost.
+// askCache adds what libcni's cache knows of running sandboxes, whose record may be lost,
+// and of those whose record is damaged.
 func (g *garbage) askCache() error {
-	cached, err := libcni.NewCNIConfigWithCacheDir(nil, g.Journal.DataDir(), nil).GetCachedAttachments("")
+	cached, err := g.cache().GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("read libcni's cache: %w", err)
 	}
+	g.cached = map[string]bool{}
 	for _, c := range cached {
+		g.cached[c.ContainerID] = true
 		a := types.GCAttachment{ContainerID: c.ContainerID, IfName: c.IfName}
-		if !g.running[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
+		if !g.running[c.ContainerID] && !g.damaged[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
 			continue
 		}
 		g.valid[c.Network] = append(g.valid[c.Network], a)

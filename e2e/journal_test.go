@@ -333,3 +333,34 @@ func TestLostPower(t *testing.T) {
 		s.becomesWorld(nil, before)
 	}
 }
+
+// The node loses its power after ADD: what Begin has written is on the disk, what
+// Commit has appended is there in part, and libcni's cache is lost. DEL undoes every
+// network all the same, with the addresses of the secondary ones.
+func TestTornCommit(t *testing.T) {
+	home := newJournalSite(t, startOVS(t))
+	for name, tear := range map[string]func(committed []byte) []byte{
+		"torn":            func(committed []byte) []byte { return committed[:len(committed)/2] },
+		"zero-filled":     func(committed []byte) []byte { return make([]byte, len(committed)) },
+		"one bit flipped": func(committed []byte) []byte { return flipped(committed, len(committed)/2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := home.on(t)
+			before := s.world(vswitch.running)
+			p := newPod(t, "victim")
+			s.mustAdd(victim, p, "victim")
+			must(t, p.Close())
+			file := s.journalFile(victim)
+			data := []byte(readFile(t, file))
+			at := bytes.LastIndex(data, []byte("{\"plexusJournal\""))
+			if at <= 0 {
+				t.Fatalf("Commit has appended nothing: %s", data)
+			}
+			writeFile(t, file, string(append(bytes.Clone(data[:at]), tear(data[at:])...)))
+			must(t, os.RemoveAll(filepath.Join(s.dataDir, "results")))
+			s.mustDel(victim, nil, "victim")
+			must(t, os.MkdirAll(filepath.Join(s.dataDir, "results"), 0o700))
+			sameWorld(t, before, s.world(vswitch.running))
+		})
+	}
+}

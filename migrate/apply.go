@@ -31,7 +31,7 @@ func (m *Migration) Apply(ctx context.Context) error {
 		if have != nil {
 			continue // moved before, by a run that was cut short
 		}
-		if err := j.Write(ctx, rec, true); err != nil {
+		if err := j.Write(ctx, rec); err != nil {
 			return err
 		}
 	}
