@@ -110,7 +110,11 @@ func ToMultus(n Node) (*Return, error) {
 	}
 	for _, sandbox := range sandboxes {
 		rec, err := j.Read(sandbox)
-		if err == nil && rec != nil {
+		switch {
+		case err != nil || rec == nil:
+		case rec.Damage != "":
+			err = errors.New(rec.Damage)
+		default:
 			err = b.convert(rec)
 		}
 		if err != nil {
