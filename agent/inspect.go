@@ -25,7 +25,7 @@ type NodeInfo struct {
 	Sandboxes   int    `json:"sandboxes"`
 	Attachments int    `json:"attachments"`
 	Unfinished  int    `json:"unfinished"` // transactions that are to be undone
-	Damaged     int    `json:"damaged"`    // journal files that cannot be used
+	Damaged     int    `json:"damaged"`    // journal files that cannot be used, or in part
 	Differences int    `json:"differences"`
 	Unpublished int    `json:"unpublished"` // sandboxes whose pods do not know yet what they got
 }
@@ -96,6 +96,9 @@ func (s *Server) node(w http.ResponseWriter, _ *http.Request) {
 	i.Ready = i.Why == ""
 	damaged := eachRecord(s.keeper.journal, func(rec *delegates.Record) {
 		i.Sandboxes++
+		if rec.Damage != "" {
+			i.Damaged++
+		}
 		for _, tx := range rec.Transactions {
 			i.Attachments += len(tx.Attachments)
 			if tx.Phase != delegates.PhaseAttached {
@@ -103,7 +106,8 @@ func (s *Server) node(w http.ResponseWriter, _ *http.Request) {
 			}
 		}
 	})
-	i.Damaged, i.Unpublished = len(unjoin(damaged)), s.publisher.count()
+	i.Damaged += len(unjoin(damaged))
+	i.Unpublished = s.publisher.count()
 	s.keeper.mu.Lock()
 	for _, told := range s.keeper.told {
 		i.Differences += len(told)
@@ -122,7 +126,12 @@ func Version() string {
 
 func (s *Server) attachments(w http.ResponseWriter, _ *http.Request) {
 	a := Attachments{Node: s.Name, Sandboxes: []*delegates.Record{}, Damaged: []string{}}
-	err := eachRecord(s.keeper.journal, func(rec *delegates.Record) { a.Sandboxes = append(a.Sandboxes, rec) })
+	err := eachRecord(s.keeper.journal, func(rec *delegates.Record) {
+		a.Sandboxes = append(a.Sandboxes, rec)
+		if rec.Damage != "" {
+			a.Damaged = append(a.Damaged, rec.Damage)
+		}
+	})
 	for _, one := range unjoin(err) {
 		a.Damaged = append(a.Damaged, one.Error())
 	}

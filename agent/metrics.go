@@ -35,7 +35,7 @@ func newMetrics(journal *delegates.Journal, unpublished func() int) *metrics {
 		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
 	}
-	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed, delegates.FoundLocked} {
+	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed, delegates.FoundLocked, delegates.FoundDamaged} {
 		m.reconcile.WithLabelValues(string(kind))
 	}
 	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{journal},
@@ -88,15 +88,18 @@ type attachments struct{ journal *delegates.Journal }
 
 var attachmentsDesc = prometheus.NewDesc("plexus_attachments", "Attachments of pods on this node, by network, delegate and phase.", []string{"network", "delegate", "phase"}, nil)
 
-var damagedDesc = prometheus.NewDesc("plexus_journal_damaged", "Journal files that cannot be used.", nil, nil)
+var damagedDesc = prometheus.NewDesc("plexus_journal_damaged", "Journal files that cannot be used, or in part.", nil, nil)
 
 // Describe is prometheus.Collector.
 func (a *attachments) Describe(to chan<- *prometheus.Desc) { to <- attachmentsDesc; to <- damagedDesc }
 
 // Collect is prometheus.Collector.
 func (a *attachments) Collect(to chan<- prometheus.Metric) {
-	count := map[[3]string]int{}
+	count, damaged := map[[3]string]int{}, 0
 	err := eachRecord(a.journal, func(rec *delegates.Record) {
+		if rec.Damage != "" {
+			damaged++
+		}
 		for _, tx := range rec.Transactions {
 			for _, entry := range tx.Attachments {
 				phase := tx.Phase
@@ -107,7 +110,7 @@ func (a *attachments) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	})
-	to <- prometheus.MustNewConstMetric(damagedDesc, prometheus.GaugeValue, float64(len(unjoin(err))))
+	to <- prometheus.MustNewConstMetric(damagedDesc, prometheus.GaugeValue, float64(damaged+len(unjoin(err))))
 	for labels, n := range count {
 		to <- prometheus.MustNewConstMetric(attachmentsDesc, prometheus.GaugeValue, float64(n), labels[:]...)
 	}

@@ -273,7 +273,7 @@ func (k *keeper) publishAgain(ctx context.Context, sandbox string) error {
 // it: an agent has ended before it had told it, or somebody has removed it.
 func (k *keeper) republish(ctx context.Context, rec *delegates.Record) []delegates.Finding {
 	tx := rec.Told()
-	if tx == nil || k.cluster == nil || k.publisher.unpublished(rec.Sandbox) != "" {
+	if tx == nil || rec.Damage != "" || k.cluster == nil || k.publisher.unpublished(rec.Sandbox) != "" {
 		return nil
 	}
 	pod, _ := k.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)

@@ -18,7 +18,7 @@ func (k *keeper) report(rec *delegates.Record, found []delegates.Finding) {
 		}
 		k.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
 		key := f.IfName + " " + f.What
-		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed {
+		if f.Kind == delegates.FoundDifferent || f.Kind == delegates.FoundGone || f.Kind == delegates.FoundFailed || f.Kind == delegates.FoundDamaged {
 			now[key] = true
 		}
 		if !before[key] {

@@ -631,7 +631,7 @@ func record(sandbox, uid, netns string) *delegates.Record {
 func write(t testing.TB, data string, records ...*delegates.Record) {
 	t.Helper()
 	for _, rec := range records {
-		if err := delegates.OpenJournal(data).Write(context.Background(), rec, false); err != nil {
+		if err := delegates.OpenJournal(data).Write(context.Background(), rec); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -135,6 +135,23 @@ func (b Bounds) IPAMDir(key, dir string) error {
 	return b.below(key, dir, "folder", "ipamDirs", append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...))
 }
 
+// IPAMBase cuts a folder of addresses into a base, which is the node's and may be
+// reached by links, and the path below it, where no link is to be followed. A folder
+// in none of the allowed ones is its own base: it was allowed once.
+func (b Bounds) IPAMBase(dir string) (base string, below []string) {
+	dir = path.Clean(dir)
+	for _, allowed := range append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...) {
+		allowed = path.Clean(allowed)
+		if (dir == allowed || strings.HasPrefix(dir, allowed+"/")) && len(allowed) > len(base) {
+			base = allowed
+		}
+	}
+	if base == "" || base == dir {
+		return dir, nil
+	}
+	return base, strings.Split(strings.TrimPrefix(dir, base+"/"), "/")
+}
+
 // ResolvConf refuses a file that is neither a resolver configuration of the node
 // nor one of ResolvConfs.
 func (b Bounds) ResolvConf(key, file string) error {

@@ -91,6 +91,18 @@ func TestIPAMPaths(t *testing.T) {
 	}
 }
 
+func TestIPAMBase(t *testing.T) {
+	b := Bounds{IPAMDirs: []string{"/a", "/a/b"}}
+	for dir, want := range map[string]string{
+		"/a/b/c/d": "/a/b c/d", "/a": "/a ", "/a/x": "/a x", "/ab": "/ab ", "/var/lib/cni/networks/team": "/var/lib/cni/networks team", "/a/../c": "/c ",
+	} {
+		base, below := b.IPAMBase(dir)
+		if got := base + " " + strings.Join(below, "/"); got != want {
+			t.Errorf("%s: %q, want %q", dir, got, want)
+		}
+	}
+}
+
 func TestBoundsAreRead(t *testing.T) {
 	b, err := ParseBounds([]byte(`{"endpoints": ["tcp:[::1]:6640", "/run/vpp-*/api.sock"], "socketDirs": ["/srv/s"], "ipamDirs": ["/srv/a"], "resolvConfs": ["/srv/r"]}`))
 	if err != nil || len(b.Endpoints) != 2 || b.SocketDirs[0] != "/srv/s" || b.IPAMDirs[0] != "/srv/a" || b.ResolvConfs[0] != "/srv/r" {

@@ -67,11 +67,13 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 // that was killed has left is undone.
 func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*Record, error) {
 	rec, err := e.Journal.Read(r.Sandbox)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("%w; DEL of the sandbox undoes what can be found and sets the file aside", err)
-	}
-	if rec == nil {
+	case rec == nil:
 		return &Record{Sandbox: r.Sandbox}, nil
+	case rec.Damage != "":
+		return nil, fmt.Errorf("sandbox %s: %s; DEL of the sandbox undoes what is recorded", r.Sandbox, rec.Damage)
 	}
 	tx := rec.find(r.IfName)
 	switch {

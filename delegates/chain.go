@@ -196,7 +196,7 @@ func (c *chain) del(ctx context.Context) error {
 	}
 	err = errors.Join(c.libcni().DelNetworkList(ctx, list.NetworkConfigList, c.runtimeConf()), errors.Join(c.delErrs...))
 	if err != nil && len(cached) > 0 {
-		err = errors.Join(err, os.WriteFile(cache, cached, 0o600))
+		err = errors.Join(err, c.remember(cached))
 	}
 	return err
 }
@@ -327,7 +327,7 @@ func (c *chain) builtin(ctx context.Context, command, name string, stdin []byte,
 		}
 		return nil, nil
 	case "GC": // Engine.GC sweeps once for all networks
-		return nil, nil
+		return nil, ipam.gc(ctx)
 	}
 	return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %q", command), "")
 }

@@ -1,11 +1,13 @@
 package delegates
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -43,7 +45,7 @@ func (e *Engine) detach(ctx context.Context, rec *Record, tx *Transaction, netns
 	if len(rec.Transactions) == 0 {
 		errs = append(errs, e.Journal.Remove(ctx, rec.Sandbox))
 	} else {
-		errs = append(errs, e.Journal.Write(ctx, rec, false))
+		errs = append(errs, e.Journal.Write(ctx, rec))
 	}
 	return errors.Join(errs...)
 }
@@ -83,6 +85,9 @@ func (e *Engine) Del(ctx context.Context, r *Request) error {
 	case rec == nil:
 		return e.salvage(ctx, r, nil)
 	}
+	if rec.Damage != "" {
+		e.Log.Error("DEL goes by the last whole record", "sandbox", r.Sandbox, "why", rec.Damage)
+	}
 	tx := rec.find(r.IfName)
 	if tx == nil {
 		return nil
@@ -92,33 +97,21 @@ func (e *Engine) Del(ctx context.Context, r *Request) error {
 }
 
 // salvage undoes a sandbox whose record is damaged, or lost, or never was: by
-// libcni's cache, which knows configurations and so addresses, and by the
-// marks of ownership. A damaged file is named and kept aside.
+// libcni's cache, which knows configurations and so addresses, by the addresses of known
+// networks, and by the marks of ownership. A damaged file is kept aside, and named by an
+// error: what it alone knew of may be left. The next DEL finds no file.
 func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError) error {
-	if damaged != nil {
-		e.Log.Error("DEL goes by marks of ownership and libcni's cache", "sandbox", r.Sandbox, "why", damaged.Error())
-	}
 	live := r.Netns
 	if e.isRecorded(live) {
 		live = ""
 	}
 	tx := &Transaction{Network: r.Network, IfName: r.IfName, Netns: live, Path: e.path(r)}
-	cached, err := libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil).GetCachedAttachments(r.Sandbox)
+	cached, err := e.cachedEntries(r.Sandbox)
 	if err != nil {
-		return fmt.Errorf("read libcni's cache: %w", err)
+		return err
 	}
-	for _, a := range cached {
-		d := conf.Definition{Origin: "cached network " + a.Network, Config: a.Config}
-		list, err := d.ParseList("")
-		if err != nil {
-			e.Log.Warn("cannot use libcni's cache", "network", a.Network, "why", err.Error())
-			continue
-		}
-		tx.Attachments = append(tx.Attachments, &Entry{Network: conf.Network{
-			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
-		}})
-	}
-	if len(cached) == 0 {
+	tx.Attachments = cached
+	if len(tx.Attachments) == 0 {
 		tx.Attachments = e.formerCluster(ctx, r, tx)
 	}
 	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
@@ -142,14 +135,50 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	if err := removeDeviceInfos(r.Sandbox); err != nil {
 		return err
 	}
-	if damaged != nil {
-		aside, err := e.Journal.SetAside(ctx, r.Sandbox)
-		if err != nil {
-			return fmt.Errorf("set aside %s: %w", damaged.File, err)
-		}
-		e.Log.Error("the damaged journal file is kept", "sandbox", r.Sandbox, "file", aside)
+	if damaged == nil {
+		return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
 	}
-	return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
+	if err := e.releaseAddresses(ctx, e.knownLists(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
+		return err
+	}
+	aside, err := e.Journal.SetAside(ctx, r.Sandbox)
+	if err != nil {
+		return fmt.Errorf("set aside %s: %w", damaged.File, err)
+	}
+	undone := []string{}
+	for _, entry := range tx.Attachments {
+		undone = append(undone, entry.IfName+" ("+entry.Name+")")
+	}
+	lost := fmt.Errorf("%w. It is kept as %s. Undone is what carries marks of ownership and what libcni's cache names: %s. Whatever else was attached by plugins that plexus executes, and addresses of networks that nothing names any more, cannot be known and may be left. The next DEL succeeds",
+		damaged, aside, cmp.Or(strings.Join(undone, ", "), "nothing"))
+	err = e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
+	return errors.Join(&Error{codeTryAgain, lost}, err)
+}
+
+// cachedEntries are the attachments of a sandbox that libcni's cache knows, to be undone.
+func (e *Engine) cachedEntries(sandbox string) ([]*Entry, error) {
+	cached, err := e.cache().GetCachedAttachments(sandbox)
+	if err != nil {
+		return nil, fmt.Errorf("read libcni's cache: %w", err)
+	}
+	var entries []*Entry
+	for _, a := range cached {
+		d := conf.Definition{Origin: "cached network " + a.Network, Config: a.Config}
+		list, err := d.ParseList("")
+		if err != nil {
+			e.Log.Warn("cannot use libcni's cache", "network", a.Network, "why", err.Error())
+			continue
+		}
+		entries = append(entries, &Entry{Network: conf.Network{
+			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
+		}})
+	}
+	return entries, nil
+}
+
+// cache is libcni's cache of attachments.
+func (e *Engine) cache() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(nil, e.Journal.DataDir(), nil)
 }
 
 // isRecorded reports whether a network namespace is that of a recorded sandbox: what
@@ -208,4 +237,39 @@ func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction)
 		}
 	}
 	return []*Entry{entry}
+}
+
+// knownLists gathers the networks of the request, of the journal and of libcni's cache.
+func (e *Engine) knownLists(r *Request) []*conf.List {
+	var lists []*conf.List
+	note := func(raw []byte) {
+		d := conf.Definition{Config: raw, Fallback: "x"}
+		if l, err := d.ParseList(""); err == nil {
+			lists = append(lists, l)
+		}
+	}
+	if r.Conf == nil {
+		note(r.Stdin)
+	} else {
+		for _, raw := range r.Conf.Delegates {
+			note(raw)
+		}
+	}
+	sandboxes, _ := e.Journal.Sandboxes() // without it the default places remain
+	for _, sandbox := range sandboxes {
+		rec, err := e.Journal.Read(sandbox)
+		if err != nil || rec == nil {
+			continue
+		}
+		for _, tx := range rec.Transactions {
+			for _, entry := range tx.Attachments {
+				lists = append(lists, &entry.List)
+			}
+		}
+	}
+	cached, _ := e.cache().GetCachedAttachments("")
+	for _, a := range cached {
+		note(a.Config)
+	}
+	return lists
 }

@@ -1,78 +1,82 @@
 package delegates
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
-	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// addressDir is the folder of a network's addresses, one file each.
-func addressDir(c *allocator.IPAMConfig) string {
-	dir := c.DataDir
-	if dir == "" {
-		dir = "/var/lib/cni/networks" // disk's default
-	}
-	return filepath.Join(dir, c.Name)
+// hostLocal is the IPAM plugin host-local in this process: the plugin's own reader of
+// configurations and its own choice of addresses, on the plugin's files. Its executable
+// and plexus exclude each other by the same lock.
+type hostLocal struct {
+	a      conf.Attachment
+	config *allocator.IPAMConfig
 }
 
-// wholeFiles is the plugin's store, in which an address is never without its
-// owner: the plugin makes a file and then writes into it, and one that is killed in
-// between leaves an address that nobody can release.
-type wholeFiles struct {
-	*disk.Store
-	dir string
-}
+// defaultDataDir is host-local's folder when a configuration names none.
+const defaultDataDir = "/var/lib/cni/networks"
 
-// Reserve makes the file of an address, whole; false when it has one. An empty one
-// is of somebody who was killed: whoever writes one has the folder's lock.
-func (s *wholeFiles) Reserve(id, ifName string, ip net.IP, rangeID string) (bool, error) {
-	file := disk.GetEscapedPath(s.dir, ip.String())
-	if st, err := os.Lstat(file); err == nil && st.Size() == 0 && st.Mode().IsRegular() {
-		if err := os.Remove(file); err != nil {
-			return false, err
-		}
-	}
-	f, err := linkNew(file, []byte(strings.TrimSpace(id)+disk.LineBreak+ifName))
-	if err == nil {
-		err = f.Close()
-	}
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return s.Store.Reserve(id, ifName, ip, rangeID)
-	case errors.Is(err, fs.ErrExist):
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	last := disk.GetEscapedPath(s.dir, "last_reserved_ip."+rangeID) // of host-local's store
-	if err := os.WriteFile(last, []byte(ip.String()), 0o600); err != nil {
-		return false, errors.Join(err, os.Remove(file))
-	}
-	return true, nil
-}
-
-func hostLocalAdd(a conf.Attachment, args string) (*types100.Result, error) {
+func newHostLocal(a conf.Attachment, args string) (*hostLocal, error) {
 	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
 	if err != nil {
 		return nil, err
 	}
-	store, err := disk.New(c.Name, c.DataDir)
+	if !filepath.IsLocal(c.Name) || filepath.Base(c.Name) != c.Name || c.Name == "." {
+		return nil, coded(codeConfig, fmt.Errorf("key %q: %.200q is no name of a folder", "name", c.Name))
+	}
+	return &hostLocal{a, c}, nil
+}
+
+// open opens the network's folder of addresses, locked. nil: there is none, and create is
+// false.
+func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
+	base, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
+	return openAddresses(ctx, base, append(below, h.config.Name), create)
+}
+
+// within refuses a folder or a file that the node does not allow.
+func (h *hostLocal) within() error {
+	err := h.a.Bounds.IPAMDir("ipam.dataDir", cmp.Or(h.config.DataDir, defaultDataDir))
+	if file := h.config.ResolvConf; file != "" {
+		err = errors.Join(err, h.a.Bounds.ResolvConf("ipam.resolvConf", file))
+	}
+	return err
+}
+
+// add reserves an address of each range.
+func (h *hostLocal) add(ctx context.Context) (*types100.Result, error) {
+	c := h.config
+	if err := h.within(); err != nil {
+		return nil, coded(codeConfig, err)
+	}
+	result := &types100.Result{Routes: c.Routes}
+	if c.ResolvConf != "" {
+		var err error
+		if result.DNS, err = readResolvConf(c.ResolvConf); err != nil {
+			return nil, coded(codeConfig, fmt.Errorf("key %q: %w", "ipam.resolvConf", err))
+		}
+	}
+	folder, err := h.open(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	defer store.Close()
-	result := &types100.Result{Routes: c.Routes}
+	defer folder.Close()
+	mine, err := folder.owned(h.a.Sandbox, h.a.IfName)
+	if err != nil {
+		return nil, err
+	}
+	store := &addressStore{folder, mine}
 	wanted := slices.Clone(c.IPArgs)
 	for n, set := range c.Ranges {
 		var asked net.IP
@@ -80,7 +84,7 @@ func hostLocalAdd(a conf.Attachment, args string) (*types100.Result, error) {
 			asked = wanted[at]
 			wanted = slices.Delete(wanted, at, at+1)
 		}
-		ip, err := allocator.NewIPAllocator(&set, &wholeFiles{store, addressDir(c)}, n).Get(a.Sandbox, a.IfName, asked)
+		ip, err := allocator.NewIPAllocator(&set, store, n).Get(h.a.Sandbox, h.a.IfName, asked)
 		if err != nil {
 			return nil, fmt.Errorf("range %s: %w", set.String(), err)
 		}
@@ -89,49 +93,79 @@ func hostLocalAdd(a conf.Attachment, args string) (*types100.Result, error) {
 	if len(wanted) > 0 {
 		return nil, fmt.Errorf("address %v asked for is in none of the ranges", wanted[0])
 	}
-	if c.ResolvConf != "" {
-		if result.DNS, err = readResolvConf(c.ResolvConf); err != nil {
-			return nil, err
-		}
-	}
 	return result, nil
 }
 
-func hostLocalCheck(a conf.Attachment, args string) error {
-	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
+func (h *hostLocal) check(ctx context.Context) error {
+	folder, err := h.open(ctx, false)
 	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
+		return err
 	}
-	store, err := disk.New(c.Name, c.DataDir)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
+	if folder != nil {
+		defer folder.Close()
+		if mine, err := folder.owned(h.a.Sandbox, h.a.IfName); err != nil || len(mine) > 0 {
+			return err
+		}
 	}
-	defer store.Close()
-	if !store.FindByID(a.Sandbox, a.IfName) {
-		return fmt.Errorf("ipam host-local: network %s: no address is reserved for %s of sandbox %s", c.Name, a.IfName, a.Sandbox)
-	}
-	return nil
+	return fmt.Errorf("network %s: no address is reserved for %s of sandbox %s", h.config.Name, h.a.IfName, h.a.Sandbox)
 }
 
-func hostLocalDel(a conf.Attachment, args string) error {
-	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
+// del releases what the attachment has reserved. The bounds of today do not matter: a
+// file goes by what stands in it.
+func (h *hostLocal) del(ctx context.Context) error {
+	folder, err := h.open(ctx, false)
+	if err != nil || folder == nil {
+		return err
 	}
-	if _, err := os.Stat(addressDir(c)); errors.Is(err, fs.ErrNotExist) {
-		return nil // never was; disk.New would make it
+	defer folder.Close()
+	return folder.release(h.a.Sandbox, h.a.IfName)
+}
+
+// releaseAddresses releases the addresses that built-ins of the networks have reserved by
+// host-local for sandboxes that are not to be kept. keep is asked about each owner while
+// the folder is locked.
+func (e *Engine) releaseAddresses(ctx context.Context, lists []*conf.List, keep func(sandbox string) bool) error {
+	var errs []error
+	seen := map[string]bool{}
+	for _, l := range lists {
+		c := e.chain("", &Transaction{}, &Entry{Network: conf.Network{Name: l.Name, List: *l}}, "")
+		for i, typ := range l.Types() {
+			if e.Delegates[typ] == nil || ipamType(l.Plugins[i]) != "host-local" {
+				continue
+			}
+			a, err := c.planned(i)
+			var h *hostLocal
+			if err == nil {
+				h, err = newHostLocal(a, "")
+			}
+			if err == nil && !seen[h.config.DataDir+"\x00"+h.config.Name] {
+				seen[h.config.DataDir+"\x00"+h.config.Name] = true
+				err = h.collect(ctx, keep)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("network %s: ipam host-local: %w", l.Name, err))
+			}
+		}
 	}
-	store, err := disk.New(c.Name, c.DataDir)
-	if err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
+	return errors.Join(errs...)
+}
+
+func (h *hostLocal) collect(ctx context.Context, keep func(sandbox string) bool) error {
+	folder, err := h.open(ctx, false)
+	if err != nil || folder == nil {
+		return err
 	}
-	defer store.Close()
-	if err := store.Lock(); err != nil {
-		return fmt.Errorf("ipam host-local: %w", err)
+	defer folder.Close()
+	return folder.collect(ctx, h.config.Name, keep)
+}
+
+// ipamType is the type of a plugin's IPAM, "" without one.
+func ipamType(config []byte) string {
+	var c struct {
+		IPAM struct {
+			Type string `json:"type"`
+		} `json:"ipam"`
 	}
-	defer store.Unlock()
-	if err := store.ReleaseByID(a.Sandbox, a.IfName); err != nil {
-		return fmt.Errorf("ipam host-local: release: %w", err)
-	}
-	return nil
+	_ = json.Unmarshal(config, &c) // libcni has read it before
+	return c.IPAM.Type
 }

@@ -43,6 +43,8 @@ func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
 				return err
 			})}
 			switch {
+			case rec.Damage != "":
+				errs = append(errs, errors.New(rec.Damage+": it is undone by DEL"))
 			case tx.Phase != PhaseAttached || entry.Phase != "":
 				errs = append(errs, errors.New("a request was cut short: it is undone by the agent, or by DEL"))
 			case live == "":

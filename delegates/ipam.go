@@ -1,8 +1,6 @@
 package delegates
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,12 +31,9 @@ type ipam struct {
 func (c *chain) ipam(a conf.Attachment, args string) *ipam {
 	var config struct {
 		CNIVersion string `json:"cniVersion"`
-		IPAM       struct {
-			Type string `json:"type"`
-		} `json:"ipam"`
 	}
 	_ = json.Unmarshal(a.Conf, &config) // libcni has read it before
-	return &ipam{chain: c, a: a, args: args, typ: config.IPAM.Type, cniVersion: config.CNIVersion}
+	return &ipam{chain: c, a: a, args: args, typ: ipamType(a.Conf), cniVersion: config.CNIVersion}
 }
 
 func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
@@ -61,7 +56,11 @@ func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
 func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
 	switch i.typ {
 	case "host-local":
-		return hostLocalAdd(i.a, i.args)
+		h, err := newHostLocal(i.a, i.args)
+		if err != nil {
+			return nil, err
+		}
+		return h.add(ctx)
 	case "static":
 		return static(i.a.Conf, i.args)
 	}
@@ -85,7 +84,11 @@ func (i *ipam) check(ctx context.Context) error {
 	case "":
 		return nil
 	case "host-local":
-		return hostLocalCheck(i.a, i.args)
+		h, err := newHostLocal(i.a, i.args)
+		if err == nil {
+			err = h.check(ctx)
+		}
+		return i.named(err)
 	case "static":
 		return nil // what it gave stands in the configuration
 	}
@@ -117,20 +120,38 @@ func (i *ipam) del(ctx context.Context) error {
 		return err
 	}
 	if i.typ == "host-local" {
-		return hostLocalDel(i.a, i.args)
+		h, err := newHostLocal(i.a, i.args)
+		if err == nil {
+			err = h.del(ctx)
+		}
+		return i.named(err)
 	}
 	return i.execute(ctx, "DEL")
 }
 
+// gc lets an executable collect its own garbage; Engine.GC sees to addresses of
+// host-local. The configuration has the valid attachments.
+func (i *ipam) gc(ctx context.Context) error {
+	if i.builtIn() {
+		return nil
+	}
+	return i.execute(ctx, "GC")
+}
+
+// named adds the type to an error.
+func (i *ipam) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("ipam %s: %w", i.typ, err)
+}
+
 func (i *ipam) execute(ctx context.Context, command string) error {
 	path, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path)
-	if err != nil {
-		return fmt.Errorf("ipam %s: %w", i.typ, err)
+	if err == nil {
+		err = invoke.ExecPluginWithoutResult(ctx, path, i.a.Conf, i.env(command), i.chain.exec)
 	}
-	if err := invoke.ExecPluginWithoutResult(ctx, path, i.a.Conf, i.env(command), i.chain.exec); err != nil {
-		return fmt.Errorf("ipam %s: %w", i.typ, err)
-	}
-	return nil
+	return i.named(err)
 }
 
 func (i *ipam) env(command string) *invoke.Args {
@@ -221,30 +242,4 @@ func static(config []byte, args string) (*types100.Result, error) {
 		}
 	}
 	return result, nil
-}
-
-// readResolvConf reads a resolver configuration file, resolv.conf(5).
-func readResolvConf(path string) (types.DNS, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return types.DNS{}, err
-	}
-	var dns types.DNS
-	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
-		words := strings.Fields(s.Text())
-		if len(words) < 2 {
-			continue
-		}
-		switch words[0] {
-		case "nameserver":
-			dns.Nameservers = append(dns.Nameservers, words[1])
-		case "domain":
-			dns.Domain = words[1]
-		case "search":
-			dns.Search = append(dns.Search, words[1:]...)
-		case "options":
-			dns.Options = append(dns.Options, words[1:]...)
-		}
-	}
-	return dns, nil
 }

@@ -1,11 +1,7 @@
 package delegates
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 
@@ -26,81 +21,15 @@ import (
 
 // Journal is where plexus writes what DEL will need, one file a sandbox. A
 // Record in it is two lines of JSON: a header with the format's version and the
-// checksum of the second line, and the record. A later form of it may follow; the
-// last one is in force.
+// checksum of the second line, and the record. Later forms of it may follow: the last
+// one that is whole is in force.
 type Journal struct {
-	dir string
+	dir   string
+	files fileSystem
 }
-
-// journalVersion is the version of the file format.
-const journalVersion = 1
 
 // maxSandbox bounds a container ID, in bytes: it becomes a file name.
 const maxSandbox = 200
-
-// Record is everything that plexus knows of a sandbox.
-type Record struct {
-	Sandbox      string         `json:"sandbox"`
-	Transactions []*Transaction `json:"transactions"`
-}
-
-// Transaction is one ADD in force. A sandbox has one, or several when built-in
-// delegates are executed under their own names, once for each interface.
-type Transaction struct {
-	Network string    `json:"network"` // name of the request's configuration
-	IfName  string    `json:"ifName"`  // CNI_IFNAME of the request
-	Phase   Phase     `json:"phase"`
-	Started time.Time `json:"started"`
-	Netns   string    `json:"netns"`
-	NetnsID string    `json:"netnsID"` // see netns.ID; paths are used again
-	Pod     *conf.Pod `json:"pod,omitempty"`
-	Request string    `json:"request,omitempty"` // Request.ID
-	// Conf is the configuration of the request; Networks is what the pod's
-	// annotation asked for by then, to see a change of it.
-	Conf        json.RawMessage `json:"conf,omitempty"`
-	Networks    string          `json:"networks,omitempty"`
-	Path        []string        `json:"path"`                  // folders of executables
-	StatusPlace string          `json:"statusPlace,omitempty"` // where network-status is published
-	// Published names the elements of network-status that were ever written; the
-	// others there are somebody else's.
-	Published   []string `json:"published,omitempty"`
-	Attachments []*Entry `json:"attachments"`
-}
-
-// Phase says how far a transaction came.
-type Phase string
-
-// The phases. Whatever is not attached is to be undone.
-const (
-	PhaseAdding   Phase = "adding"
-	PhaseAttached Phase = "attached"
-	PhaseRemoving Phase = "removing" // a DEL that could not undo everything
-)
-
-// Entry is one attachment: the network as planned, and what the built-in
-// delegates of its chain will need for DEL.
-type Entry struct {
-	conf.Network
-	// Phase is "" when it is that of the transaction. An attachment that comes or
-	// goes while the pod runs has its own.
-	Phase  Phase                      `json:"phase,omitempty"`
-	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
-	Result json.RawMessage            `json:"result,omitempty"`
-	// Displaced are its default routes that gave way to the attachment which was
-	// asked for the default route.
-	Displaced []*types.Route `json:"displaced,omitempty"`
-	// Executed: another meta-plugin made it, by executables alone, and so it is
-	// undone, built-in or not.
-	Executed bool `json:"executed,omitempty"`
-	// Origin is what that meta-plugin itself has recorded of it.
-	Origin json.RawMessage `json:"origin,omitempty"`
-
-	// endpoints are allowed to it beside those of the engine's bounds.
-	endpoints []string
-
-	read  *readList    // of the transaction under way, which reads it once
-	cache func() error // see Transaction.cache
-}
 
 // DamagedError is a journal file that cannot be used.
 type DamagedError struct {
@@ -114,7 +43,7 @@ func (e *DamagedError) Error() string {
 
 // OpenJournal names the journal below a data folder. Nothing is read or made
 // before it is needed.
-func OpenJournal(dataDir string) *Journal { return &Journal{dir: dataDir} }
+func OpenJournal(dataDir string) *Journal { return &Journal{dir: dataDir, files: osFiles{}} }
 
 // DataDir is the folder that the journal was opened with.
 func (j *Journal) DataDir() string { return j.dir }
@@ -134,95 +63,44 @@ func checkSandbox(sandbox string) error {
 	return nil
 }
 
-type header struct {
-	Version int    `json:"plexusJournal"`
-	SHA256  string `json:"sha256"`
-}
-
-// rereads is how often a damaged file is read: whoever does not hold the lock may
-// read while Commit writes.
+// rereads is how often a damaged file is read: a reader without the lock may come while
+// Commit writes.
 const rereads = 3
 
-// Read returns the record of a sandbox, nil when there is none, a
-// *DamagedError when its file is truncated, empty, foreign or of a version
-// that is not known.
+// Read returns the record of a sandbox, nil when there is none. What is damaged behind
+// the last whole record is told by Record.Damage; a file without a whole record, of
+// this sandbox and of a version that is known, is a *DamagedError.
 func (j *Journal) Read(sandbox string) (*Record, error) {
 	name := j.file(sandbox)
 	for read := 1; ; read++ {
-		data, err := os.ReadFile(name)
+		data, err := j.files.ReadFile(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, nil
-		case err != nil && !errors.Is(err, unix.EISDIR):
+		case err != nil && !isDamage(err):
 			return nil, fmt.Errorf("read journal: %w", err)
 		}
 		rec, why := decodeRecord(sandbox, data)
-		if why == "" {
-			return rec, nil
+		if err != nil && why != "" {
+			why = err.Error()
 		}
-		if read == rereads {
+		switch {
+		case why == "" && rec.Damage == "":
+			return rec, nil
+		case why == "" && read == rereads:
+			rec.Damage = fmt.Sprintf("journal file %s is damaged behind its last whole record: %s", name, rec.Damage)
+			return rec, nil
+		case read == rereads:
 			return nil, &DamagedError{name, why}
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func decodeRecord(sandbox string, data []byte) (rec *Record, why string) {
-	if len(data) == 0 {
-		return nil, "it is empty"
-	}
-	body, later, why := cutRecord(data)
-	for why == "" && len(later) > 0 {
-		if body, later, why = cutRecord(later); why != "" {
-			why = "in what follows its first record: " + why
-		}
-	}
-	if why != "" {
-		return nil, why
-	}
-	rec = &Record{}
-	if err := json.Unmarshal(body, rec); err != nil {
-		return nil, err.Error()
-	}
-	if rec.Sandbox != sandbox {
-		return nil, fmt.Sprintf("it is about sandbox %.80q", rec.Sandbox)
-	}
-	for _, tx := range rec.Transactions {
-		if tx == nil || slices.Contains(tx.Attachments, nil) {
-			return nil, "it has an empty transaction or attachment"
-		}
-	}
-	return rec, ""
-}
-
-// cutRecord cuts the first record off what a file holds.
-func cutRecord(data []byte) (body, later []byte, why string) {
-	first, rest, _ := bytes.Cut(data, []byte("\n"))
-	var h header
-	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
-		return nil, nil, "it has no plexus header: truncated, or written by something else"
-	}
-	if h.Version != journalVersion {
-		return nil, nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
-	}
-	body, later, _ = bytes.Cut(rest, []byte("\n"))
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
-		return nil, nil, "its checksum does not match: truncated or changed"
-	}
-	return body, later, ""
-}
-
-func encodeRecord(rec *Record) ([]byte, error) {
-	body, err := json.Marshal(rec)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(body)
-	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
+// isDamage reports whether an error of reading says that a file, or the disk below it, is
+// not as it should be; to try again helps nobody.
+func isDamage(err error) bool {
+	return errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)
 }
 
 // announce says that a record is written.
@@ -230,9 +108,9 @@ func announce(ctx context.Context, rec *Record) error {
 	return conf.Step(ctx, "journal: write sandbox %s", rec.Sandbox)
 }
 
-// Begin replaces the record of a sandbox in one atomic step. Whatever ends this
-// process, the next one reads it. With durable it also outlasts the node's power, when
-// onDisk has returned; a file that is new is on its way there meanwhile.
+// Begin replaces the record of a sandbox in one atomic step: the next process reads it,
+// however this one ends. With durable it also outlasts a loss of the node's power, when
+// onDisk has returned; a file that is new is on its way to the disk meanwhile.
 func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk func() error, err error) {
 	if err := announce(ctx, rec); err != nil {
 		return nil, err
@@ -240,14 +118,14 @@ func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk 
 	data, err := encodeRecord(rec)
 	name := j.file(rec.Sandbox)
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(name), 0o700)
+		err = makeFolder(j.files, filepath.Dir(name))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("write journal: %w", err)
 	}
-	f, err := linkNew(name, data)
+	f, err := linkNew(j.files, name, data)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
-		f, err = nil, replaceFile(name, data, durable)
+		f, err = nil, replaceFile(j.files, name, data)
 	}
 	if err == nil && f != nil && !durable {
 		f, err = nil, f.Close()
@@ -259,7 +137,9 @@ func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk 
 		return func() error { return nil }, nil
 	}
 	synced := make(chan error, 1)
-	go func() { synced <- errors.Join(f.Sync(), f.Close()) }()
+	go func() {
+		synced <- errors.Join(f.Sync(), f.Close(), j.files.SyncFolder(filepath.Dir(name)))
+	}()
 	return sync.OnceValue(func() error {
 		if err := <-synced; err != nil {
 			return fmt.Errorf("write journal: %w", err)
@@ -268,10 +148,10 @@ func (j *Journal) Begin(ctx context.Context, rec *Record, durable bool) (onDisk 
 	}), nil
 }
 
-// Write replaces the record of a sandbox in one atomic step. durable makes it
-// reach the disk before Write returns.
-func (j *Journal) Write(ctx context.Context, rec *Record, durable bool) error {
-	onDisk, err := j.Begin(ctx, rec, durable)
+// Write replaces the record of a sandbox in one atomic step. It is on the disk when
+// Write returns.
+func (j *Journal) Write(ctx context.Context, rec *Record) error {
+	onDisk, err := j.Begin(ctx, rec, true)
 	if err != nil {
 		return err
 	}
@@ -286,7 +166,7 @@ func (j *Journal) Commit(ctx context.Context, rec *Record, data []byte) error {
 	if err := announce(ctx, rec); err != nil {
 		return err
 	}
-	f, err := openFile(j.file(rec.Sandbox), unix.O_WRONLY|unix.O_APPEND, 0)
+	f, err := j.files.Append(j.file(rec.Sandbox))
 	if err == nil {
 		_, err = f.Write(data)
 		err = errors.Join(err, f.Close())
@@ -303,7 +183,7 @@ func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 		return err
 	}
 	for _, name := range []string{j.file(sandbox) + beside, j.file(sandbox)} {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := j.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove journal: %w", err)
 		}
 	}
@@ -361,21 +241,4 @@ func (j *Journal) Lock(ctx context.Context, sandbox string) (*lock.Lock, error) 
 	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
 	defer cancel()
 	return lock.Node.Take(ctx, object, what)
-}
-
-// find returns the transaction of a request, nil when there is none.
-func (r *Record) find(ifName string) *Transaction {
-	if r == nil {
-		return nil
-	}
-	for _, tx := range r.Transactions {
-		if tx.IfName == ifName {
-			return tx
-		}
-	}
-	return nil
-}
-
-func (r *Record) remove(tx *Transaction) {
-	r.Transactions = slices.DeleteFunc(r.Transactions, func(t *Transaction) bool { return t == tx })
 }

@@ -33,7 +33,7 @@ func record() *Record {
 func written(t *testing.T) (*Journal, string) {
 	t.Helper()
 	j := OpenJournal(t.TempDir())
-	if err := j.Write(context.Background(), record(), true); err != nil {
+	if err := j.Write(context.Background(), record()); err != nil {
 		t.Fatal(err)
 	}
 	return j, filepath.Join(j.dir, "sandboxes", "abc.json")
@@ -96,7 +96,7 @@ func TestEveryDamageIsSeen(t *testing.T) {
 	damaged("a later version", bytes.Replace(whole, []byte(`"plexusJournal":1`), []byte(`"plexusJournal":2`), 1))
 	other := record()
 	other.Sandbox = "xyz"
-	if err := j.Write(context.Background(), other, false); err != nil {
+	if err := j.Write(context.Background(), other); err != nil {
 		t.Fatal(err)
 	}
 	copied, err := os.ReadFile(filepath.Join(j.dir, "sandboxes", "xyz.json"))
@@ -106,8 +106,8 @@ func TestEveryDamageIsSeen(t *testing.T) {
 	damaged("another sandbox's", copied)
 }
 
-// A record that was committed is in force. One that was cut short anywhere, or
-// changed, is damage: it is not known whether the pod runs.
+// A record that was committed is in force. When it was cut short anywhere, or changed,
+// the one before it is, and the damage is told.
 func TestCommit(t *testing.T) {
 	ctx := context.Background()
 	j, file := written(t)
@@ -132,26 +132,51 @@ func TestCommit(t *testing.T) {
 	if err != nil || !bytes.Equal(whole, slices.Concat(before, data)) {
 		t.Fatalf("the file holds %s, %v", whole, err)
 	}
-	if rec, err := j.Read("abc"); err != nil || rec.Transactions[0].Phase != PhaseRemoving {
-		t.Fatalf("%+v, %v", rec, err)
-	}
-	for end := len(before) + 1; end < len(whole)-1; end++ { // the last byte is a line feed
-		if rec, why := decodeRecord("abc", whole[:end]); why == "" {
-			t.Fatalf("%d of %d bytes: %+v", end, len(whole), rec)
+	reads := func(what string, data []byte, phase Phase, damaged bool) {
+		t.Helper()
+		rec, why := decodeRecord("abc", data)
+		if why != "" || rec.Transactions[0].Phase != phase || (rec.Damage != "") != damaged {
+			t.Fatalf("%s: record %+v, why %q", what, rec, why)
 		}
 	}
-	whole[len(whole)-10] ^= 1
-	if err := os.WriteFile(file, whole, 0o600); err != nil {
+	reads("whole", whole, PhaseRemoving, false)
+	reads("without its last line feed", whole[:len(whole)-1], PhaseRemoving, false)
+	for end := len(before) + 1; end < len(whole)-1; end++ { // the last byte is a line feed
+		reads("cut", whole[:end], PhaseAttached, true)
+		reads("cut and filled with zeros", slices.Concat(whole[:end], make([]byte, len(whole)-end)), PhaseAttached, true)
+	}
+	for at := len(before); at < len(whole)-1; at++ {
+		for bit := range 8 {
+			flipped := bytes.Clone(whole)
+			flipped[at] ^= 1 << bit
+			rec, why := decodeRecord("abc", flipped)
+			if why != "" {
+				t.Fatalf("byte %d, bit %d: %s", at, bit, why)
+			}
+			// JSON says the same of a key in capitals.
+			if rec.Transactions[0].Phase == PhaseAttached != (rec.Damage != "") {
+				t.Fatalf("byte %d, bit %d: %s %q", at, bit, rec.Transactions[0].Phase, rec.Damage)
+			}
+		}
+	}
+	for at := range before { // the first record is damaged: the later one stands for itself
+		flipped := bytes.Clone(whole)
+		flipped[at] ^= 1
+		reads("a bit of the first record", flipped, PhaseRemoving, false)
+	}
+	reads("a third record that is torn", slices.Concat(whole, before[:len(before)/2]), PhaseRemoving, true)
+
+	if err := os.WriteFile(file, whole[:len(whole)-10], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var damaged *DamagedError
-	if _, err := j.Read("abc"); !errors.As(err, &damaged) {
-		t.Errorf("changed: %v", err)
+	rec, err := j.Read("abc")
+	if err != nil || !strings.Contains(rec.Damage, file) {
+		t.Errorf("the damage does not name the file: %+v, %v", rec, err)
 	}
-	if err := j.Write(ctx, later, false); err != nil {
+	if err := j.Write(ctx, later); err != nil {
 		t.Fatal(err)
 	}
-	if rec, err := j.Read("abc"); err != nil || rec.Transactions[0].Phase != PhaseRemoving {
+	if rec, err := j.Read("abc"); err != nil || rec.Transactions[0].Phase != PhaseRemoving || rec.Damage != "" {
 		t.Errorf("written anew: %+v, %v", rec, err)
 	}
 }
@@ -224,7 +249,7 @@ func TestALockThatIsHeldIsReported(t *testing.T) {
 
 func FuzzDecodeRecord(f *testing.F) {
 	j := OpenJournal(f.TempDir())
-	if err := j.Write(context.Background(), record(), false); err != nil {
+	if err := j.Write(context.Background(), record()); err != nil {
 		f.Fatal(err)
 	}
 	whole, err := os.ReadFile(j.file("abc"))

@@ -31,11 +31,14 @@ const (
 	FoundGone       Kind = "gone"       // the network namespace; Reclaim may undo the sandbox
 	FoundFailed     Kind = "failed"     // to look, or to make again
 	FoundLocked     Kind = "locked"     // another request works on the sandbox, which was skipped
+	FoundDamaged    Kind = "damaged"    // the journal file, behind its last whole record
 )
 
 // Reconcile compares a sandbox with the world: what was cut short is undone,
 // what a datapath has lost is made again without touching the pod, what differs
 // is told. Only the built-ins are asked; plexusctl check asks executables too.
+// Where the journal file is damaged behind the record, a request that seems to be cut
+// short may have been finished: nothing of a pod that lives is undone for it.
 func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, error) {
 	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
@@ -61,6 +64,15 @@ func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, erro
 }
 
 func (e *Engine) reconcile(ctx context.Context, rec *Record, tx *Transaction) ([]Finding, error) {
+	live := tx.liveNetns("")
+	var found []Finding
+	damaged := rec.Damage != "" && live != ""
+	if damaged {
+		found = append(found, Finding{Kind: FoundDamaged, What: fmt.Sprintf("%s; recorded is that %s is %s, and its network namespace is alive: nothing is undone before DEL", rec.Damage, tx.IfName, tx.Phase)})
+		if tx.Phase != PhaseAttached {
+			return found, nil
+		}
+	}
 	if tx.Phase != PhaseAttached {
 		phase := tx.Phase
 		if err := e.detach(conf.Undoing(ctx), rec, tx, ""); err != nil {
@@ -68,20 +80,23 @@ func (e *Engine) reconcile(ctx context.Context, rec *Record, tx *Transaction) ([
 		}
 		return []Finding{{Kind: FoundUnfinished, What: fmt.Sprintf("a request of %s was cut short (%s) and is undone", tx.IfName, phase)}}, nil
 	}
-	live := tx.liveNetns("")
 	if live == "" {
 		return []Finding{{Kind: FoundGone, What: fmt.Sprintf("the network namespace %s is gone", tx.Netns)}}, nil
 	}
-	var found []Finding
 	for _, entry := range tx.Attachments {
-		if entry.Phase != "" {
+		if entry.Phase != "" && !damaged {
 			found = append(found, Finding{IfName: entry.IfName, Network: entry.Name, Kind: FoundUnfinished, What: fmt.Sprintf("a change of the pod's networks was cut short (%s) and is undone", entry.Phase)})
 		}
 	}
-	if err := e.clearEntries(conf.Undoing(ctx), rec, tx, live); err != nil {
-		return found, err
+	if !damaged {
+		if err := e.clearEntries(conf.Undoing(ctx), rec, tx, live); err != nil {
+			return found, err
+		}
 	}
 	for _, entry := range tx.Attachments {
+		if damaged && entry.Phase != "" {
+			continue // it has no result to compare
+		}
 		for _, f := range e.compare(ctx, rec.Sandbox, tx, entry, live) {
 			f.IfName, f.Network = entry.IfName, entry.Name
 			found = append(found, f)

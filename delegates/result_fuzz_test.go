@@ -129,7 +129,7 @@ func FuzzRecord(f *testing.F) {
 		if rec.find("eth0") != nil {
 			rec.remove(rec.find("eth0"))
 		}
-		if err := engine.Journal.Write(context.Background(), rec, false); err != nil {
+		if err := engine.Journal.Write(context.Background(), rec); err != nil {
 			return
 		}
 		again, err := engine.Journal.Read("abc")

@@ -158,7 +158,7 @@ func (e *Engine) unpublished(ctx context.Context, sandbox string, pod *conf.Pod)
 		return nil, err
 	}
 	tx := rec.Told()
-	if tx == nil || !tx.Unpublished(pod) {
+	if tx == nil || rec.Damage != "" || !tx.Unpublished(pod) {
 		return nil, nil
 	}
 	r, err := tx.request(sandbox)

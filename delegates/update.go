@@ -51,6 +51,9 @@ func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (*Ch
 	if at < 0 {
 		return nil, nil
 	}
+	if rec.Damage != "" {
+		return nil, fmt.Errorf("sandbox %s: %s; its networks are not changed before the pod is made anew", sandbox, rec.Damage)
+	}
 	tx := rec.Transactions[at]
 	r, err := tx.request(sandbox)
 	if err != nil {
@@ -178,7 +181,7 @@ func (e *Engine) clearEntries(ctx context.Context, rec *Record, tx *Transaction,
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if err := e.Journal.Write(ctx, rec, true); err != nil {
+	if err := e.Journal.Write(ctx, rec); err != nil {
 		return err
 	}
 	left, err := e.detachEach(ctx, rec.Sandbox, tx, going, live)
@@ -186,7 +189,7 @@ func (e *Engine) clearEntries(ctx context.Context, rec *Record, tx *Transaction,
 		entry.Phase = PhaseRemoving
 	}
 	tx.Attachments = append(stay, left...)
-	return errors.Join(err, e.restoreDefault(ctx, live, tx.Attachments), e.Journal.Write(ctx, rec, false))
+	return errors.Join(err, e.restoreDefault(ctx, live, tx.Attachments), e.Journal.Write(ctx, rec))
 }
 
 // plan looks the networks that come up, and names their interfaces.
@@ -266,7 +269,7 @@ func (u *hotplug) addMore(ctx context.Context, sub *Transaction, onDisk func() e
 	if err != nil {
 		return err
 	}
-	err = u.routeDefault(ctx, u.r.Netns, u.tx.Attachments, all, func() error { return u.Journal.Write(ctx, u.rec, true) })
+	err = u.routeDefault(ctx, u.r.Netns, u.tx.Attachments, all, func() error { return u.Journal.Write(ctx, u.rec) })
 	return errors.Join(err, u.tx.setResults(all))
 }
 
@@ -275,7 +278,7 @@ func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 	results, err := u.tx.results()
 	if err == nil { // before it is told: what was told and is not known would be somebody else's for ever
 		u.tx.willPublish(results)
-		err = u.Journal.Write(ctx, u.rec, false)
+		err = u.Journal.Write(ctx, u.rec)
 	}
 	if err == nil {
 		err = u.tell(ctx, u.tx, results, others)
@@ -287,7 +290,7 @@ func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 		entry.Phase = ""
 	}
 	u.tx.Networks = u.pod.Annotations[conf.NetworksAnnotation]
-	return u.Journal.Write(ctx, u.rec, true)
+	return u.Journal.Write(ctx, u.rec)
 }
 
 func networks(entries []*Entry) []conf.Network {

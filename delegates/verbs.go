@@ -37,6 +37,9 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 	if tx == nil {
 		return coded(codeUnknownContainer, fmt.Errorf("sandbox %s: interface %s is not attached by plexus", r.Sandbox, r.IfName))
 	}
+	if rec.Damage != "" {
+		return fmt.Errorf("sandbox %s: interface %s: %s; recorded is that it is %s: DEL it", r.Sandbox, r.IfName, rec.Damage, tx.Phase)
+	}
 	if tx.Phase != PhaseAttached {
 		return fmt.Errorf("sandbox %s: interface %s: the last request was cut short (%s): DEL it", r.Sandbox, r.IfName, tx.Phase)
 	}
@@ -125,10 +128,12 @@ func (e *Engine) statusOne(ctx context.Context, tx *Transaction, entry *Entry) e
 	return c.libcni().GetStatusNetworkList(ctx, list)
 }
 
-// GC undoes the attachments of this configuration that the runtime no longer knows, lets
-// executables collect their own garbage, and removes what carries our mark and is in no
-// record. A sandbox that another request works on is skipped: all that it has stays, and
-// GC ends with code 11 and says which one it was.
+// GC undoes the attachments of this configuration that the runtime no longer
+// knows, lets executables collect their own garbage, and removes what is in no record:
+// what libcni's cache knows, addresses of built-ins, and what carries the mark of plexus. Of
+// a sandbox whose record cannot be used it leaves everything. A sandbox that another
+// request works on is skipped: all that it has stays, and GC ends with code 11 and says
+// which one it was.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
 	known, running := map[types.GCAttachment]bool{}, map[string]bool{}
 	for _, a := range valid {
@@ -138,8 +143,9 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err != nil {
 		return err
 	}
+	before := e.knownLists(r)
 	var errs []error
-	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}}
+	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
 	skipping := Skipping(ctx, collectWait)
 	for _, sandbox := range sandboxes {
 		if err := g.collect(skipping, sandbox); err != nil {
@@ -157,13 +163,18 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err := g.askCache(); err != nil {
 		errs = append(errs, err)
 	}
-	for _, l := range g.lists {
-		errs = append(errs, g.executables(ctx, l))
+	if unknown := g.unknown(); len(unknown) > 0 {
+		e.Log.Warn("GC asks no executable to collect: what these sandboxes have of its networks is not known", "sandboxes", unknown)
+	} else {
+		for _, l := range g.lists {
+			errs = append(errs, g.executables(ctx, l))
+		}
 	}
+	errs = append(errs, g.collectCache(skipping), e.releaseAddresses(ctx, g.ofRequest(before), g.keep))
 	var mu sync.Mutex
 	swept := map[types.GCAttachment]bool{}
 	keep := func(sandbox, ifName string) bool {
-		if g.isRunning(sandbox) || e.inJournal(sandbox) {
+		if g.keep(sandbox) {
 			return true
 		}
 		mu.Lock()
@@ -192,6 +203,8 @@ type garbage struct {
 	running map[string]bool                 // sandboxes that the runtime knows
 	lists   map[string]*conf.List           // every network seen, by its text
 	valid   map[string][]types.GCAttachment // by the network's name
+	damaged map[string]bool                 // sandboxes whose record cannot be used
+	cached  map[string]bool                 // sandboxes that libcni's cache knows
 
 	endpoints []string // of recorded attachments
 }
@@ -215,11 +228,17 @@ func (g *garbage) note(l *conf.List) {
 func (g *garbage) collect(ctx context.Context, sandbox string) error {
 	ctx, unlock, err := g.lock(ctx, sandbox)
 	if err != nil {
-		g.keep(sandbox)
+		g.retain(sandbox)
 		return err
 	}
 	defer unlock()
 	rec, err := g.Journal.Read(sandbox)
+	var damaged *DamagedError
+	if errors.As(err, &damaged) {
+		g.damaged[sandbox] = true
+		g.Log.Error("GC leaves everything of a sandbox", "sandbox", sandbox, "why", damaged.Error())
+		return nil
+	}
 	if err != nil || rec == nil {
 		return err
 	}
@@ -241,9 +260,9 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 	return errors.Join(errs...)
 }
 
-// keep has all valid that a sandbox has, which cannot be looked at now: by its record,
+// retain has all valid that a sandbox has, which cannot be looked at now: by its record,
 // and by libcni's cache where that is being written.
-func (g *garbage) keep(sandbox string) {
+func (g *garbage) retain(sandbox string) {
 	g.running[sandbox] = true
 	rec, err := g.Journal.Read(sandbox)
 	if err != nil || rec == nil {
@@ -267,16 +286,18 @@ func (g *garbage) keepFormer(network string, recorded []string) {
 	}
 }
 
-// askCache adds what libcni's cache knows of running sandboxes: their record may
-// be damaged or lost.
+// askCache adds what libcni's cache knows of running sandboxes, whose record may be lost,
+// and of those whose record is damaged.
 func (g *garbage) askCache() error {
-	cached, err := libcni.NewCNIConfigWithCacheDir(nil, g.Journal.DataDir(), nil).GetCachedAttachments("")
+	cached, err := g.cache().GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("read libcni's cache: %w", err)
 	}
+	g.cached = map[string]bool{}
 	for _, c := range cached {
+		g.cached[c.ContainerID] = true
 		a := types.GCAttachment{ContainerID: c.ContainerID, IfName: c.IfName}
-		if !g.running[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
+		if !g.running[c.ContainerID] && !g.damaged[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
 			continue
 		}
 		g.valid[c.Network] = append(g.valid[c.Network], a)

@@ -431,7 +431,7 @@ func TestUpdateOfWhatIsNotItsOwn(t *testing.T) {
 		must(t, err)
 		change(rec.Transactions[0])
 		whole := readFile(t, s.journalFile(plugSandbox))
-		must(t, j.Write(t.Context(), rec, false))
+		must(t, j.Write(t.Context(), rec))
 		before, inside := s.world(nil), links(t, p)
 		if done := s.mustUpdate(plugSandbox, "plug", "b"); done.Did != nil || len(done.Steps) > 0 {
 			t.Errorf("%s: did %+v", name, done)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,34 +47,41 @@ const (
 )
 
 // damages are the ways in which a journal file can go bad, and what plexus says
-// of each. They change the victim's file.
+// of each. They change the victim's file, which has the record that ADD began with
+// and the one that it ended with. whole: one of them is in force after it.
 var damages = []struct {
 	name   string
 	damage func(good, others []byte) []byte // nil: a directory
 	says   string
+	whole  bool
 }{
-	{"empty", func([]byte, []byte) []byte { return []byte{} }, "empty"},
-	{"a newline", func([]byte, []byte) []byte { return []byte("\n") }, "no plexus header"},
-	{"truncated to one byte", func(good, _ []byte) []byte { return good[:1] }, "no plexus header"},
-	{"truncated within the header", func(good, _ []byte) []byte { return good[:bytes.IndexByte(good, '\n')/2] }, "no plexus header"},
-	{"truncated to the header", func(good, _ []byte) []byte { return good[:bytes.IndexByte(good, '\n')] }, "checksum"},
-	{"truncated in the middle", func(good, _ []byte) []byte { return good[:len(good)/2] }, "checksum"},
-	{"truncated by two bytes", func(good, _ []byte) []byte { return good[:len(good)-2] }, "checksum"},
-	{"a flipped byte in the header", func(good, _ []byte) []byte { return flipped(good, bytes.Index(good, []byte("plexusJournal"))) }, "no plexus header"},
-	{"a flipped byte in the checksum", func(good, _ []byte) []byte { return flipped(good, bytes.IndexByte(good, '\n')-5) }, "checksum"},
-	{"a flipped byte in the record", func(good, _ []byte) []byte { return flipped(good, len(good)/2) }, "checksum"},
-	{"a flipped last brace", func(good, _ []byte) []byte { return flipped(good, len(good)-2) }, "checksum"},
-	{"foreign text", func([]byte, []byte) []byte { return []byte("apiVersion: v1\nkind: Pod\n") }, "no plexus header"},
-	{"foreign JSON", func([]byte, []byte) []byte { return []byte(`{"kind": "cniCacheV1"}` + "\n") }, "no plexus header"},
-	{"zeros, as after a crash of the node", func(good, _ []byte) []byte { return make([]byte, len(good)) }, "no plexus header"},
-	{"appended text", func(good, _ []byte) []byte { return append(bytes.Clone(good), "more"...) }, "in what follows its first record: it has no plexus header"},
-	{"half of its second record", func(good, _ []byte) []byte { return good[:len(good)*3/4] }, "in what follows its first record"},
+	{"empty", func([]byte, []byte) []byte { return []byte{} }, "empty", false},
+	{"a newline", func([]byte, []byte) []byte { return []byte("\n") }, "no plexus header", false},
+	{"truncated to one byte", func(good, _ []byte) []byte { return good[:1] }, "no plexus header", false},
+	{"truncated within the header", func(good, _ []byte) []byte { return good[:bytes.IndexByte(good, '\n')/2] }, "no plexus header", false},
+	{"truncated to the header", func(good, _ []byte) []byte { return good[:bytes.IndexByte(good, '\n')] }, "checksum", false},
+	{"truncated in the middle of its first record", func(good, _ []byte) []byte { return good[:len(begun(good))/2] }, "checksum", false},
+	{"truncated by two bytes", func(good, _ []byte) []byte { return good[:len(good)-2] }, "checksum", true},
+	{"half of its second record", func(good, _ []byte) []byte { return good[:(len(begun(good))+len(good))/2] }, "checksum", true},
+	{"a flipped byte in the header", func(good, _ []byte) []byte {
+		return flipped(begun(good), bytes.Index(good, []byte("plexusJournal")))
+	}, "no plexus header", false},
+	{"a flipped byte in the checksum", func(good, _ []byte) []byte { return flipped(begun(good), bytes.IndexByte(good, '\n')-5) }, "checksum", false},
+	{"a flipped byte in the only record", func(good, _ []byte) []byte { return flipped(begun(good), len(begun(good))/2) }, "checksum", false},
+	{"a flipped last brace", func(good, _ []byte) []byte { return flipped(good, len(good)-2) }, "checksum", true},
+	{"foreign text", func([]byte, []byte) []byte { return []byte("apiVersion: v1\nkind: Pod\n") }, "no plexus header", false},
+	{"foreign JSON", func([]byte, []byte) []byte { return []byte(`{"kind": "cniCacheV1"}` + "\n") }, "no plexus header", false},
+	{"zeros, as after a crash of the node", func(good, _ []byte) []byte { return make([]byte, len(good)) }, "no plexus header", false},
+	{"appended text", func(good, _ []byte) []byte { return append(bytes.Clone(good), "more"...) }, "no plexus header", true},
 	{"version 99", func(good, _ []byte) []byte {
-		return bytes.Replace(good, []byte(`"plexusJournal":1`), []byte(`"plexusJournal":99`), 1)
-	}, "version 99"},
-	{"another sandbox's record", func(_, others []byte) []byte { return others }, bystander},
-	{"a directory", nil, "empty"},
+		return bytes.ReplaceAll(good, []byte(`"plexusJournal":1`), []byte(`"plexusJournal":99`))
+	}, "version 99", false},
+	{"another sandbox's record", func(_, others []byte) []byte { return others }, bystander, false},
+	{"a directory", nil, "directory", false},
 }
+
+// begun is the record that ADD began with.
+func begun(good []byte) []byte { return good[:bytes.LastIndex(good, []byte(`{"plexusJournal"`))] }
 
 func flipped(data []byte, at int) []byte {
 	out := bytes.Clone(data)
@@ -81,9 +89,10 @@ func flipped(data []byte, at int) []byte {
 	return out
 }
 
-// A damaged journal file is named together with what is wrong with it, and
-// kept; DEL undoes everything all the same, addresses included, and does so
-// once; ADD and CHECK refuse; other pods notice nothing.
+// A damaged journal file is named together with what is wrong with it. DEL undoes
+// everything all the same, addresses included: by the record in it that is whole, or, when
+// there is none, by what else is known; then the file is kept, and DEL fails once. ADD and
+// CHECK refuse; other pods notice nothing.
 func TestDamagedJournal(t *testing.T) {
 	v := startOVS(t)
 	home := newJournalSite(t, v)
@@ -123,15 +132,18 @@ func TestDamagedJournal(t *testing.T) {
 			kept := len(s.damaged())
 			_, stderr, err := s.call(request{verb: "DEL", sandbox: victim, netns: p.Path(), pod: "victim"})
 			noPanic(t, stderr)
-			if err != nil {
-				t.Errorf("DEL: %v\n%s", err, stderr)
-			}
-			for _, part := range []string{file, test.says, filepath.Join(s.dataDir, "damaged")} {
-				if !strings.Contains(stderr, part) {
-					t.Errorf("stderr of DEL does not say %q:\n%s", part, stderr)
+			if test.whole {
+				if err != nil || !strings.Contains(stderr, file) || !strings.Contains(stderr, test.says) {
+					t.Errorf("DEL: %v\n%s", err, stderr)
 				}
+				if now := len(s.damaged()); now != kept {
+					t.Errorf("%d files are set aside, %d before", now, kept)
+				}
+			} else {
+				says(t, err, file, test.says, filepath.Join(s.dataDir, "damaged"), "The next DEL succeeds")
+				hasCode(t, err, 11)
+				s.keptAside(kept, bad)
 			}
-			s.keptAside(kept, bad)
 			sameWorld(t, fresh, links(t, p))
 			sameWorld(t, theirs, links(t, other))
 			s.mustCheck(bystander, other, "bystander")
@@ -277,6 +289,7 @@ func TestDamagedJournalOfAnother(t *testing.T) {
 	s.mustDel(bystander, other, "bystander")
 	s.mustDel(sandboxID(210), nil, "bystander") // it never was, so the marks are looked through
 	sameWorld(t, before, s.world(v))
+	says(t, s.del(victim, p, "victim"), "The next DEL succeeds")
 	s.mustDel(victim, p, "victim")
 }
 
@@ -294,9 +307,8 @@ func TestDamagedJournalWhileOVSDBIsDown(t *testing.T) {
 	must(t, v.StartOVSDB(deadline(t)))
 	noPanic(t, stderr)
 	says(t, err, "OVSDB at "+v.OVSDB()+" is unreachable")
-	if _, _, err := s.call(request{verb: "DEL", sandbox: victim, netns: p.Path(), pod: "victim"}); err != nil {
-		t.Errorf("second DEL: %v", err)
-	}
+	says(t, s.del(victim, p, "victim"), "The next DEL succeeds")
+	s.mustDel(victim, p, "victim")
 	sameWorld(t, fresh, links(t, p))
 	sameWorld(t, before, without(s.world(v), "/damaged"))
 }
@@ -325,11 +337,47 @@ func TestLostPower(t *testing.T) {
 		for _, file := range results {
 			must(t, lose.cache(file))
 		}
+		if err := s.del(victim, nil, "plain"); name == "an empty file" || name == "empty files" {
+			says(t, err, "The next DEL succeeds")
+		} else {
+			must(t, err)
+		}
 		s.mustDel(victim, nil, "plain")
 		if t.Failed() {
 			t.Fatal(name)
 		}
 		must(t, os.RemoveAll(filepath.Join(s.dataDir, "damaged")))
 		s.becomesWorld(nil, before)
+	}
+}
+
+// The node loses its power after ADD: what Begin has written is on the disk, what
+// Commit has appended is there in part, and libcni's cache is lost. DEL undoes every
+// network all the same, with the addresses of the secondary ones.
+func TestTornCommit(t *testing.T) {
+	home := newJournalSite(t, startOVS(t))
+	for name, tear := range map[string]func(committed []byte) []byte{
+		"torn":            func(committed []byte) []byte { return committed[:len(committed)/2] },
+		"zero-filled":     func(committed []byte) []byte { return make([]byte, len(committed)) },
+		"one bit flipped": func(committed []byte) []byte { return flipped(committed, len(committed)/2) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := home.on(t)
+			before := s.world(vswitch.running)
+			p := newPod(t, "victim")
+			s.mustAdd(victim, p, "victim")
+			must(t, p.Close())
+			file := s.journalFile(victim)
+			data := []byte(readFile(t, file))
+			first := begun(data)
+			if len(first) == 0 {
+				t.Fatalf("Commit has appended nothing: %s", data)
+			}
+			writeFile(t, file, string(slices.Concat(first, tear(data[len(first):]))))
+			must(t, os.RemoveAll(filepath.Join(s.dataDir, "results")))
+			s.mustDel(victim, nil, "victim")
+			must(t, os.MkdirAll(filepath.Join(s.dataDir, "results"), 0o700))
+			sameWorld(t, before, s.world(vswitch.running))
+		})
 	}
 }

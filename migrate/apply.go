@@ -31,7 +31,7 @@ func (m *Migration) Apply(ctx context.Context) error {
 		if have != nil {
 			continue // moved before, by a run that was cut short
 		}
-		if err := j.Write(ctx, rec, true); err != nil {
+		if err := j.Write(ctx, rec); err != nil {
 			return err
 		}
 	}
@@ -110,7 +110,11 @@ func ToMultus(n Node) (*Return, error) {
 	}
 	for _, sandbox := range sandboxes {
 		rec, err := j.Read(sandbox)
-		if err == nil && rec != nil {
+		switch {
+		case err != nil || rec == nil:
+		case rec.Damage != "":
+			err = errors.New(rec.Damage)
+		default:
 			err = b.convert(rec)
 		}
 		if err != nil {

@@ -29,7 +29,7 @@ func realAgent(t *testing.T) (root string) {
 			Network: "node", IfName: "eth0", Phase: delegates.PhaseAttached, Started: began, Netns: "/proc/self/ns/net", Pod: &conf.Pod{Namespace: "prod", Name: "alive"},
 		}}},
 	} {
-		if err := delegates.OpenJournal(data).Write(t.Context(), rec, false); err != nil {
+		if err := delegates.OpenJournal(data).Write(t.Context(), rec); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +113,7 @@ func TestCompletion(t *testing.T) {
 // show reads the journal without the agent, in each form.
 func TestShowForms(t *testing.T) {
 	dir := t.TempDir()
-	if err := delegates.OpenJournal(dir).Write(t.Context(), left(t), false); err != nil {
+	if err := delegates.OpenJournal(dir).Write(t.Context(), left(t)); err != nil {
 		t.Fatal(err)
 	}
 	for f, want := range map[form]string{

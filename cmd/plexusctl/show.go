@@ -64,7 +64,7 @@ func dataDirOf(file string) (string, error) {
 // journal is what show shows.
 type journal struct {
 	Sandboxes []*delegates.Record `json:"sandboxes"`
-	Damaged   []string            `json:"damaged"` // unusable files and those that were set aside
+	Damaged   []string            `json:"damaged"` // files that are unusable or damaged behind their record, and those that were set aside
 }
 
 func readJournal(j *delegates.Journal) (*journal, error) {
@@ -80,6 +80,9 @@ func readJournal(j *delegates.Journal) (*journal, error) {
 			shown.Damaged = append(shown.Damaged, err.Error())
 		case rec != nil: // else it was detached meanwhile
 			shown.Sandboxes = append(shown.Sandboxes, rec)
+			if rec.Damage != "" {
+				shown.Damaged = append(shown.Damaged, rec.Damage)
+			}
 		}
 	}
 	aside, err := j.Damaged()
