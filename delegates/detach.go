@@ -145,14 +145,17 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	if err != nil {
 		return fmt.Errorf("set aside %s: %w", damaged.File, err)
 	}
-	undone := []string{}
+	var undone []string
 	for _, entry := range tx.Attachments {
 		undone = append(undone, entry.IfName+" ("+entry.Name+")")
 	}
-	lost := fmt.Errorf("%w. It is kept as %s. Undone is what carries marks of ownership and what libcni's cache names: %s. Whatever else was attached by plugins that plexus executes, and addresses of networks that nothing names any more, cannot be known and may be left. The next DEL succeeds",
-		damaged, aside, cmp.Or(strings.Join(undone, ", "), "nothing"))
 	err = e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
-	return errors.Join(&Error{codeTryAgain, lost}, err)
+	next := "The next DEL succeeds"
+	if err != nil {
+		next = "The next DEL tries again what could not be undone"
+	}
+	return errors.Join(&Error{codeTryAgain, fmt.Errorf("%w. It is kept as %s. Undone is what carries marks of ownership and what libcni's cache names: %s. Whatever else was attached by plugins that plexus executes, and addresses of networks that nothing names any more, cannot be known and may be left. %s",
+		damaged, aside, cmp.Or(strings.Join(undone, ", "), "nothing"), next)}, err)
 }
 
 // cachedEntries are the attachments of a sandbox that libcni's cache knows, to be undone.

@@ -47,10 +47,6 @@ type diskState struct {
 	data    map[int][]byte
 }
 
-func (s *diskState) clone() *diskState {
-	return &diskState{maps.Clone(s.folders), maps.Clone(s.names), maps.Clone(s.data)}
-}
-
 func (s *diskState) ReadFile(name string) ([]byte, error) {
 	inode, ok := s.names[name]
 	if !ok || !s.folders[filepath.Dir(name)] {
