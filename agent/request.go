@@ -317,15 +317,12 @@ func wireError(err error, cniVersion string) *answerError {
 	out := &answerError{CNIVersion: cniVersion, Code: types.ErrInternal, Msg: err.Error()}
 	var mine *delegates.Error
 	var plugin *types.Error
-	var temporary interface{ Temporary() bool }
 	switch {
 	case errors.As(err, &mine):
 		out.Code = mine.Code
 	case errors.As(err, &plugin):
 		out.Code, out.Details = plugin.Code, plugin.Details
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		out.Code = types.ErrTryAgainLater
-	case errors.As(err, &temporary) && temporary.Temporary():
+	case errors.Is(err, context.Canceled), conf.IsTemporary(err): // a deadline that has passed is temporary, too
 		out.Code = types.ErrTryAgainLater
 	}
 	return out

@@ -136,8 +136,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
 	var left []error
 	for _, err := range e.sweep(ctx, configs, keep) {
-		var temporary interface{ Temporary() bool }
-		if errors.As(err, &temporary) && temporary.Temporary() { // whoever does not answer may have nothing of ours
+		if conf.AllUnavailable(err) != nil { // what does not answer may have nothing of this sandbox
 			e.Log.Warn("could not look for marks of ownership", "sandbox", r.Sandbox, "why", err.Error())
 			continue
 		}
