@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -151,6 +152,10 @@ func (s *Server) past(w http.ResponseWriter, r *http.Request) {
 	answer(w, s.history.last(r.URL.Query().Get("about"), limit))
 }
 
+// explainTimeout bounds explain: people wait for it. A vswitch that hangs is known after
+// 3 s (endpoint.Wait), and named.
+const explainTimeout = 4 * time.Second
+
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	namespace, name, ok := strings.Cut(r.URL.Query().Get("pod"), "/")
 	if !ok || conf.CheckObjectName(namespace, name) != nil {
@@ -163,6 +168,8 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 			x.Journal = append(x.Journal, rec)
 		}
 	})
+	ctx, cancel := context.WithTimeout(r.Context(), explainTimeout)
+	defer cancel()
 	for _, rec := range x.Journal {
 		e, err := s.keeper.engineFor(rec)
 		if err != nil {
@@ -172,8 +179,14 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 		if why := s.publisher.unpublished(rec.Sandbox); why != "" {
 			x.Unpublished = why
 		}
-		x.Datapath = append(x.Datapath, e.Inspect(r.Context(), rec)...)
-		s.planOf(r.Context(), &x, e, rec)
+		planned := make(chan bool)
+		go func() { // the API server may be slow, too
+			defer close(planned)
+			s.planOf(ctx, &x, e, rec)
+		}()
+		found := e.Inspect(ctx, rec)
+		<-planned
+		x.Datapath = append(x.Datapath, found...)
 	}
 	if len(x.Journal) == 0 {
 		x.Error = "nothing is recorded of this pod on node " + s.Name

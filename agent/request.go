@@ -365,7 +365,6 @@ func wireError(err error, cniVersion string) *answerError {
 	out := &answerError{CNIVersion: cniVersion, Code: types.ErrInternal, Msg: err.Error()}
 	var mine *delegates.Error
 	var plugin *types.Error
-	var temporary interface{ Temporary() bool }
 	var refusal *conf.Refusal
 	switch {
 	case errors.As(err, &mine):
@@ -374,9 +373,7 @@ func wireError(err error, cniVersion string) *answerError {
 		out.Code, out.Details = plugin.Code, plugin.Details
 	case errors.As(err, &refusal):
 		out.Code = types.ErrInvalidNetworkConfig
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		out.Code = types.ErrTryAgainLater
-	case errors.As(err, &temporary) && temporary.Temporary():
+	case errors.Is(err, context.Canceled), conf.IsTemporary(err): // a deadline that has passed is temporary, too
 		out.Code = types.ErrTryAgainLater
 	}
 	return out

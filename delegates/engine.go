@@ -106,8 +106,7 @@ func coded(code uint, err error) error {
 	if errors.As(err, &inner) {
 		return err
 	}
-	var temporary interface{ Temporary() bool }
-	if errors.As(err, &temporary) && temporary.Temporary() {
+	if conf.IsTemporary(err) {
 		code = codeTryAgain
 	}
 	return &Error{code, err}

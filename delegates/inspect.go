@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 
@@ -23,46 +24,68 @@ type Datapath struct {
 	Differences string                       `json:"differences,omitempty"`
 }
 
+// inspections is how many attachments of a sandbox are looked at together.
+const inspections = 8
+
 // Inspect asks datapaths and kernel what they have of a recorded sandbox, and
-// CHECKs each attachment. Nothing is changed.
+// CHECKs each attachment. Nothing is changed. Attachments are looked at together: one
+// whose datapath does not answer keeps no other waiting. What is not known when ctx is
+// done is a difference.
 func (e *Engine) Inspect(ctx context.Context, rec *Record) []Datapath {
-	var all []Datapath
+	var all []func() Datapath
 	for _, tx := range rec.Transactions {
 		live := tx.liveNetns("")
 		for _, entry := range tx.Attachments {
-			d := Datapath{Sandbox: rec.Sandbox, IfName: entry.IfName, Network: entry.Name, Facts: map[string]map[string]string{}}
-			errs := []error{e.eachOfChain(rec.Sandbox, tx, entry, live, func(name string, a conf.Attachment, state json.RawMessage) error {
-				i, ok := e.Delegates[name].(Inspector)
-				if !ok {
-					return nil
-				}
-				facts, err := i.Inspect(ctx, a, state)
-				if len(facts) > 0 {
-					d.Facts[name] = maps.Clone(facts)
-				}
-				return err
-			})}
-			switch {
-			case rec.Damage != "":
-				errs = append(errs, errors.New(rec.Damage+": it is undone by DEL"))
-			case tx.Phase != PhaseAttached || entry.Phase != "":
-				errs = append(errs, errors.New("a request was cut short: it is undone by the agent, or by DEL"))
-			case live == "":
-				errs = append(errs, errors.New("the network namespace "+tx.Netns+" is gone"))
-			default:
-				r := &Request{Sandbox: rec.Sandbox, Netns: live}
-				errs = append(errs, e.checkOne(ctx, r, tx, entry, live))
-				if facts := linkFacts(live, entry); facts != nil {
-					d.Facts["link"] = facts
-				}
-			}
-			if err := errors.Join(errs...); err != nil {
-				d.Differences = err.Error()
-			}
-			all = append(all, d)
+			all = append(all, func() Datapath { return e.inspect(ctx, rec, tx, entry, live) })
 		}
 	}
-	return all
+	found := make([]Datapath, len(all))
+	var group sync.WaitGroup
+	room := make(chan bool, inspections)
+	for i, look := range all {
+		room <- true
+		group.Go(func() {
+			defer func() { <-room }()
+			found[i] = look()
+		})
+	}
+	group.Wait()
+	return found
+}
+
+func (e *Engine) inspect(ctx context.Context, rec *Record, tx *Transaction, entry *Entry, live string) Datapath {
+	sandbox := rec.Sandbox
+	d := Datapath{Sandbox: sandbox, IfName: entry.IfName, Network: entry.Name, Facts: map[string]map[string]string{}}
+	errs := []error{e.eachOfChain(sandbox, tx, entry, live, func(name string, a conf.Attachment, state json.RawMessage) error {
+		i, ok := e.Delegates[name].(Inspector)
+		if !ok {
+			return nil
+		}
+		facts, err := i.Inspect(ctx, a, state)
+		if len(facts) > 0 {
+			d.Facts[name] = maps.Clone(facts)
+		}
+		return err
+	})}
+	switch {
+	case rec.Damage != "":
+		errs = append(errs, errors.New(rec.Damage+": it is undone by DEL"))
+	case tx.Phase != PhaseAttached || entry.Phase != "":
+		errs = append(errs, errors.New("a request was cut short: it is undone by the agent, or by DEL"))
+	case live == "":
+		errs = append(errs, errors.New("the network namespace "+tx.Netns+" is gone"))
+	default:
+		if conf.AllUnavailable(errs[0]) == nil { // CHECK would say the same
+			errs = append(errs, e.checkOne(ctx, &Request{Sandbox: sandbox, Netns: live}, tx, entry, live))
+		}
+		if facts := linkFacts(live, entry); facts != nil {
+			d.Facts["link"] = facts
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		d.Differences = err.Error()
+	}
+	return d
 }
 
 // linkFacts are those of the attachment's kernel link; nil when it has none.

@@ -37,8 +37,7 @@ func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbo
 		}
 		group.Go(func() {
 			for _, err := range s.Sweep(bounded, e.Journal.DataDir(), endpoints, e.Bounds, keep) {
-				var temporary interface{ Temporary() bool }
-				if errors.As(err, &temporary) && temporary.Temporary() {
+				if conf.AllUnavailable(err) != nil {
 					e.Log.Warn("could not look for marks of ownership", "delegate", name, "why", err.Error())
 					continue
 				}

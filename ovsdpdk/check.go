@@ -12,12 +12,12 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// survey reads whether the vswitch will do: DPDK is initialised, the bridge is
-// there and is a netdev bridge, and (with s) nothing of the same name or with
+// survey reads whether the vswitch will do: DPDK is initialised, ovs-vswitchd acts on
+// what OVSDB has, the bridge is there and is a netdev bridge, and (with s) nothing of the same name or with
 // the same socket is. What shares the folder already knows its past.
 func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	ops := []ovsdb.Operation{
-		selectRows("Open_vSwitch", anyRow(), "dpdk_initialized"),
+		configured("dpdk_initialized"),
 		selectRows("Bridge", equal("name", c.Bridge), "datapath_type"),
 	}
 	if s != nil {
@@ -33,6 +33,9 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	}
 	if len(found[0].Rows) == 0 || found[0].Rows[0]["dpdk_initialized"] != true {
 		return fmt.Errorf("OVS at %s has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log", c.OVSDB)
+	}
+	if err := d.db.follows(c.OVSDB, found[0].Rows); err != nil {
+		return err
 	}
 	switch rows := found[1].Rows; {
 	case len(rows) == 0 && !c.CreateBridge:

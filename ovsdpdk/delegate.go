@@ -25,12 +25,12 @@ type Delegate struct {
 
 // New makes the delegate of type ovsdpdk.
 func New(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: conf.Remembered(parse), db: &databases{}}
+	return &Delegate{log: log, parse: conf.Remembered(parse), db: newDatabases()}
 }
 
 // NewUserspace makes the delegate of type userspace, engine ovs-dpdk.
 func NewUserspace(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: conf.Remembered(parseUserspace), db: &databases{}}
+	return &Delegate{log: log, parse: conf.Remembered(parseUserspace), db: newDatabases()}
 }
 
 // Close ends the connections to OVSDB. Requests under way fail.

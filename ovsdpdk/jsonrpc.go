@@ -34,8 +34,6 @@ type conn struct {
 	err     error // why it has ended
 	last    uint64
 	waiting map[uint64]*request // by ID; those given up too, until they are answered
-	calls   int                 // under way
-	retired bool                // ends with its last call
 }
 
 // request is what is asked of the server.
@@ -60,9 +58,6 @@ func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "
 // errUnsent is in the error of a request that the server cannot have seen.
 var errUnsent = errors.New("nothing was sent")
 
-// errClosed is why a connection has ended that was closed on this side.
-var errClosed = errors.New("the connection was closed")
-
 // newConn takes over a stream to a server.
 func newConn(stream net.Conn) *conn {
 	c := &conn{
@@ -78,11 +73,6 @@ func newConn(stream net.Conn) *conn {
 func (c *conn) end(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.finish(why)
-}
-
-// finish is end for who holds mu.
-func (c *conn) finish(why error) {
 	if c.err != nil {
 		return
 	}
@@ -91,7 +81,8 @@ func (c *conn) finish(why error) {
 	close(c.done)
 }
 
-func (c *conn) ended() bool {
+// Ended reports whether either side has ended the connection.
+func (c *conn) Ended() bool {
 	select {
 	case <-c.done:
 		return true
@@ -100,19 +91,8 @@ func (c *conn) ended() bool {
 	}
 }
 
-// retire ends the connection as soon as no call is under way.
-func (c *conn) retire() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.retired = true
-	c.settle()
-}
-
-func (c *conn) settle() {
-	if c.retired && c.calls == 0 {
-		c.finish(errClosed)
-	}
-}
+// Close ends the connection. Calls under way fail with the cause.
+func (c *conn) Close(cause error) { c.end(cause) }
 
 // call asks the server and returns the result. When ctx is done first the
 // answer is thrown away as it comes, and the connection is as good as before.
@@ -122,7 +102,6 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 	if err != nil {
 		return nil, err
 	}
-	defer c.leave()
 	select {
 	case c.out <- r:
 	case <-c.done:
@@ -165,15 +144,7 @@ func (c *conn) enrol(method string, params []any) (*request, uint64, error) {
 	c.last++
 	r := &request{text: text, answer: make(chan rpcMessage, 1), written: make(chan struct{})}
 	c.waiting[c.last] = r
-	c.calls++
 	return r, c.last, nil
-}
-
-func (c *conn) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.calls--
-	c.settle()
 }
 
 func (c *conn) write() {

@@ -10,6 +10,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 // question is a message as a stand-in for a server sees it.
@@ -233,7 +235,7 @@ func TestRequestsShareAConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.end(errClosed)
+	defer c.end(endpoint.ErrClosed)
 	results := make([]string, many)
 	err = together(many, func(i int) error {
 		raw, err := c.call(bounded(t), "transact")
@@ -299,7 +301,7 @@ func TestMuteServer(t *testing.T) {
 		return nil
 	})
 	for _, err := range errs {
-		wantError(t, err, path, "no connection within 3s")
+		wantError(t, err, path, "no answer within 3s")
 	}
 	if n := len(accepted); n != 1 {
 		t.Errorf("%d connections were made, want one", n)
@@ -336,7 +338,7 @@ func TestUnsentRequest(t *testing.T) {
 	defer close(done)
 	d := newDelegate(t)
 	defer d.Close()
-	c, err := d.db.at(address).connect(bounded(t))
+	c, err := d.db.pool.Get(bounded(t), address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,35 +346,6 @@ func TestUnsentRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantErrorNone(t, ask(bounded(t), d, address))
-}
-
-// A connection that is given up ends with its last request.
-func TestRetire(t *testing.T) {
-	asked, answer := make(chan bool), make(chan bool)
-	address := newStandIn(t, func(_ int, conn net.Conn, in *json.Decoder) {
-		q := next(in)
-		close(asked)
-		<-answer
-		says(conn, bridges, q.ID)
-	})
-	c, err := dial(bounded(t), address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	result := make(chan error, 1)
-	go func() {
-		_, err := c.call(bounded(t), "transact")
-		result <- err
-	}()
-	<-asked
-	c.retire()
-	close(answer)
-	wantErrorNone(t, <-result)
-	select {
-	case <-c.done:
-	case <-bounded(t).Done():
-		t.Error("the connection stays")
-	}
 }
 
 // Close ends the connections, and with them what is under way, and what is

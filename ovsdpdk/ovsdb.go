@@ -12,154 +12,56 @@ import (
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 // vswitchDB is the name of the vswitch's database (ovs-vswitchd.conf.db(5)).
 const vswitchDB = "Open_vSwitch"
 
-// Time limits towards ovsdb-server and ovs-vswitchd.
+// Time limits towards ovsdb-server and ovs-vswitchd. ADD waits for both, undoes what it
+// has made, and is over within 10 s.
 const (
-	connectTimeout  = 3 * time.Second
-	transactTimeout = 5 * time.Second
-	settleTimeout   = 15 * time.Second // for ovs-vswitchd to act on a row
-	goneTimeout     = 2 * time.Second  // for ovs-vswitchd to act on a removal; DEL goes on after it
+	transactTimeout = 3 * time.Second // for ovsdb-server to answer
+	settleTimeout   = 5 * time.Second // for ovs-vswitchd to act on a row
+	settleMargin    = 2 * time.Second // for ovsdb-server to say that it did not
+	goneTimeout     = time.Second     // for ovs-vswitchd to act on a removal; DEL goes on after it
 )
 
-// databases are the connections to OVSDB servers, by address.
+// databases are the connections to OVSDB servers, by address, and what is known of the
+// vswitches behind them.
 type databases struct {
-	mu    sync.Mutex
-	known map[string]*database
+	pool *endpoint.Pool[*conn]
+
+	mu     sync.Mutex
+	behind map[string]behind // by address
 }
 
-func (d *databases) at(address string) *database {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.known[address] == nil {
-		if d.known == nil {
-			d.known = map[string]*database{}
-		}
-		d.known[address] = &database{address: address}
-	}
-	return d.known[address]
+func newDatabases() *databases {
+	return &databases{pool: &endpoint.Pool[*conn]{
+		Dial: func(ctx context.Context, address string, suspect bool) (*conn, error) {
+			limit := endpoint.Wait
+			if suspect {
+				limit = endpoint.ShortWait
+			}
+			c, err := dialWithin(ctx, limit, address)
+			if err != nil {
+				return nil, unavailable(address, err)
+			}
+			return c, nil
+		},
+		Unavailable: func(address string, cause error) error { return unavailable(address, cause) },
+	}}
 }
 
 // close ends the connections. Requests under way fail; later ones connect anew.
-func (d *databases) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, db := range d.known {
-		db.close()
-	}
-}
+func (d *databases) close() { d.pool.Close() }
 
-// database is the connection to one server. Requests share it, and the attempt
-// to make it when it is gone: nobody waits for a server that is not there for
-// longer than connectTimeout, however many want it.
-type database struct {
-	address string
-	mu      sync.Mutex
-	attempt *attempt
+// unavailable is the error of an OVSDB server that does not answer.
+func unavailable(address string, cause error) *conf.Unavailable {
+	return &conf.Unavailable{Endpoint: address, Kind: "OVSDB", Err: cause, Hint: `is ovsdb-server running, and is "ovsdb" its address?`}
 }
-
-// attempt is a connection that is being made, was made or could not be. It is
-// nobody's own: whoever gives up leaves it to the others.
-type attempt struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed when conn or err is there
-	conn   *conn
-	err    error
-}
-
-// made is the connection, nil when there is none yet, or none to be had.
-func (a *attempt) made() *conn {
-	select {
-	case <-a.done:
-		return a.conn
-	default:
-		return nil
-	}
-}
-
-// over says that it takes another attempt to have a connection.
-func (a *attempt) over() bool {
-	select {
-	case <-a.done:
-		return a.conn == nil || a.conn.ended()
-	default:
-		return false
-	}
-}
-
-func (d *database) connect(ctx context.Context) (*conn, error) {
-	d.mu.Lock()
-	if d.attempt == nil || d.attempt.over() {
-		d.attempt = newAttempt(d.address)
-	}
-	a := d.attempt
-	d.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.conn, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func newAttempt(address string) *attempt {
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
-	a := &attempt{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer cancel()
-		defer close(a.done)
-		var err error
-		if a.conn, err = dial(ctx, address); err == nil {
-			return
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no connection within %s", connectTimeout)
-		}
-		a.err = &unreachable{address, err}
-	}()
-	return a
-}
-
-// forget makes the next request connect anew. Requests under way on the
-// connection are left to end.
-func (d *database) forget(c *conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.attempt != nil && d.attempt.made() == c {
-		d.attempt = nil
-	}
-	c.retire()
-}
-
-func (d *database) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.attempt == nil {
-		return
-	}
-	d.attempt.cancel()
-	if <-d.attempt.done; d.attempt.conn != nil {
-		d.attempt.conn.end(errClosed)
-	}
-	d.attempt = nil
-}
-
-// unreachable is an OVSDB server that does not answer.
-type unreachable struct {
-	address string
-	err     error
-}
-
-func (e *unreachable) Error() string {
-	return fmt.Sprintf("OVSDB at %s is unreachable: %v: is ovsdb-server running, and is \"ovsdb\" its address?", e.address, e.err)
-}
-func (e *unreachable) Unwrap() error { return e.err }
-
-// Temporary marks an error that may be gone when the runtime tries again.
-func (e *unreachable) Temporary() bool { return true }
 
 // transact runs the operations as one transaction: all or none. Every
 // operation's error is looked at; results has one element for each.
@@ -167,20 +69,13 @@ func (d *databases) transact(ctx context.Context, address string, ops ...ovsdb.O
 	return d.transactWithin(ctx, transactTimeout, address, ops...)
 }
 
+// transactWithin is transact with another limit for the answer.
 func (d *databases) transactWithin(ctx context.Context, limit time.Duration, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	results, err := d.at(address).transact(bounded, ops)
-	var away *unreachable
-	switch {
-	case err == nil:
-	case ctx.Err() != nil:
+	results, err := d.request(ctx, limit, address, ops)
+	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("OVSDB at %s: %w", address, ctx.Err())
-	case errors.As(err, &away):
-		return nil, err
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, &unreachable{address, fmt.Errorf("no answer within %s", limit)}
-	default:
+	}
+	if err != nil {
 		return nil, err
 	}
 	if e := firstError(ops, results); e != nil {
@@ -192,30 +87,43 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	return results, nil
 }
 
-func (d *database) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+// request makes one request, over a new connection if the end of the last one went
+// unnoticed.
+func (d *databases) request(ctx context.Context, limit time.Duration, address string, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
 	for again := false; ; again = true {
-		c, err := d.connect(ctx)
+		c, err := d.pool.Get(ctx, address)
 		if err != nil {
 			return nil, err
 		}
-		results, err := c.transact(ctx, ops)
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		results, err := c.transact(bounded, ops)
+		cancel()
 		switch {
-		case err == nil:
-			return results, nil
-		case errors.Is(err, context.Canceled):
-			return nil, err // the connection is as good as before
+		case err == nil, ctx.Err() != nil: // the connection is as good as before
+			return results, err
 		case errors.Is(err, context.DeadlineExceeded):
-			d.forget(c)
-			return nil, err
+			d.pool.Silent(address, c, limit)
+			return nil, unavailable(address, endpoint.SilentError{Limit: limit})
 		case errors.Is(err, errUnsent) && !again:
-			continue // it went unnoticed
+			continue
 		}
-		return nil, &unreachable{d.address, err}
+		return nil, unavailable(address, err)
 	}
 }
 
-// dial connects and sees that the vswitch's database is there: somebody who
-// accepts and says nothing, or something else, is no OVSDB.
+// dialWithin is dial with a limit.
+func dialWithin(ctx context.Context, limit time.Duration, address string) (*conn, error) {
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c, err := dial(bounded, address)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = endpoint.SilentError{Limit: limit}
+	}
+	return c, err
+}
+
+// dial connects and sees that the vswitch's database is there: a server that accepts
+// and says nothing, or something else, is no OVSDB.
 func dial(ctx context.Context, address string) (*conn, error) {
 	if err := checkAddress(address); err != nil {
 		return nil, err
@@ -235,7 +143,7 @@ func dial(ctx context.Context, address string) (*conn, error) {
 		err = fmt.Errorf("it has no database %s", vswitchDB)
 	}
 	if err != nil {
-		c.end(errClosed)
+		c.end(endpoint.ErrClosed)
 		return nil, err
 	}
 	return c, nil

@@ -52,7 +52,10 @@ const tries = 20
 func (d *Delegate) insert(ctx context.Context, address string, ports []*port) error {
 	var refused error // a name was taken
 	for range tries {
-		found, err := d.db.transact(ctx, address, selectRows("Bridge", anyRow(), "name"))
+		found, err := d.db.transact(ctx, address, selectRows("Bridge", anyRow(), "name"), configured())
+		if err == nil {
+			err = d.db.follows(address, found[1].Rows)
+		}
 		if err != nil {
 			return err
 		}
@@ -64,6 +67,7 @@ func (d *Delegate) insert(ctx context.Context, address string, ports []*port) er
 		if err != nil {
 			return err
 		}
+		ops = append(ops, nextConfig(), configured())
 		results, err := d.db.transact(ctx, address, ops...)
 		missed := refusedWith(err, answerTimedOut)
 		switch {
@@ -82,6 +86,7 @@ func (d *Delegate) insert(ctx context.Context, address string, ports []*port) er
 				return fmt.Errorf("insert ports: OVSDB changed %d rows of %s, want 1", results[i].Count, op.Table)
 			}
 		}
+		d.db.standstill(address, results[len(ops)-1].Rows)
 		return nil
 	}
 	return fmt.Errorf("insert ports: the bridges changed %d times meanwhile", tries)
@@ -238,10 +243,10 @@ func (d *Delegate) awaitPorts(ctx context.Context, address string, ports []*port
 	for _, p := range ports {
 		ops = append(ops, selectRows("Interface", equal("name", p.Port), "ofport", "error"))
 	}
-	found, err := d.db.transactWithin(ctx, settleTimeout+transactTimeout, address, ops...)
+	found, err := d.db.transactWithin(ctx, settleTimeout+settleMargin, address, ops...)
 	if late := refusedWith(err, answerTimedOut); late != nil && late.at < len(ports) {
 		p := ports[late.at]
-		return fmt.Errorf("%s (network %s): ovs-vswitchd did not open port %s within %s: is it running, or busy? (the rows are in OVSDB at %s)", p.IfName, p.Network, p.Port, settleTimeout, address)
+		return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, stopped(address, fmt.Errorf("it did not open port %s within %s", p.Port, settleTimeout)))
 	}
 	if err != nil {
 		return fmt.Errorf("wait for ovs-vswitchd: %w", err)

@@ -48,7 +48,7 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []shar
 		}
 		for i, op := range ops {
 			if err == nil && op.Op == ovsdb.OperationSelect && len(results[i].Rows) > 0 {
-				d.awaitConfig(ctx, s.OVSDB, results[i].Rows[0])
+				d.awaitConfig(ctx, s.OVSDB, results[i].Rows)
 			}
 		}
 		// Once more: the bridge may have changed between the two transactions,
@@ -113,7 +113,7 @@ func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row, loca
 					Mutations: []ovsdb.Mutation{
 						*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, uuidSet(id[0])),
 						*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}},
-				selectRows("Open_vSwitch", anyRow(), "next_cfg", "cur_cfg"))
+				configured())
 		case holds:
 			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: equal("_uuid", id[0]),
 				Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationDelete, uuidSet(port[0]))}})
@@ -123,22 +123,30 @@ func removal(s *state, owner string, ours bool, ports, bridges []ovsdb.Row, loca
 }
 
 // awaitConfig waits until ovs-vswitchd has acted on the transaction that gave
-// Open_vSwitch its next_cfg, so that the bridge's own link is gone as well
-// (ovs-vswitchd.conf.db(5), next_cfg and cur_cfg). A vswitchd that is not there
-// keeps no DEL waiting.
-func (d *Delegate) awaitConfig(ctx context.Context, address string, row ovsdb.Row) {
-	next, cur := ints(row, "next_cfg"), ints(row, "cur_cfg")
-	limit := int(goneTimeout / time.Millisecond)
-	for len(next) == 1 && len(cur) == 1 && cur[0] < next[0] {
+// Open_vSwitch its next_cfg, so that the bridge's own link is gone as well. DEL is right
+// without it: a vswitchd that stands still keeps the first DEL waiting for goneTimeout,
+// and no other.
+func (d *Delegate) awaitConfig(ctx context.Context, address string, rows []ovsdb.Row) {
+	next := ints(rows[0], "next_cfg")
+	for {
+		cur, still := ints(rows[0], "cur_cfg"), d.db.standstill(address, rows)
+		if len(next) != 1 || len(cur) != 1 || cur[0] >= next[0] {
+			return
+		}
+		if still >= goneTimeout {
+			d.log.Warn("ovs-vswitchd has not removed the bridge's link yet", "ovsdb", address)
+			return
+		}
+		limit := int((goneTimeout - still) / time.Millisecond)
 		found, err := d.db.transact(ctx, address,
 			ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch", Where: anyRow(), Columns: []string{"cur_cfg"},
 				Until: string(ovsdb.WaitConditionNotEqual), Rows: []ovsdb.Row{{"cur_cfg": cur[0]}}, Timeout: &limit},
-			selectRows("Open_vSwitch", anyRow(), "cur_cfg"))
+			configured())
 		if err != nil || len(found[1].Rows) == 0 {
-			d.log.Warn("ovs-vswitchd has not removed the bridge's link yet", "why", err)
+			d.log.Warn("ovs-vswitchd has not removed the bridge's link yet", "ovsdb", address, "why", err)
 			return
 		}
-		cur = ints(found[1].Rows[0], "cur_cfg")
+		rows = found[1].Rows
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 // watchPause is between two attempts to reach a server that is away.
@@ -45,13 +47,11 @@ func (d *Delegate) Watch(ctx context.Context, place string) error {
 // stay connects and stays until the server goes, or, when it was away, until
 // its vswitch is up.
 func stay(ctx context.Context, place string, away bool) (back bool, err error) {
-	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	c, err := dial(bounded, place)
+	c, err := dialWithin(ctx, endpoint.Wait, place)
 	if err != nil {
 		return false, err
 	}
-	defer c.end(errClosed)
+	defer c.end(endpoint.ErrClosed)
 	if away {
 		return vswitchUp(ctx, c)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,13 +19,12 @@ import (
 	"go.fd.io/govpp/binapi/vhost_user"
 	"go.fd.io/govpp/binapi/vpe"
 	"go.fd.io/govpp/core"
+
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
-// Time limits towards VPP.
-const (
-	connectTimeout = 2 * time.Second
-	replyTimeout   = 3 * time.Second
-)
+// replyTimeout is how long VPP may take to answer a request.
+const replyTimeout = 3 * time.Second
 
 // The library writes its logs to standard error, where a runtime reads, and reads
 // the level without a lock: it is set before the first connection.
@@ -77,169 +75,18 @@ func vhostMessages() []api.Message {
 	}
 }
 
-// vpps are the connections to VPPs, by API socket.
-type vpps struct {
-	mu      sync.Mutex
-	known   map[string]*vpp
-	watched map[string]*link // kept from one Watch to the next
-}
-
-// vpp is the connection to one VPP. Requests share it; whoever finds it gone
-// makes it anew.
+// vpp is a VPP by its API socket.
 type vpp struct {
+	pool   *endpoint.Pool[*link]
 	socket string
-	busy   chan struct{} // holds one value while somebody looks at conn
-	conn   *link
 }
 
-// link is a connection that tells when it has ended.
-type link struct {
-	*core.Connection
-	ended context.Context
-}
-
-func (v *vpp) lock(ctx context.Context) error {
-	select {
-	case v.busy <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (v *vpp) unlock() { <-v.busy }
-
-func (v *vpps) at(socket string) *vpp {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.known[socket] == nil {
-		if v.known == nil {
-			v.known = map[string]*vpp{}
-		}
-		v.known[socket] = &vpp{socket: socket, busy: make(chan struct{}, 1)}
-	}
-	return v.known[socket]
-}
-
-// unreachable is a VPP that does not answer.
-type unreachable struct {
-	socket string
-	err    error
-}
-
-func (e *unreachable) Error() string {
-	return fmt.Sprintf("VPP at %s is unreachable: %v: is vpp running, and is \"apiSocket\" its API socket?", e.socket, e.err)
-}
-func (e *unreachable) Unwrap() error { return e.err }
-
-// Temporary marks an error that may be gone when the runtime tries again.
-func (e *unreachable) Temporary() bool { return true }
-
-// connect connects and checks, once for each connection, that this VPP speaks
-// the messages that plexus uses.
 func (v *vpp) connect(ctx context.Context) (*link, error) {
-	if err := v.lock(ctx); err != nil {
-		return nil, fmt.Errorf("VPP at %s: %w", v.socket, err)
+	conn, err := v.pool.Get(ctx, v.socket)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("VPP at %s: %w", v.socket, ctx.Err())
 	}
-	defer v.unlock()
-	if v.conn != nil && v.conn.ended.Err() == nil {
-		return v.conn, nil
-	}
-	if v.conn != nil {
-		v.conn.Disconnect()
-		v.conn = nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout+replyTimeout)
-	defer cancel()
-	conn, err := dial(ctx, v.socket)
-	if err != nil {
-		return nil, &unreachable{v.socket, err}
-	}
-	if err := compatible(ctx, conn, messages()...); err != nil {
-		conn.Disconnect()
-		return nil, err
-	}
-	v.conn = conn
-	return conn, nil
-}
-
-// dial connects. VPP lets five wait at its API socket (socksvr.c) and has the
-// kernel send the next one away; that one tries again. So does for a moment one
-// whose connection ends before VPP says a word: a VPP that is dying still lets wait
-// whom it will never serve, and nobody listens there when it is dead.
-func dial(ctx context.Context, socket string) (*link, error) {
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		w, err := openWire(ctx, socket)
-		if err == nil {
-			conn, err := core.Connect(w)
-			if err != nil {
-				return nil, errors.Join(err, w.Disconnect())
-			}
-			return &link{conn, w.ended}, nil
-		}
-		dying := wait < 50*time.Millisecond &&
-			(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF))
-		if !errors.Is(err, syscall.EAGAIN) && !dying {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(wait):
-		}
-	}
-}
-
-// compatible checks that VPP knows the messages, by names and CRCs.
-func compatible(ctx context.Context, conn *link, messages ...api.Message) error {
-	ch, err := conn.NewAPIChannel()
-	if err != nil {
-		return err
-	}
-	defer ch.Close()
-	var differs *api.CompatibilityError
-	if err := ch.CheckCompatiblity(messages...); errors.As(err, &differs) {
-		version := "unknown"
-		reply, err := vpe.NewServiceClient(conn).ShowVersion(ctx, &vpe.ShowVersion{})
-		if err == nil {
-			version = reply.Version
-		}
-		return fmt.Errorf("VPP %s does not speak the messages %v as plexus does: plexus works with VPP 24.10 to 26.06", version, differs.IncompatibleMessages)
-	} else if err != nil {
-		return err
-	}
-	return nil
-}
-
-// forget makes the next request connect anew.
-func (v *vpp) forget(conn *link) {
-	_ = v.lock(context.Background()) // nobody keeps it for longer than a connect
-	defer v.unlock()
-	if v.conn == conn {
-		v.conn = nil
-		conn.Disconnect()
-	}
-}
-
-// close says goodbye to every VPP. One that is left without it keeps what it has
-// of a client until it finds out, and many at once can keep it busy for good
-// (25.06 to 26.06).
-func (v *vpps) close() {
-	v.mu.Lock()
-	all, watched := v.known, v.watched
-	v.known, v.watched = nil, nil
-	v.mu.Unlock()
-	for _, conn := range watched {
-		conn.Disconnect()
-	}
-	for _, p := range all {
-		_ = p.lock(context.Background()) // nobody keeps it for longer than a connect
-		if p.conn != nil {
-			p.conn.Disconnect()
-			p.conn = nil
-		}
-		p.unlock()
-	}
+	return conn, err
 }
 
 // session is a connection for the length of one verb.
@@ -250,7 +97,7 @@ type session struct {
 }
 
 func (v *vpps) open(ctx context.Context, socket string) (*session, error) {
-	p := v.at(socket)
+	p := &vpp{v.pool, socket}
 	conn, err := p.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -268,7 +115,8 @@ func (s *session) ping(ctx context.Context) error {
 
 // call makes one request within replyTimeout, or until the connection ends. An
 // answer with an error code is VPP's; any other error means that the connection
-// is of no use any more. The first request of a session may find that VPP has
+// is of no use any more: an answer that comes late must not be taken for that of
+// another request. The first request of a session may find that VPP has
 // been restarted since the last one and goes to the new VPP then; a later one may
 // not, as it may carry numbers that the former VPP gave.
 func call[R any](ctx context.Context, s *session, request func(context.Context) (R, error)) (R, error) {
@@ -282,24 +130,40 @@ func call[R any](ctx context.Context, s *session, request func(context.Context) 
 	if err == nil || errors.As(err, &answer) {
 		return reply, err
 	}
-	if ctx.Err() != nil { // the connection is as good as before
+	if ctx.Err() != nil { // VPP may be well; others may go on
+		s.vpp.pool.Retire(s.vpp.socket, s.conn)
 		return reply, fmt.Errorf("VPP at %s: %w", s.vpp.socket, ctx.Err())
 	}
 	unsent := errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, core.ErrNotConnected)
-	switch {
-	case s.conn.ended.Err() != nil:
-		err = fmt.Errorf("it has ended the connection: %w", context.Cause(s.conn.ended))
-	case bounded.Err() != nil:
-		err = fmt.Errorf("no answer within %s", replyTimeout)
-	}
-	s.vpp.forget(s.conn)
+	err = s.failed(bounded, err)
 	if !first || !unsent {
-		return reply, &unreachable{s.vpp.socket, err}
+		return reply, unavailable(s.vpp.socket, err)
 	}
 	if s.conn, err = s.vpp.connect(ctx); err != nil {
 		return reply, err
 	}
 	return call(ctx, s, request)
+}
+
+// failed closes the connection after a request that has failed, and says why it has.
+func (s *session) failed(bounded context.Context, err error) error {
+	var silent endpoint.SilentError
+	cause := context.Cause(s.conn.ended)
+	switch {
+	case errors.As(cause, &silent): // to another request
+		err = silent
+	case cause != nil:
+		err = fmt.Errorf("it has ended the connection: %w", cause)
+	case errors.Is(bounded.Err(), context.DeadlineExceeded):
+		silent.Limit = replyTimeout
+		err = silent
+	}
+	if silent.Limit > 0 {
+		s.vpp.pool.Silent(s.vpp.socket, s.conn, silent.Limit)
+	} else {
+		s.vpp.pool.Drop(s.vpp.socket, s.conn, err)
+	}
+	return err
 }
 
 // begun is a request that VPP has, and whose answer is not read yet.

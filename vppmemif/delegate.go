@@ -26,12 +26,12 @@ type Delegate struct {
 
 // New makes the delegate of type vppmemif.
 func New(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: conf.Remembered(parse), vpp: &vpps{}}
+	return &Delegate{log: log, parse: conf.Remembered(parse), vpp: newVPPs()}
 }
 
 // NewUserspace makes the delegate of type userspace, engine vpp.
 func NewUserspace(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: conf.Remembered(parseUserspace), vpp: &vpps{}}
+	return &Delegate{log: log, parse: conf.Remembered(parseUserspace), vpp: newVPPs()}
 }
 
 // Close ends the connections.

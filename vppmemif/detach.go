@@ -18,10 +18,13 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// notRunning reports whether nobody listens on the API socket: then an error is
-// that of connecting. Such a VPP has lost all that it had.
+// notRunning reports whether an error says that nobody listens on the API socket, and
+// nothing else. Such a VPP has lost all that it had.
 func notRunning(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+	away := conf.AllUnavailable(err)
+	return len(away) > 0 && !slices.ContainsFunc(away, func(e *conf.Unavailable) bool {
+		return !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, syscall.ECONNREFUSED)
+	})
 }
 
 // detach removes what carries the tag, and the bridge domain if it is ours and

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/fib_types"
@@ -20,6 +21,10 @@ import (
 // vtrPush1 is a VLAN tag rewrite (l2_vtr.h): what comes from the pod gets a tag,
 // what goes to it loses one.
 const vtrPush1 = 1
+
+// lockTimeout is how long another process may keep a bridge domain: it waits for VPP
+// itself, replyTimeout at most.
+const lockTimeout = 5 * time.Second
 
 // tries bounds how often an id of a bridge domain is looked for.
 const tries = 64
@@ -137,6 +142,8 @@ func (h *held) ensure(ctx context.Context, w *wiring) (uint32, error) {
 // lockDomain keeps a domain from going with its last member while another one
 // joins: joining a domain that is not there makes one, which nobody would own.
 func (s *session) lockDomain(ctx context.Context, tag string) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
 	return lock.Take(ctx, "bridge-domain-"+digest(s.vpp.socket, tag), "bridge domain "+tag)
 }
 

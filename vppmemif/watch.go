@@ -3,11 +3,8 @@ package vppmemif
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
-
-	"go.fd.io/govpp/binapi/memclnt"
 )
 
 // watchRetry is the time between two looks for a VPP that does not answer.
@@ -62,12 +59,9 @@ func answering(ctx context.Context, place string) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(conn.ended, cancel)()
-	if _, err := memclnt.NewServiceClient(conn).ControlPing(bounded, &memclnt.ControlPing{}); err != nil {
+	if err := conn.ping(ctx); err != nil {
 		conn.Disconnect()
-		return nil, errors.Join(err, context.Cause(conn.ended))
+		return nil, err
 	}
 	return conn, nil
 }

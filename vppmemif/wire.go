@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,9 @@ import (
 	"go.fd.io/govpp/adapter"
 	"go.fd.io/govpp/binapi/memclnt"
 	"go.fd.io/govpp/codec"
+	"go.fd.io/govpp/core"
+
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 // wire is the connection to VPP's API socket below govpp. The one that govpp has
@@ -28,6 +32,7 @@ type wire struct {
 	ids     map[string]uint16 // numbers of the messages, by name and CRC
 	receive adapter.MsgCallback
 	writing sync.Mutex
+	spoilt  bool // half a message was written; writing guards it
 	reading sync.WaitGroup
 	ended   context.Context // done when nothing comes any more; its cause says why
 	end     context.CancelCauseFunc
@@ -106,19 +111,65 @@ func (w *wire) next() ([]byte, error) {
 	return data, err
 }
 
-// write sends a message. A VPP that takes none for replyTimeout hangs; half a
-// message spoils the connection.
+// write sends a message. A VPP that takes none for replyTimeout hangs. Nothing is sent
+// over a connection that has ended; the error is core.ErrNotConnected then.
 func (w *wire) write(data []byte) error {
-	framed := make([]byte, wireHeader, wireHeader+len(data))
-	binary.BigEndian.PutUint32(framed[8:], uint32(len(data)))
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	_ = w.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
-	_, err := w.conn.Write(append(framed, data...))
+	if cause := context.Cause(w.ended); cause != nil {
+		return fmt.Errorf("%w: %w", core.ErrNotConnected, cause)
+	}
+	err := w.frame(data, replyTimeout)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = endpoint.SilentError{Limit: replyTimeout}
+	}
 	if err != nil {
 		w.end(err)
 	}
 	return err
+}
+
+// frame writes a message behind its header. Half a message spoils the connection.
+// The caller holds writing.
+func (w *wire) frame(data []byte, limit time.Duration) error {
+	if w.spoilt {
+		return net.ErrClosed
+	}
+	framed := make([]byte, wireHeader, wireHeader+len(data))
+	binary.BigEndian.PutUint32(framed[8:], uint32(len(data)))
+	_ = w.conn.SetWriteDeadline(time.Now().Add(limit))
+	n, err := w.conn.Write(append(framed, data...))
+	w.spoilt = err != nil && n > 0
+	return err
+}
+
+// goodbye tells VPP that the client goes: it keeps what it has of one that only goes
+// (see vpps.close).
+func (w *wire) goodbye() error {
+	bye := &memclnt.SockclntDelete{Index: w.index}
+	id, err := w.GetMsgID(bye.GetMessageName(), bye.GetCrcString())
+	if err != nil {
+		return err
+	}
+	data, err := codec.DefaultCodec.EncodeMsg(bye, id)
+	if err != nil {
+		return err
+	}
+	w.address(0, data)
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	return w.frame(data, byeTimeout)
+}
+
+// abandon ends the connection to a VPP that does not answer. VPP reads the goodbye when
+// it goes on.
+func (w *wire) abandon(cause error) {
+	if w.ended.Err() == nil {
+		w.end(cause)
+		_ = w.conn.SetWriteDeadline(time.Now()) // of a request that VPP does not take
+		_ = w.goodbye()
+	}
+	_ = w.conn.Close()
 }
 
 // Connect begins to read: openWire has connected.
@@ -142,17 +193,11 @@ func (w *wire) Connect() error {
 	return nil
 }
 
-// Disconnect says goodbye, as VPP keeps what it has of a client that only goes
-// (see close), and returns when nothing is read any more.
+// Disconnect says goodbye and returns when nothing is read any more.
 func (w *wire) Disconnect() error {
-	bye := &memclnt.SockclntDelete{Index: w.index}
-	id, err := w.GetMsgID(bye.GetMessageName(), bye.GetCrcString())
-	if err == nil && w.ended.Err() == nil {
-		var data []byte
-		if data, err = codec.DefaultCodec.EncodeMsg(bye, id); err == nil {
-			err = w.SendMsg(0, data)
-		}
-		if err == nil {
+	var err error
+	if w.ended.Err() == nil {
+		if err = w.goodbye(); err == nil {
 			select {
 			case <-w.ended.Done():
 			case <-time.After(byeTimeout):
@@ -179,9 +224,13 @@ func (w *wire) SendMsg(request uint32, data []byte) error {
 	if len(data) < 10 {
 		return fmt.Errorf("a request of %d bytes is none", len(data))
 	}
+	w.address(request, data)
+	return w.write(data)
+}
+
+func (w *wire) address(request uint32, data []byte) {
 	binary.BigEndian.PutUint32(data[2:], w.index)
 	binary.BigEndian.PutUint32(data[6:], request)
-	return w.write(data)
 }
 
 // SetMsgCallback says who gets what VPP sends, before Connect.

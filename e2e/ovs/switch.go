@@ -191,6 +191,19 @@ func (s *Switch) signalVswitchd(sig syscall.Signal) error {
 	return s.vswitchd.signal(sig)
 }
 
+// PauseOVSDB makes the database server hang (SIGSTOP) until ResumeOVSDB.
+func (s *Switch) PauseOVSDB() error { return s.signalOVSDB(syscall.SIGSTOP) }
+
+// ResumeOVSDB lets a paused database server run on.
+func (s *Switch) ResumeOVSDB() error { return s.signalOVSDB(syscall.SIGCONT) }
+
+func (s *Switch) signalOVSDB(sig syscall.Signal) error {
+	if s.db == nil {
+		return fmt.Errorf("send %s to ovsdb-server: it does not run", sig)
+	}
+	return s.db.signal(sig)
+}
+
 // StartOVSDB starts the database server after StopOVSDB, with what was stored.
 func (s *Switch) StartOVSDB(ctx context.Context) error {
 	if s.db != nil {

@@ -1,0 +1,271 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/e2e/node"
+)
+
+// verbLimit is what any verb may take while a vswitch hangs.
+const verbLimit = 10 * time.Second
+
+// hungSite is a site with pods that a vswitch which hangs has to do with.
+type hungSite struct {
+	*site
+	pods []hungPod
+}
+
+type hungPod struct {
+	*node.Pod
+	name, sandbox string
+}
+
+// newHungSite gives the site eleven pods of a port each, the first one of four. Ten will
+// be attached.
+func newHungSite(t *testing.T, s *site, network string) *hungSite {
+	t.Helper()
+	h := &hungSite{site: s}
+	for i := range 11 {
+		p := hungPod{name: fmt.Sprint("hung", i), sandbox: fmt.Sprintf("a%011d%012d", i, i)}
+		p.Pod = newPod(t, p.name)
+		networks := network
+		if i == 0 {
+			networks = strings.Repeat(network+", ", 3) + network
+		}
+		s.pod(p.name, networks)
+		h.pods = append(h.pods, p)
+	}
+	return h
+}
+
+func (h *hungSite) attached() []hungPod { return h.pods[:10] }
+
+// together does the same with each pod at once, and wants each to end in time.
+func (h *hungSite) together(what string, pods []hungPod, do func(hungPod) error) {
+	h.t.Helper()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var longest time.Duration
+	for _, p := range pods {
+		all.Go(func() {
+			begun := time.Now()
+			err := do(p)
+			took := time.Since(begun)
+			mu.Lock()
+			defer mu.Unlock()
+			longest = max(longest, took)
+			if err != nil {
+				h.t.Errorf("%s %s: %v", what, p.name, err)
+			}
+		})
+	}
+	all.Wait()
+	h.t.Logf("%s of %d pods: the longest took %s", what, len(pods), longest.Round(time.Millisecond))
+	if longest > verbLimit {
+		h.t.Errorf("%s took %s", what, longest)
+	}
+}
+
+// tryAgain wants the error that tells a runtime to try again, about an endpoint.
+func tryAgain(err error, words ...string) error {
+	var failed *cniError
+	if !errors.As(err, &failed) || failed.Code != 11 {
+		return fmt.Errorf("want code 11, got %w", err)
+	}
+	for _, w := range words {
+		if !strings.Contains(failed.Msg, w) {
+			return fmt.Errorf("%w: it does not say %q", err, w)
+		}
+	}
+	return nil
+}
+
+// plain wires pods that need no vswitch, and unwires them.
+func (h *hungSite) plain() {
+	h.t.Helper()
+	var pods []hungPod
+	for i := range 3 {
+		p := hungPod{name: fmt.Sprint("plain", i), sandbox: fmt.Sprintf("f%011d%012d", i, i)}
+		p.Pod = newPod(h.t, p.name)
+		pods = append(pods, p)
+	}
+	h.together("ADD and DEL without a vswitch", pods, func(p hungPod) error {
+		if _, err := h.add(p.sandbox, p.Pod, ""); err != nil {
+			return err
+		}
+		return h.del(p.sandbox, p.Pod, "")
+	})
+	for _, p := range pods {
+		must(h.t, p.Close())
+	}
+}
+
+// home removes all pods, some time after a vswitch has gone on, and wants the world to be
+// as before.
+func (h *hungSite) home(unchanged func() error) {
+	h.t.Helper()
+	begun := time.Now()
+	var err error
+	for time.Since(begun) < verbLimit {
+		err = nil
+		for _, p := range h.pods {
+			err = errors.Join(err, h.del(p.sandbox, p.Pod, p.name))
+		}
+		if err == nil {
+			err = unchanged()
+		}
+		if err == nil {
+			h.t.Logf("everything is undone %s later", time.Since(begun).Round(time.Millisecond))
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.t.Error(err)
+}
+
+// explain asks the agent, in time.
+func (h *hungSite) explain(socket, pod string) (x agent.Explanation) {
+	h.t.Helper()
+	begun := time.Now()
+	conn, err := net.Dial("unix", socket)
+	must(h.t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /v1/explain?pod=default/%s HTTP/1.0\r\n\r\n", pod)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(h.t, err)
+	defer response.Body.Close()
+	must(h.t, json.NewDecoder(response.Body).Decode(&x))
+	took := time.Since(begun)
+	h.t.Logf("explain took %s", took.Round(time.Millisecond))
+	if took > verbLimit {
+		h.t.Errorf("explain took %s", took)
+	}
+	return x
+}
+
+// differs compares two worlds.
+func differs(before, after string) error {
+	if before != after {
+		return fmt.Errorf("the world has changed\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+	return nil
+}
+
+// withAgent runs a test with an agent and without.
+func withAgent(t *testing.T, test func(t *testing.T, serve func(*site) (*site, string))) {
+	t.Run("agent", func(t *testing.T) {
+		test(t, func(s *site) (*site, string) {
+			socket := filepath.Join(node.Dir(), fmt.Sprintf("hung%d.sock", time.Now().UnixNano()))
+			s = s.on(t).withConf(map[string]any{"agent": map[string]any{"socket": socket}, "confDir": nil})
+			s.serve(socket)
+			return s, socket
+		})
+	})
+	t.Run("alone", func(t *testing.T) {
+		test(t, func(s *site) (*site, string) { return s.on(t), "" })
+	})
+}
+
+// VPP hangs: DEL of ten pods ends in time, with the code for trying again, and pods that
+// need no VPP are wired and unwired. When VPP goes on, everything is undone.
+func TestHungVPP(t *testing.T) {
+	withAgent(t, func(t *testing.T, serve func(*site) (*site, string)) {
+		v := newMortalVPP(t)
+		pid := v.process.(interface{ PID() int }).PID()
+		s, socket := serve(newMemifSite(t, v.api()))
+		h := newHungSite(t, s, "blue")
+		before, state := s.world(nil), v.state()
+		h.together("ADD", h.attached(), func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return err
+		})
+		must(t, syscall.Kill(pid, syscall.SIGSTOP))
+		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		if socket != "" {
+			x := h.explain(socket, h.pods[0].name)
+			if len(x.Datapath) != 5 || x.Datapath[0].Facts["link"]["name"] != "eth0" || !strings.Contains(x.Datapath[4].Differences, v.api()+" is unreachable") {
+				t.Errorf("explain: %+v", x.Datapath)
+			}
+		}
+		var others sync.WaitGroup
+		others.Go(h.plain)
+		h.together("DEL", h.attached(), func(p hungPod) error { return tryAgain(h.del(p.sandbox, p.Pod, p.name), "VPP at "+v.api()) })
+		others.Wait()
+		h.together("ADD of a hung VPP", h.pods[10:], func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return tryAgain(err, "VPP at "+v.api())
+		})
+		must(t, syscall.Kill(pid, syscall.SIGCONT))
+		h.home(func() error { return errors.Join(differs(before, s.world(nil)), differs(state, v.state())) })
+	})
+}
+
+// ovs-vswitchd hangs: it is not needed to remove ports, and ADD says that it is to be tried
+// again.
+func TestHungVswitchd(t *testing.T) {
+	withAgent(t, func(t *testing.T, serve func(*site) (*site, string)) {
+		v := startOVS(t)
+		s, _ := serve(newVhostSite(t, v))
+		h := newHungSite(t, s, "fast")
+		before := s.world(v)
+		h.together("ADD", h.attached(), func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return err
+		})
+		must(t, v.PauseVswitchd())
+		t.Cleanup(func() { _ = v.ResumeVswitchd() })
+		var others sync.WaitGroup
+		others.Go(h.plain)
+		h.together("ADD", h.pods[10:], func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return tryAgain(err, "ovs-vswitchd", v.OVSDB())
+		})
+		h.together("ADD once more", h.pods[10:], func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return tryAgain(err, "ovs-vswitchd", v.OVSDB())
+		})
+		others.Wait()
+		h.together("DEL", h.attached(), func(p hungPod) error { return h.del(p.sandbox, p.Pod, p.name) })
+		must(t, v.ResumeVswitchd())
+		h.home(func() error { return differs(before, s.world(v)) })
+	})
+}
+
+// ovsdb-server hangs, and ovs-vswitchd with it.
+func TestHungOVSDB(t *testing.T) {
+	withAgent(t, func(t *testing.T, serve func(*site) (*site, string)) {
+		v := startOVS(t)
+		s, _ := serve(newVhostSite(t, v))
+		h := newHungSite(t, s, "fast")
+		before := s.world(v)
+		h.together("ADD", h.attached(), func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return err
+		})
+		resume := func() error { return errors.Join(v.ResumeOVSDB(), v.ResumeVswitchd()) }
+		must(t, errors.Join(v.PauseVswitchd(), v.PauseOVSDB()))
+		t.Cleanup(func() { _ = resume() })
+		var others sync.WaitGroup
+		others.Go(h.plain)
+		h.together("DEL", h.attached(), func(p hungPod) error { return tryAgain(h.del(p.sandbox, p.Pod, p.name), "OVSDB at "+v.OVSDB()) })
+		h.together("ADD of a hung OVSDB", h.pods[10:], func(p hungPod) error {
+			_, err := h.add(p.sandbox, p.Pod, p.name)
+			return tryAgain(err, "OVSDB at "+v.OVSDB())
+		})
+		others.Wait()
+		must(t, resume())
+		h.home(func() error { return differs(before, s.world(v)) })
+	})
+}
