@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // newJournalSite has pods of four networks: the cluster network and one more
@@ -255,7 +256,7 @@ func TestLostJournalAndCache(t *testing.T) {
 		t.Errorf("rows are left behind:\n%s", rows)
 	}
 	for _, dir := range []string{"vhost", "volume"} {
-		if _, err := os.Stat(filepath.Join(s.dir, dir, victim[:12])); !os.IsNotExist(err) {
+		if _, err := os.Stat(filepath.Join(s.dir, dir, shareddir.OwnName(victim))); !os.IsNotExist(err) {
 			t.Errorf("the socket folder below %s is left behind: %v", dir, err)
 		}
 	}

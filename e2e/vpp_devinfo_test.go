@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // The device of an attachment is in network-status and in the file of the
@@ -53,7 +54,7 @@ func TestMemifDeviceInfo(t *testing.T) {
 		t.Fatalf("network-status %s: %v", text, err)
 	}
 	for i, want := range map[int]string{
-		1: `{"type":"memif","version":"1.1.0","memif":{"role":"slave","path":"` + s.dir + `/m/0123456789ab/memif-0123456789ab-net1.sock","mode":"ethernet"}}`,
+		1: `{"type":"memif","version":"1.1.0","memif":{"role":"slave","path":"` + s.dir + `/m/` + shareddir.OwnName("0123456789ab") + `/memif-0123456789ab-net1.sock","mode":"ethernet"}}`,
 		2: `{"type":"vdpa","version":"1.1.0","vdpa":{"path":"/dev/vhost-vdpa-1"}}`,
 	} {
 		file, err := os.ReadFile(filepath.Join(deviceInfoDir, sandbox+","+[]string{"", "net1", "net2"}[i]+".json"))

@@ -227,6 +227,9 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
+	if !s.Own && c.Vhost.SocketFile != "" {
+		s.File = "" // without a record nothing says that a socket of that name is the attachment's
+	}
 	return d.remove(ctx, m, s, false)
 }
 

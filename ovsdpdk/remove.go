@@ -207,14 +207,14 @@ func (d *Delegate) removeMarked(ctx context.Context, address string, m marks, ro
 		return err
 	}
 	for _, base := range bases {
-		files, err := shareddir.Marked(base, m.sandbox, m.ifName, socketName(m.sandbox, m.ifName), s.Port)
-		if err == nil {
-			err = conf.Step(ctx, "%s: remove files from %s", m.ifName, files.Dir)
+		files, ok := shareddir.Marked(base, m.sandbox, m.ifName, socketName(m.sandbox, m.ifName), s.Port)
+		if !ok {
+			continue
 		}
-		if err == nil {
-			err = files.Clear(shareddir.Clearing{Log: d.log, Others: others})
+		if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, files.Dir); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := files.Clear(shareddir.Clearing{Log: d.log, Others: others}); err != nil {
 			return err
 		}
 	}

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // watched fails the test if owners, modes, names or contents below a folder change.
@@ -125,4 +127,39 @@ func TestLinkAtFolderEndsWithDel(t *testing.T) {
 			t.Errorf("the link of the pod is gone: %v", err)
 		}
 	}
+}
+
+// A state that a former plexus has recorded, with a folder of 12 digits, is in force.
+func TestStateOfFormerForm(t *testing.T) {
+	r := newRig(t)
+	before := r.world()
+	d := newDelegate(t)
+	a := r.attachment(sandbox, nil)
+	raw := mustPrepare(t, d, a)
+	raw = json.RawMessage(strings.ReplaceAll(string(raw), shareddir.OwnName(sandbox), sandbox[:12]))
+	wantErrorNone(t, addAndSettle(t, d, a, raw))
+	s, err := decodeState(raw, sandbox)
+	if err != nil || s.Dir != r.dir+"/"+sandbox[:12] || !exists(s.Dir) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	wantErrorNone(t, d.Check(bounded(t), a, raw))
+	if err := os.Remove(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := d.Restore(bounded(t), a, raw); err != nil || len(made) != 1 || !exists(s.Dir) {
+		t.Errorf("Restore made %q, %v", made, err)
+	}
+	mustDel(t, d, a, raw)
+	sameWorld(t, before, r.world())
+}
+
+// A DEL of an ADD that was refused, which has no record, removes no socket of the node.
+func TestRefusedDelLeavesSockets(t *testing.T) {
+	r := newRig(t)
+	volume := tempDir(t)
+	socketAt(t, volume+"/stopped.sock")
+	watched(t, volume)
+	d := newDelegate(t)
+	a := shared(r.attachment(sandbox, map[string]any{"vhost": map[string]any{"socketFile": "stopped.sock"}}), volume)
+	mustDel(t, d, a, nil)
 }

@@ -219,8 +219,8 @@ func FuzzMarked(f *testing.F) {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, sandbox, ifName string) {
-		u, err := Marked("/base", sandbox, ifName, Short(sandbox)+"-"+ifName, unique)
-		if err != nil {
+		u, ok := Marked("/base", sandbox, ifName, Short(sandbox)+"-"+ifName, unique)
+		if !ok {
 			return
 		}
 		if filepath.Dir(u.Dir) != "/base" || !ownForm.MatchString(filepath.Base(u.Dir)) || u.Link != ShortLinks+"/"+unique || u.Made || u.Was != nil {

@@ -59,15 +59,24 @@ func (f *Folder) Make() error {
 		err = d.failed("chmod", "", unix.Fchmod(d.fd(), uint32(f.Perm.Perm())))
 	}
 	if err == nil && f.GID >= 0 {
-		if !made && !f.Own && f.Was == nil && !d.marked() {
-			return fmt.Errorf("socket folder %s was made by somebody else just now: its group stays", f.Dir)
-		}
-		err = d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
+		err = f.setGroup(d, made)
 	}
 	if err != nil {
 		return fmt.Errorf("socket folder: %w", err)
 	}
 	return f.makeLink()
+}
+
+// setGroup gives the folder its group. Of a hostPath that somebody else has made it stays.
+func (f *Folder) setGroup(d *dir, made bool) error {
+	st, err := d.owner()
+	switch {
+	case err != nil || int(st.Gid) == f.GID:
+		return err
+	case made, f.Own, f.Was != nil && isEmptyDir(f.Dir), d.marked():
+		return d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
+	}
+	return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
 }
 
 // make opens the folder, and makes it if it is not there.

@@ -27,17 +27,15 @@ func ConfigFile(sandbox, ifName string) string {
 // plexus gives, in the sandbox's own folder below a base of the node. What else the
 // datapath says of files is no reason to touch them. sandbox is the container ID, or
 // its first MarkedID bytes; file is the socket's name as plexus gives it; unique the
-// name of the short link, "" for none.
-func Marked(base, sandbox, ifName, file, unique string) (Use, error) {
-	u := Use{File: file, Config: ConfigFile(sandbox, ifName)}
+// name of the short link, "" for none. A mark whose words are no names of files leads
+// to nothing.
+func Marked(base, sandbox, ifName, file, unique string) (u Use, ok bool) {
+	u = Use{File: file, Config: ConfigFile(sandbox, ifName)}
 	u.Dir, u.Own, u.GID = filepath.Join(base, OwnName(sandbox)), true, -1
 	if unique != "" {
 		u.Link = filepath.Join(ShortLinks, unique)
 	}
-	if !filepath.IsAbs(base) || !u.Valid(sandbox, unique) {
-		return u, fmt.Errorf("mark of ownership: sandbox %.80q, interface %.40q: no names that plexus gives", sandbox, ifName)
-	}
-	return u, nil
+	return u, u.Valid(sandbox, unique)
 }
 
 // Valid refuses a recorded use that plexus would not have chosen for the

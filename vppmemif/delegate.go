@@ -260,6 +260,9 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
+	if !s.Own && !s.Alone {
+		s.File = "" // without a record nothing says that a socket of that name is the attachment's
+	}
 	return d.remove(ctx, a.IfName, s, false)
 }
 

@@ -167,12 +167,8 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases 
 		}
 		others, err := v.detach(ctx, s, false)
 		for _, base := range bases {
-			if err != nil {
-				break
-			}
-			var files shareddir.Use
-			files, err = shareddir.Marked(base, sandbox, ifName, socketName(s.kind(), sandbox, ifName), uniqueOf(owner, sandbox, ifName))
-			if err == nil {
+			files, ok := shareddir.Marked(base, sandbox, ifName, socketName(s.kind(), sandbox, ifName), uniqueOf(owner, sandbox, ifName))
+			if err == nil && ok {
 				err = files.Clear(shareddir.Clearing{Log: d.log, Others: others})
 			}
 		}
