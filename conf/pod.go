@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +46,16 @@ func (p *Pod) HostDir(volume string) string {
 		}
 	}
 	return ""
+}
+
+// IsEmptyDir tells whether a volume of the pod is an emptyDir, which the kubelet makes
+// for the pod alone.
+func (p *Pod) IsEmptyDir(volume string) bool {
+	if p == nil {
+		return false
+	}
+	i := slices.IndexFunc(p.Volumes, func(v Volume) bool { return v.Name == volume })
+	return i >= 0 && p.Volumes[i].HostPath == ""
 }
 
 // String is the pod's name for people.

@@ -75,6 +75,14 @@ func TestHostDir(t *testing.T) {
 	}
 }
 
+func TestIsEmptyDir(t *testing.T) {
+	pod := &conf.Pod{Volumes: []conf.Volume{{Name: "data"}, {Name: "shared-dir", HostPath: "/run/web"}}}
+	checkEqual(t, pod.IsEmptyDir("data"), true)
+	checkEqual(t, pod.IsEmptyDir("shared-dir"), false)
+	checkEqual(t, pod.IsEmptyDir("none"), false)
+	checkEqual(t, (*conf.Pod)(nil).IsEmptyDir("data"), false)
+}
+
 func TestAPodHasANameForPeople(t *testing.T) {
 	checkEqual(t, (&conf.Pod{Namespace: "shop", Name: "web"}).String(), "shop/web")
 	checkEqual(t, (*conf.Pod)(nil).String(), "no pod")

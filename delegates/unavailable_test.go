@@ -16,10 +16,10 @@ import (
 // sweeps is a delegate whose vswitches answer Sweep with errors.
 type sweeps struct {
 	passthru
-	errs error
+	errs []error
 }
 
-func (s sweeps) Sweep(context.Context, string, []json.RawMessage, func(string, string) bool) error {
+func (s sweeps) Sweep(context.Context, string, []string, conf.Bounds, func(string, string) bool) []error {
 	return s.errs
 }
 
@@ -33,14 +33,15 @@ func TestSalvageJudgesEachEndpoint(t *testing.T) {
 	refused := errors.New("delete port: OVSDB refused it")
 	for _, c := range []struct {
 		name string
-		errs error
+		errs []error
 		want string // in the error, "" for none
 	}{
-		{"away", away("a"), ""},
-		{"two away", errors.Join(away("a"), away("b")), ""},
-		{"refused", refused, "refused"},
-		{"refused, and another away", errors.Join(refused, away("b")), "refused"},
-		{"away, and another refused", errors.Join(away("a"), refused), "refused"},
+		{"away", []error{away("a")}, ""},
+		{"two away", []error{away("a"), away("b")}, ""},
+		{"refused", []error{refused}, "refused"},
+		{"refused, and another away", []error{refused, away("b")}, "refused"},
+		{"away, and another refused", []error{away("a"), refused}, "refused"},
+		{"one endpoint refuses and goes away", []error{errors.Join(refused, away("a"))}, "refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := &Engine{

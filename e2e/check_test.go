@@ -10,6 +10,7 @@ import (
 
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // checked is an attached pod for CHECK, with one vhost-user port of each mode.
@@ -108,7 +109,7 @@ func (c *checked) move(from, to string) {
 
 // socket is where the pod sees the socket of the server port.
 func (c *checked) socket() string {
-	return filepath.Join(c.dir, "served", c.id[:12], c.id[:12]+"-net2")
+	return filepath.Join(c.dir, "served", shareddir.OwnName(c.id), c.id[:12]+"-net2")
 }
 
 // tampered is a change behind plexus' back.
@@ -169,7 +170,7 @@ var tamperings = []tampered{
 		func(c *checked) { c.vsctl("set Interface %s options:vhost-server-path=/run/other.sock", c.client) },
 		nil,
 		func(c *checked) []string {
-			return []string{"port " + c.client, "options:vhost-server-path is /run/other.sock, was " + filepath.Join(c.dir, "vhost", c.id[:12])}
+			return []string{"port " + c.client, "options:vhost-server-path is /run/other.sock, was " + filepath.Join(c.dir, "vhost", shareddir.OwnName(c.id))}
 		},
 	},
 	{
@@ -209,10 +210,10 @@ var tamperings = []tampered{
 	},
 	{
 		"socket folder of the pod's side removed",
-		func(c *checked) { must(c.t, os.RemoveAll(filepath.Join(c.dir, "vhost", c.id[:12]))) },
+		func(c *checked) { must(c.t, os.RemoveAll(filepath.Join(c.dir, "vhost", shareddir.OwnName(c.id)))) },
 		nil,
 		func(c *checked) []string {
-			return []string{"net1", "socket folder " + filepath.Join(c.dir, "vhost", c.id[:12]) + " is gone"}
+			return []string{"net1", "socket folder " + filepath.Join(c.dir, "vhost", shareddir.OwnName(c.id)) + " is gone"}
 		},
 	},
 	{

@@ -17,6 +17,7 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // defaultPlaces makes the node one whose OVS is where Open vSwitch puts it by
@@ -172,7 +173,7 @@ func TestExampleMultusConf(t *testing.T) {
 		if out := inPod(t, p, "ping -c1 -W5 10.57.0.1"); !strings.Contains(out, "1 received") {
 			t.Error(out)
 		}
-		dir := filepath.Join(userspaceDir, id[:12])
+		dir := filepath.Join(userspaceDir, shareddir.OwnName(id))
 		var told containerConfig
 		decode(t, []byte(readFile(t, filepath.Join(dir, "configData-"+id[:12]+"-net1.json"))), &told)
 		told.check(t, id, "net1", "vhost-network")
@@ -210,7 +211,7 @@ func TestExampleMultusConfOfAVersion(t *testing.T) {
 	if r.CNIVersion != "1.1.0" || len(names) != 4 || names[0] != "cni-control" || names[2] != "eth0" || names[3] != "net1" {
 		t.Fatalf("version %s, interfaces %q: want 1.1.0, cni-control, a veth, eth0, net1", r.CNIVersion, names)
 	}
-	if want := filepath.Join(userspaceDir, id[:12], id[:12]+"-net1"); r.Interfaces[3].SocketPath != want {
+	if want := filepath.Join(userspaceDir, shareddir.OwnName(id), id[:12]+"-net1"); r.Interfaces[3].SocketPath != want {
 		t.Errorf("socketPath of net1 is %q, want %q", r.Interfaces[3].SocketPath, want)
 	}
 	if len(r.IPs) != 2 || *r.IPs[0].Interface != 2 || !inSubnet(r.IPs[0].Address.IP, "10.57.0.0/16") ||

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // newJournalSite has pods of four networks: the cluster network and one more
@@ -22,10 +23,8 @@ func newJournalSite(t *testing.T, v *ovs.Switch) *site {
 	other["name"], other["bridge"], other["isDefaultGateway"], other["isGateway"] = "other", "cni-j", false, true
 	other["ipam"].(map[string]any)["subnet"] = "10.246.0.0/16"
 	s.nad("other", other)
-	volume := filepath.Join(s.dir, "volume")
-	must(t, os.Mkdir(volume, 0o755))
 	s.nad("old", map[string]any{
-		"cniVersion": "0.3.1", "type": "userspace", "sharedDir": volume,
+		"cniVersion": "0.3.1", "type": "userspace", "sharedDir": filepath.Join(s.dir, "vhost"),
 		"host": map[string]any{
 			"engine": "ovs-dpdk", "iftype": "vhostuser",
 			"vhost": map[string]any{"mode": "client"}, "bridge": map[string]any{"bridgeName": "br-old"},
@@ -266,10 +265,8 @@ func TestLostJournalAndCache(t *testing.T) {
 	if rows := s.world(v); strings.Contains(rows, "plexus-sandbox:"+victim) {
 		t.Errorf("rows are left behind:\n%s", rows)
 	}
-	for _, dir := range []string{"vhost", "volume"} {
-		if _, err := os.Stat(filepath.Join(s.dir, dir, victim[:12])); !os.IsNotExist(err) {
-			t.Errorf("the socket folder below %s is left behind: %v", dir, err)
-		}
+	if _, err := os.Stat(filepath.Join(s.dir, "vhost", shareddir.OwnName(victim))); !os.IsNotExist(err) {
+		t.Errorf("the socket folder is left behind: %v", err)
 	}
 	s.mustCheck(bystander, other, "bystander")
 	s.mustDel(bystander, other, "bystander")

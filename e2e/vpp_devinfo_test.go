@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // The device of an attachment is in network-status and in the file of the
@@ -54,7 +55,7 @@ func TestMemifDeviceInfo(t *testing.T) {
 		t.Fatalf("network-status %s: %v", text, err)
 	}
 	for i, want := range map[int]string{
-		1: `{"type":"memif","version":"1.1.0","memif":{"role":"slave","path":"` + s.dir + `/m/0123456789ab/memif-0123456789ab-net1.sock","mode":"ethernet"}}`,
+		1: `{"type":"memif","version":"1.1.0","memif":{"role":"slave","path":"` + s.dir + `/m/` + shareddir.OwnName(sandbox) + `/memif-0123456789ab-net1.sock","mode":"ethernet"}}`,
 		2: `{"type":"vdpa","version":"1.1.0","vdpa":{"path":"/dev/vhost-vdpa-1"}}`,
 	} {
 		file, err := os.ReadFile(filepath.Join(deviceInfoDir, sandbox+","+[]string{"", "net1", "net2"}[i]+".json"))
@@ -190,7 +191,7 @@ func TestMemifUserspaceAlone(t *testing.T) {
 	if !strings.Contains(vpp.State(), "bridge-domain 4 ") {
 		t.Errorf("no bridge domain 4:\n%s", vpp.State())
 	}
-	data, err := os.ReadFile("/var/run/vpp/0958c8871b32/configData-0958c8871b32-eth0.json")
+	data, err := os.ReadFile("/var/run/vpp/" + shareddir.OwnName(sandbox) + "/configData-0958c8871b32-eth0.json")
 	if err != nil || !strings.Contains(string(data), `"role":"slave"`) {
 		t.Errorf("the container gets %s: %v", data, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // podWithVolume is a pod whose container has a folder of the host as volume
@@ -117,7 +118,7 @@ func TestMemifPlanted(t *testing.T) {
 	writeFile(t, filepath.Join(victim, "file"), "precious")
 	const sandbox = "fedcba9876543210"
 	file := "memif-" + sandbox[:12] + "-net1.sock"
-	inVolume, own := filepath.Join(volume, file), filepath.Join(s.dir, "memif", sandbox[:12])
+	inVolume, own := filepath.Join(volume, file), filepath.Join(s.dir, "memif", shareddir.OwnName(sandbox))
 	symlink := func(to, at string) func(*testing.T) {
 		return func(t *testing.T) { must(t, os.Symlink(to, at)) }
 	}
@@ -291,7 +292,7 @@ func TestMemifHostileAnnotations(t *testing.T) {
 	unchanged := watch(s, state)
 	r := s.mustAdd(faultySandbox, p, "hostile")
 	short := faultySandbox[:12]
-	if got, want := r.Interfaces[len(r.Interfaces)-1].SocketPath, filepath.Join(s.dir, "memif", short, "memif-"+short+"-net1.sock"); got != want {
+	if got, want := r.Interfaces[len(r.Interfaces)-1].SocketPath, filepath.Join(s.dir, "memif", shareddir.OwnName(faultySandbox), "memif-"+short+"-net1.sock"); got != want {
 		t.Errorf("socketPath %s, want %s", got, want)
 	}
 	if text := state(); text != "" && (!strings.Contains(text, "bd/name/blue") || strings.Contains(text, "bd/name/red")) {

@@ -13,8 +13,8 @@ import (
 )
 
 // survey reads whether the vswitch will do: DPDK is initialised, ovs-vswitchd acts on
-// what OVSDB has, the bridge is there and is a netdev bridge, and (with s) nothing of the same name or with
-// the same socket is. What shares the folder already knows its past.
+// what OVSDB has, the bridge is there and is a netdev bridge, and (with s) nothing of
+// the same name or with the same socket is.
 func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	ops := []ovsdb.Operation{
 		configured("dpdk_initialized"),
@@ -24,8 +24,7 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 		ops = append(ops,
 			selectRows("Interface", equal("name", s.Port), "name", "error"),
 			selectRows("Interface", includes("options", socketOption(s.Socket)), "name", "external_ids"),
-			selectRows("Interface", includes("external_ids", socketMark(s)), "name", "external_ids"),
-			selectRows("Interface", includes("external_ids", anyPlexus()), "external_ids"))
+			selectRows("Interface", includes("external_ids", socketMark(s)), "name", "external_ids"))
 	}
 	found, err := d.db.transact(ctx, c.OVSDB, ops...)
 	if err != nil {
@@ -52,7 +51,6 @@ func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
 	if rows := append(found[3].Rows, found[4].Rows...); len(rows) > 0 {
 		return socketTaken(c, s, rows[0])
 	}
-	s.Inherit(uses(states(found[5].Rows)))
 	return nil
 }
 

@@ -74,7 +74,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	s := &state{OVSDB: c.OVSDB, Bridge: c.Bridge, Port: portName(a), Mode: c.Vhost.Mode}
 	s.File = c.Vhost.SocketFile
 	if s.File == "" {
-		s.File = shareddir.Short(a.Sandbox) + "-" + a.IfName
+		s.File = socketName(a.Sandbox, a.IfName)
 	}
 	var err error
 	if s.Folder, err = shareddir.Choose(c.wish(), a, s.File, s.Port); err != nil {
@@ -82,7 +82,7 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	}
 	s.Socket = s.Path(s.File)
 	if c.userspace != nil {
-		s.Config = shareddir.ConfigFile(a)
+		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
 	return s, nil
 }
@@ -187,11 +187,7 @@ func (d *Delegate) open(ctx context.Context, address string, ports []*port) erro
 		if err := conf.Step(ctx, "%s: link the socket to %s", p.IfName, p.Socket); err != nil {
 			return err
 		}
-		origin, err := d.serverSocket(ctx, p.state)
-		if err == nil {
-			err = p.LinkSocket(origin, p.File)
-		}
-		if err != nil {
+		if err := d.link(ctx, p); err != nil {
 			return fmt.Errorf("%s (network %s): %w", p.IfName, p.Network, err)
 		}
 	}
@@ -234,13 +230,23 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
-	return d.remove(ctx, m, s, true)
+	if !s.Own && c.Vhost.SocketFile != "" {
+		s.File = "" // without a record nothing says that a socket of that name is the attachment's
+	}
+	return d.remove(ctx, m, s, false)
 }
 
-// remove undoes one attachment. known says that its folder is surely ours.
-func (d *Delegate) remove(ctx context.Context, m marks, s *state, known bool) error {
+// remove undoes one attachment. recorded says that the journal has the state.
+func (d *Delegate) remove(ctx context.Context, m marks, s *state, recorded bool) error {
 	if err := conf.Step(ctx, "%s: delete port %s", m.ifName, s.Port); err != nil {
 		return err
+	}
+	origin, err := d.linkedSocket(ctx, s)
+	if err != nil {
+		return err
+	}
+	if origin != nil {
+		defer origin.Close()
 	}
 	others, err := d.delete(ctx, m, s)
 	if err != nil {
@@ -249,7 +255,7 @@ func (d *Delegate) remove(ctx context.Context, m marks, s *state, known bool) er
 	if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, s.Dir); err != nil {
 		return err
 	}
-	return s.Clear(others, known, s.File, s.Config)
+	return s.Clear(shareddir.Clearing{Log: d.log, Others: others, Recorded: recorded, Origin: origin})
 }
 
 // Validate checks a configuration without looking at the world.
@@ -288,7 +294,7 @@ func (d *Delegate) Describe(a conf.Attachment, raw json.RawMessage) (conf.Descri
 }
 
 // decodeState reads a recorded state and refuses one that could not be that of
-// the sandbox: it may come from the rows, and says what is removed.
+// the sandbox: it says what is removed.
 func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
 	s := &state{}
 	if err := json.Unmarshal(raw, s); err != nil {
@@ -299,6 +305,9 @@ func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
 	}
 	return s, nil
 }
+
+// socketName is the name that a socket gets where the configuration gives none.
+func socketName(sandbox, ifName string) string { return shareddir.Short(sandbox) + "-" + ifName }
 
 // portName derives the name of port and interface: at most 15 bytes, the same
 // for the same attachment.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // golden is what userspace-cni writes for the same (its pkg/types,
@@ -65,7 +67,7 @@ func TestConfigurationFile(t *testing.T) {
 	c := userspaceTrial(t)
 	before := c.world()
 	raw := mustAttach(t, c.d, c.a)
-	data, err := os.ReadFile(filepath.Join(c.dir, "0123456789ab", "configData-0123456789ab-net1.json"))
+	data, err := os.ReadFile(filepath.Join(c.dir, shareddir.OwnName(sandbox), "configData-0123456789ab-net1.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Inspect tells what the vswitch has written, and nothing that it has not.
@@ -14,7 +16,7 @@ func TestInspect(t *testing.T) {
 	port := portName(c.a)
 	want := map[string]string{
 		"ovsdb": c.address, "bridge": testBridge, "port": port, "mode": "client", "vlan": "7", "vlan_mode": "access", "ofport": "1",
-		"socket": filepath.Join(c.dir, sandbox[:12], sandbox[:12]+"-net1"),
+		"socket": filepath.Join(c.dir, shareddir.OwnName(sandbox), sandbox[:12]+"-net1"),
 	}
 	wantInspected(t, c, want)
 	c.vsctl("set", "Interface", port, "mtu=1500", "link_state=up", "status:status=connected", "status:features=0x1", "error=oops",

@@ -3,11 +3,13 @@ package ovsdpdk
 import (
 	"context"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Prepare and Ready say what the vswitch lacks, and change nothing.
@@ -93,7 +95,7 @@ func TestCheckNamesTheDifference(t *testing.T) {
 	d := newDelegate(t)
 	a := r.attachment(sandbox, map[string]any{"vlan": 7, "trunk": []int{10, 20}, "mtu": 1500, "mac": "02:00:00:00:00:01"})
 	raw := mustAttach(t, d, a)
-	port, socket := portName(a), filepath.Join(r.dir, sandbox[:12], sandbox[:12]+"-net1")
+	port, socket := portName(a), filepath.Join(r.dir, shareddir.OwnName(sandbox), sandbox[:12]+"-net1")
 	if err := d.Check(bounded(t), a, raw); err != nil {
 		t.Fatal(err)
 	}
@@ -126,12 +128,30 @@ func TestServerSocketFolder(t *testing.T) {
 	d := newDelegate(t)
 	s := &state{OVSDB: r.address, Port: "vhu1"}
 	beside := filepath.Dir(strings.TrimPrefix(r.address, "unix:"))
-	for dir, want := range map[string]string{"": beside + "/vhu1", "vhost": beside + "/vhost/vhu1"} {
+	outside := tempDir(t)
+	for _, place := range []string{beside + "/vhu1", beside + "/vhost/vhu1", outside + "/vhu1"} {
+		if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		socketAt(t, place)
+	}
+	symlink(t, outside, beside+"/link")
+	for dir, want := range map[string]string{
+		"": beside + "/vhu1", "vhost": beside + "/vhost/vhu1", "/vhost/": beside + "/vhost/vhu1",
+		"../" + filepath.Base(outside): "", outside: "", "link": "", "vhost/../..": "", "none": "",
+	} {
 		if dir != "" {
 			r.vsctl("set", "Open_vSwitch", ".", "other_config:vhost-sock-dir="+dir)
 		}
-		if got, err := d.serverSocket(bounded(t), s); err != nil || got != want {
-			t.Errorf("%q, %v, want %s", got, err, want)
+		got, err := d.serverSocket(bounded(t), s)
+		switch {
+		case want == "":
+			wantError(t, err, "vhu1", "vhost-sock-dir")
+		case err != nil || got.Name() != want:
+			t.Errorf("%q: %v, %v, want %s", dir, got, err, want)
+		}
+		if got != nil {
+			got.Close()
 		}
 		r.vsctl("clear", "Open_vSwitch", ".", "other_config")
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Marks of ownership in external_ids (ovs-vswitchd.conf.db(5)).
@@ -270,20 +273,62 @@ func orUnknown(s string) string {
 	return s
 }
 
-// serverSocket is where the vswitch listens in server mode: its run folder, in
-// other_config:vhost-sock-dir, under the name of the port.
-func (d *Delegate) serverSocket(ctx context.Context, s *state) (string, error) {
+// serverSocket opens the socket at which the vswitch listens in server mode. It is in
+// the vswitch's run folder, or below that in other_config:vhost-sock-dir, under the name
+// of the port. What OVSDB says of the folder leads to nothing outside of the run folder.
+func (d *Delegate) serverSocket(ctx context.Context, s *state) (*os.File, error) {
+	run, below, err := d.runFolder(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := shareddir.OpenSocket(run, filepath.Join(below, s.Port))
+	if err != nil {
+		return nil, fmt.Errorf("the vswitch does not listen for port %s (in OVSDB, other_config:vhost-sock-dir is %.200q): %w", s.Port, below, err)
+	}
+	return socket, nil
+}
+
+// runFolder is the vswitch's run folder, and the place of its sockets below that.
+func (d *Delegate) runFolder(ctx context.Context, s *state) (run, below string, err error) {
 	path, ok := strings.CutPrefix(s.OVSDB, "unix:")
 	if !ok {
-		return "", errors.New(`key "vhost.mode": server needs "ovsdb" to be unix:PATH, as the sockets are beside it`)
+		return "", "", errors.New(`key "vhost.mode": server needs "ovsdb" to be unix:PATH, as the sockets are beside it`)
 	}
 	found, err := d.db.transact(ctx, s.OVSDB, selectRows("Open_vSwitch", anyRow(), "other_config"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	dir := filepath.Dir(path)
 	if len(found[0].Rows) > 0 {
-		dir = filepath.Join(dir, strMap(found[0].Rows[0], "other_config")["vhost-sock-dir"])
+		// A slash at its beginning has no meaning for ovs-vswitchd.
+		below = strings.TrimLeft(strMap(found[0].Rows[0], "other_config")["vhost-sock-dir"], "/")
 	}
-	return filepath.Join(dir, s.Port), nil
+	return filepath.Dir(path), below, nil
+}
+
+// linkedSocket opens the vswitch's socket whose link in a volume is about to be removed:
+// the vswitch listens at it until it has acted on the removal of the port, and only by
+// it the link can be told from a socket of somebody else. It is nil where there is none.
+func (d *Delegate) linkedSocket(ctx context.Context, s *state) (*os.File, error) {
+	if s.Mode != modeServer || s.Own || !strings.HasPrefix(s.OVSDB, "unix:") {
+		return nil, nil
+	}
+	run, below, err := d.runFolder(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := shareddir.OpenSocket(run, filepath.Join(below, s.Port))
+	if err != nil {
+		return nil, nil // it does not listen any more
+	}
+	return socket, nil
+}
+
+// link makes the vswitch's socket visible to the pod, in server mode.
+func (d *Delegate) link(ctx context.Context, p *port) error {
+	origin, err := d.serverSocket(ctx, p.state)
+	if err != nil {
+		return err
+	}
+	defer origin.Close()
+	return p.LinkSocket(origin, p.File, p.config.key("vhost.socketFile"))
 }

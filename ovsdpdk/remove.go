@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +56,8 @@ func (d *Delegate) delete(ctx context.Context, m marks, s *state) (others []shar
 	return nil, fmt.Errorf("delete port %s: its bridge changed %d times meanwhile", s.Port, tries)
 }
 
-// states are those recorded in rows of interfaces, readable ones.
+// states are those recorded in rows of interfaces, readable ones. They may say that a
+// folder or a socket is used, and so keep it; they are no reason to remove anything.
 func states(rows []ovsdb.Row) []*state {
 	var all []*state
 	for _, row := range rows {
@@ -175,8 +175,8 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, 
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-// sweepAt goes by the rows alone. What they call the sandbox's own folder is
-// taken for it below one of the bases, which the configurations name.
+// sweepAt goes by the rows alone. They say what is to be removed of OVSDB; of files
+// only those are removed that the attachment's names lead to, below the bases.
 func (d *Delegate) sweepAt(ctx context.Context, address, owner string, bases []string, keep func(sandbox, ifName string) bool) error {
 	found, err := d.db.transact(ctx, address,
 		selectRows("Interface", includes("external_ids", ownerMark(owner)), "name", "external_ids"))
@@ -190,17 +190,40 @@ func (d *Delegate) sweepAt(ctx context.Context, address, owner string, bases []s
 		if m.sandbox == "" || keep(m.sandbox, m.ifName) {
 			continue
 		}
-		s, err := decodeState(json.RawMessage(ids[markState]), m.sandbox)
-		if err == nil && s.Port != text(row, "name") {
-			err = fmt.Errorf("its state is about %s", s.Port)
-		}
-		if err == nil {
-			s.OVSDB = address
-			err = d.remove(ctx, m, s, slices.Contains(bases, filepath.Dir(s.Dir)))
-		}
+		err := d.removeMarked(ctx, address, m, row, bases)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("interface %s: %w", text(row, "name"), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeMarked undoes the attachment that a row is about.
+func (d *Delegate) removeMarked(ctx context.Context, address string, m marks, row ovsdb.Row, bases []string) error {
+	s := state{}
+	_ = json.Unmarshal([]byte(strMap(row, "external_ids")[markState]), &s) // for the bridge; it may be damaged
+	s = state{OVSDB: address, Bridge: s.Bridge, Port: portName(conf.Attachment{Owner: m.owner, Sandbox: m.sandbox, IfName: m.ifName})}
+	if s.Port != text(row, "name") {
+		return fmt.Errorf("its marks of ownership (external_ids plexus-*) are those of port %s: remove it with ovs-vsctl del-port", s.Port)
+	}
+	if err := conf.Step(ctx, "%s: delete port %s", m.ifName, s.Port); err != nil {
+		return err
+	}
+	others, err := d.delete(ctx, m, &s)
+	if err != nil {
+		return err
+	}
+	for _, base := range bases {
+		files, ok := shareddir.Marked(base, m.sandbox, m.ifName, socketName(m.sandbox, m.ifName), s.Port)
+		if !ok {
+			continue
+		}
+		if err := conf.Step(ctx, "%s: remove files from %s", m.ifName, files.Dir); err != nil {
+			return err
+		}
+		if err := files.Clear(shareddir.Clearing{Log: d.log, Others: others}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,10 +3,8 @@ package ovsdpdk
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"slices"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -40,36 +38,17 @@ func (d *Delegate) Restore(ctx context.Context, a conf.Attachment, raw json.RawM
 // file. A volume that is gone is not made: it was the kubelet's, who will not
 // remove it, and no pod would see it.
 func (s *state) restoreFiles(ctx context.Context, a conf.Attachment, userspace *conf.Userspace) (made []string, err error) {
-	missing := func(what string, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			made = append(made, what)
-			return nil
-		}
-		return err
-	}
-	_, err = os.Lstat(s.Dir)
-	if errors.Is(err, fs.ErrNotExist) && !s.Own && !s.Made {
-		return nil, fmt.Errorf("the pod's volume %s is gone", s.Dir)
-	}
-	errs := []error{missing("folder "+s.Dir, err)}
-	if s.Link != "" {
-		_, err := os.Lstat(s.Link)
-		errs = append(errs, missing("short link "+s.Link, err))
-	}
-	if s.Config != "" {
-		err := s.Within(func(dir *os.Root) error {
-			_, err := dir.Lstat(s.Config)
-			return err
-		})
-		errs = append(errs, missing("file "+s.Place(s.Config), err))
-	}
-	if err := errors.Join(errs...); err != nil {
+	missing, err := s.Missing(s.Config)
+	if err != nil {
 		return nil, fmt.Errorf("look for the files of %s: %w", a.IfName, err)
 	}
-	if len(made) == 0 {
+	if len(missing) == 0 {
 		return nil, nil
 	}
-	return made, s.Provide(ctx, a, userspace)
+	if !s.Own && !s.Made && slices.Contains(missing, "folder "+s.Dir) {
+		return nil, fmt.Errorf("the pod's volume %s is gone", s.Dir)
+	}
+	return missing, s.Provide(ctx, a, userspace)
 }
 
 // restorePort inserts the port when its row is missing, and its bridge if that
@@ -104,23 +83,15 @@ func (d *Delegate) restoreLink(ctx context.Context, p *port) (made []string, err
 	if err != nil {
 		return nil, err
 	}
-	listening, err := os.Lstat(origin)
-	if err != nil {
-		return nil, fmt.Errorf("the vswitch does not listen for port %s: %w", p.Port, err)
-	}
-	linked := false
-	err = p.Within(func(dir *os.Root) error {
-		at, err := dir.Lstat(p.File)
-		linked = err == nil && os.SameFile(at, listening)
-		return nil
-	})
+	defer origin.Close()
+	linked, err := p.Linked(origin, p.File)
 	if err != nil || linked {
 		return nil, err
 	}
 	if err := conf.Step(ctx, "%s: link the socket to %s", p.IfName, p.Socket); err != nil {
 		return nil, err
 	}
-	if err := p.LinkSocket(origin, p.File); err != nil {
+	if err := p.LinkSocket(origin, p.File, p.config.key("vhost.socketFile")); err != nil {
 		return nil, err
 	}
 	return []string{fmt.Sprintf("link %s to the socket of port %s", p.Place(p.File), p.Port)}, nil

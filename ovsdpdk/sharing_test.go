@@ -112,16 +112,19 @@ func TestOneSocketForTwoInEveryMode(t *testing.T) {
 	}
 }
 
-// Two ports of one pod for a volume: its group goes back with the last.
+// Two ports of one pod for an emptyDir: its group goes back with the last.
 func TestGroupStaysForTheOther(t *testing.T) {
 	r := newRig(t)
 	group, gid := anyGroup(t)
-	volume := r.dir + "/volume"
-	if err := os.Mkdir(volume, 0o755); err != nil {
+	const pods, uid = "/var/lib/kubelet/pods/", "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7"
+	volume := pods + uid + "/volumes/kubernetes.io~empty-dir/" + conf.SharedDir
+	if err := os.MkdirAll(volume, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(pods + uid) })
 	d := newDelegate(t)
-	a := shared(r.attachment(sandbox, map[string]any{"vhost": map[string]any{"group": group}}), volume)
+	a := r.attachment(sandbox, map[string]any{"vhost": map[string]any{"group": group}})
+	a.Pod = &conf.Pod{Namespace: "default", Name: "p", UID: uid, Volumes: []conf.Volume{{Name: conf.SharedDir}}}
 	b := a
 	b.IfName = "net2"
 	var all []conf.Prepared

@@ -57,19 +57,19 @@ func TestTamperedState(t *testing.T) {
 func TestPodCannotBlockDel(t *testing.T) {
 	for _, volume := range []bool{false, true} {
 		c := ways[3].begin(t)
-		dir := c.dir + "/" + sandbox[:12]
+		dir := c.dir + "/" + shareddir.OwnName(sandbox)
 		if volume {
 			c.a, dir = shared(c.a, c.dir+"/volume"), c.dir+"/volume"
 		}
 		raw := mustAttach(t, c.d, c.a)
-		name := dir + "/" + shareddir.ConfigFile(c.a)
+		name := dir + "/" + shareddir.ConfigFile(c.a.Sandbox, c.a.IfName)
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
 		write(t, name+"/not/empty", "")
 		mustDel(t, c.d, c.a, raw)
-		if exists(name) {
-			t.Error("what stands at the configuration's name is left")
+		if exists(name) != volume {
+			t.Errorf("volume %v: what stands at the configuration's name exists: %v", volume, exists(name))
 		}
 		_ = os.Remove(strings.TrimPrefix(c.address, "unix:"))
 	}

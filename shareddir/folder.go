@@ -1,21 +1,23 @@
 // Package shareddir is the folder that a pod and the node's vswitch share: the
 // sockets of vhost-user and memif are in it, and what a container reads about
 // them. It is the pod's volume shared-dir, as userspace-cni has it, or a folder
-// of the sandbox's own. The pod may write to it: nothing in it is followed or
-// trusted, and files are reached through os.Root.
+// of the sandbox's own. The pod may write to it and may swap it for a link at any
+// moment: the folder is opened once without following links, and all that is
+// done is done to names in what was opened.
 package shareddir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -31,7 +33,7 @@ type Folder struct {
 	// of an own folder.
 	GID  int         `json:"gid"`
 	Perm fs.FileMode `json:"perm,omitempty"`
-	// Was is the group of a folder that is not our own, to be restored.
+	// Was is the group of an emptyDir before it got another one, to be restored.
 	Was *int `json:"was,omitempty"`
 }
 
@@ -54,21 +56,40 @@ const MaxSocketPath = 107
 // ConfigPrefix begins the name of a configuration file.
 const ConfigPrefix = "configData-"
 
+// MarkedID is how much of a container ID every mark of ownership has, in bytes: a
+// tag of VPP has room for no more. What is derived from it can be found by a mark.
+const MarkedID = 24
+
 // Short is how userspace-cni abbreviates a container ID in file names.
 func Short(sandbox string) string { return sandbox[:min(12, len(sandbox))] }
 
+// OwnName is the name of a sandbox's own folder: 24 lower-case hexadecimal digits,
+// the beginning of the container ID or, if that has another form, of its digest.
+// The beginning of the ID as a mark has it gives the same name.
+func OwnName(sandbox string) string {
+	begin := sandbox[:min(MarkedID, len(sandbox))]
+	if ownForm.MatchString(begin) {
+		return begin
+	}
+	sum := sha256.Sum256([]byte(begin))
+	return hex.EncodeToString(sum[:MarkedID/2])
+}
+
+var ownForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
+
 // Choose picks the pod's volume shared-dir, else a folder of the sandbox below
 // the base, and a short link when the socket's path would not fit. It changes
-// nothing. unique names the attachment.
+// nothing, and refuses what Make would refuse. unique names the attachment.
 func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 	f := Folder{GID: -1, Perm: 0o750}
-	if dir := a.Pod.HostDir(conf.SharedDir); dir != "" {
-		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
-			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, dir)
+	volume := a.Pod.HostDir(conf.SharedDir)
+	if volume != "" {
+		if !filepath.IsAbs(volume) || filepath.Clean(volume) == "/" || strings.ContainsRune(volume, 0) {
+			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, volume)
 		}
-		f.Dir = filepath.Clean(dir)
+		f.Dir = filepath.Clean(volume)
 	} else {
-		f.Dir, f.Own = filepath.Join(w.Base, Short(a.Sandbox)), true
+		f.Dir, f.Own = filepath.Join(w.Base, OwnName(a.Sandbox)), true
 	}
 	if w.Group != "" {
 		g, err := user.LookupGroup(w.Group)
@@ -97,74 +118,64 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
 		}
 	}
-	return f, f.look()
+	err := f.look(a.Pod.IsEmptyDir(conf.SharedDir), w.Key("group"))
+	if err == nil {
+		err = f.Vacant(file, w.Key("file"), false)
+	}
+	if err != nil && volume != "" {
+		err = fmt.Errorf("pod %s: volume %s: %w", a.Pod, conf.SharedDir, err)
+	}
+	return f, err
+}
+
+// look reads what is at the folder's place now, and refuses what Make could not use.
+func (f *Folder) look(emptyDir bool, groupKey string) error {
+	d, err := f.open()
+	var link *notOurs
+	switch {
+	case errors.As(err, &link) && !f.Own:
+		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
+	case errors.Is(err, fs.ErrNotExist):
+		f.Made = !f.Own
+		return f.mayMake(emptyDir)
+	case err != nil:
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	defer d.close()
+	if f.Own {
+		return d.onlyOurs()
+	}
+	switch st, err := d.owner(); {
+	case err != nil:
+		return fmt.Errorf("socket folder: %w", err)
+	case f.GID < 0 || d.marked():
+	case emptyDir:
+		gid := int(st.Gid)
+		f.Was = &gid
+	default:
+		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", groupKey, f.Dir)
+	}
+	return nil
+}
+
+// mayMake refuses to make the folders above that of a hostPath: pods may be able to
+// write to one of them.
+func (f *Folder) mayMake(emptyDir bool) error {
+	if f.Own || emptyDir {
+		return nil
+	}
+	above, _, err := f.openAbove()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: there is no folder %s: make it, or give the hostPath \"type\": \"DirectoryOrCreate\"", f.Dir, filepath.Dir(f.Dir))
+	}
+	if err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	return above.Close()
 }
 
 // Place is where the socket really is, whatever short link leads there.
 func (f *Folder) Place(file string) string { return filepath.Join(f.Dir, file) }
-
-// Valid refuses a recorded folder that plexus would not have chosen for the
-// sandbox: files in it are removed, an own one with all that it holds.
-func (f *Folder) Valid(sandbox, unique string) bool {
-	return filepath.IsAbs(f.Dir) && filepath.Clean(f.Dir) == f.Dir && f.Dir != "/" &&
-		(!f.Own || filepath.Base(f.Dir) == Short(sandbox)) &&
-		(f.Link == "" || f.Link == filepath.Join(ShortLinks, unique))
-}
-
-// Inherit takes over what the attachments that share the folder know of its
-// past: the last of them restores it.
-func (f *Folder) Inherit(others []Use) {
-	for _, other := range others {
-		if other.Dir != f.Dir {
-			continue
-		}
-		f.Made = f.Made || other.Made
-		if other.Was != nil {
-			f.Was = other.Was
-		}
-	}
-}
-
-// look reads what is at the folder's place now.
-func (f *Folder) look() error {
-	st, err := os.Lstat(f.Dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		f.Made = !f.Own
-		return nil
-	case err != nil:
-		return fmt.Errorf("socket folder: %w", err)
-	case !st.IsDir():
-		return fmt.Errorf("socket folder %s exists and is no folder (a symbolic link is not followed)", f.Dir)
-	}
-	if f.Own {
-		return onlyOurs(f.Dir)
-	}
-	if f.GID >= 0 {
-		var now unix.Stat_t
-		if err := unix.Lstat(f.Dir, &now); err != nil {
-			return fmt.Errorf("socket folder: %w", err)
-		}
-		gid := int(now.Gid)
-		f.Was = &gid
-	}
-	return nil
-}
-
-// onlyOurs refuses to take a folder for the sandbox's own that holds what
-// plexus would not have put there: the folder is removed one day.
-func onlyOurs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("socket folder: %w", err)
-	}
-	for _, e := range entries {
-		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), ConfigPrefix) {
-			return fmt.Errorf("socket folder %s holds what plexus has not put there, %q for one: remove it, or name another socketDir", dir, e.Name())
-		}
-	}
-	return nil
-}
 
 // Path is the socket's path as the vswitch is given it.
 func (f *Folder) Path(file string) string {
@@ -174,222 +185,15 @@ func (f *Folder) Path(file string) string {
 	return filepath.Join(f.Dir, file)
 }
 
-// Make makes the folder, its group and permissions, and the short link.
-func (f *Folder) Make() error {
-	err := os.Mkdir(f.Dir, f.Perm)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(f.Dir), 0o755); err == nil {
-			err = os.Mkdir(f.Dir, f.Perm)
-		}
-	}
-	made := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("socket folder: %w", err)
-	}
-	err = f.Within(func(dir *os.Root) error {
-		if made || f.Own {
-			if err := dir.Chmod(".", f.Perm); err != nil {
-				return err
-			}
-		}
-		if f.GID >= 0 {
-			return dir.Chown(".", -1, f.GID)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
-	}
-	if f.Link == "" {
-		return nil
-	}
-	if err := os.MkdirAll(ShortLinks, 0o755); err != nil {
-		return fmt.Errorf("short link to %s: %w", f.Dir, err)
-	}
-	if at, err := os.Readlink(f.Link); err == nil && at == f.Dir {
-		return nil
-	}
-	if err := os.Symlink(f.Dir, f.Link); err != nil {
-		return fmt.Errorf("short link to %s: %w", f.Dir, err)
-	}
-	return nil
-}
-
-// Within opens the folder, not following a link at its place.
-func (f *Folder) Within(do func(*os.Root) error) error {
-	st, err := os.Lstat(f.Dir)
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(f.Dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	there, err := root.Stat(".")
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(st, there) {
-		return fmt.Errorf("%s is a symbolic link, or was replaced", f.Dir)
-	}
-	return do(root)
-}
-
-// LinkSocket makes the vswitch's socket visible in the folder: a hard link, as
-// a symbolic one would lead out of the pod.
-func (f *Folder) LinkSocket(origin, file string) error {
-	return f.Within(func(dir *os.Root) error {
-		if err := removeFile(dir, file); err != nil {
-			return err
-		}
-		d, err := dir.Open(".")
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		err = unix.Linkat(unix.AT_FDCWD, origin, int(d.Fd()), file, 0)
-		if errors.Is(err, unix.EXDEV) {
-			return fmt.Errorf("link %s to %s: they are on different file systems: put the folder beside the vswitch's, or use \"mode\": \"client\"", origin, f.Dir)
-		}
-		if err != nil {
-			return fmt.Errorf("link %s to %s: %w", origin, filepath.Join(f.Dir, file), err)
-		}
-		if f.GID >= 0 {
-			if err := dir.Lchown(file, -1, f.GID); err != nil {
-				return err
-			}
-			return dir.Chmod(file, 0o660)
-		}
-		return nil
-	})
-}
-
-// Check compares the folder with what Make made. With listening the vswitch's
-// socket has to be there as well; a socket that the pod makes comes and goes.
-func (f *Folder) Check(listening bool, file string) error {
-	if f.Link != "" {
-		if at, err := os.Readlink(f.Link); err != nil || at != f.Dir {
-			return fmt.Errorf("short link %s to %s is gone or changed", f.Link, f.Dir)
-		}
-	}
-	err := f.Within(func(dir *os.Root) error {
-		if !listening {
-			return nil
-		}
-		st, err := dir.Lstat(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("socket %s is gone", f.Place(file))
-		}
-		if err == nil && st.Mode().Type() != fs.ModeSocket {
-			return fmt.Errorf("%s is no socket any more", f.Place(file))
-		}
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("socket folder %s is gone", f.Dir)
-	}
-	return err
-}
-
-// Clear removes the socket and the configuration file. What belongs to others,
-// attachments that remain, stays: their socket, the group and the folder that
-// they share. With the last one a volume gets its group back, and a folder that
-// plexus made goes, with what the pod has put there if it is known to be ours;
-// when nothing but OVSDB's rows says so, only if nothing else is in it.
-func (f *Folder) Clear(others []Use, known bool, file, config string) error {
-	if f.Link != "" {
-		if err := os.Remove(f.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("short link: %w", err)
-		}
-	}
-	shared, socketTaken, configTaken := false, false, false
-	for _, other := range others {
-		if other.Dir == f.Dir {
-			shared = true
-			socketTaken = socketTaken || other.File == file
-			configTaken = configTaken || other.Config == config
-		}
-	}
-	err := f.Within(func(dir *os.Root) error {
-		if f.Was != nil && !shared {
-			if err := dir.Chown(".", -1, *f.Was); err != nil {
-				return err
-			}
-		}
-		if config != "" && !configTaken {
-			if err := dir.RemoveAll(config); err != nil {
-				return err
-			}
-		}
-		if socketTaken || file == "" {
-			return nil
-		}
-		return removeSocket(dir, file)
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
-	}
-	switch {
-	case shared:
-	case f.Own:
-		if !known {
-			if err := onlyOurs(f.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		err = os.RemoveAll(f.Dir)
-	case f.Made:
-		if err = os.Remove(f.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
-			err = nil // what the pod has put there is the pod's
-		}
-	default:
-		err = nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("socket folder: %w", err)
-	}
-	return nil
-}
-
-// removeSocket removes a socket that the pod's application has left; what is
-// no socket is the pod's own.
-func removeSocket(dir *os.Root, name string) error {
-	st, err := dir.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if st.Mode().Type() != fs.ModeSocket {
-		return nil
-	}
-	return removeFile(dir, name)
-}
-
-// removeFile removes a name, whatever stands there; a link is not followed.
-func removeFile(dir *os.Root, name string) error {
-	if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// WriteFile hands the container a file beside the socket. Whatever stands in
-// its place is replaced, nothing is followed.
-func (f *Folder) WriteFile(name string, data []byte) error {
-	return f.Within(func(dir *os.Root) error {
-		if err := dir.RemoveAll(name); err != nil {
-			return err
-		}
-		file, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if err != nil {
-			return err
-		}
-		_, err = file.Write(data)
-		return errors.Join(err, file.Close())
-	})
+// Valid refuses a recorded folder that plexus would not have chosen for the
+// sandbox: files in it are removed, an own one with all that it holds. unique are
+// the names that the attachment's short link may have. An own folder of the former
+// form has the beginning of the container ID as its name.
+func (f *Folder) Valid(sandbox string, unique ...string) bool {
+	name := filepath.Base(f.Dir)
+	return filepath.IsAbs(f.Dir) && filepath.Clean(f.Dir) == f.Dir && f.Dir != "/" && sandbox != "" &&
+		(!f.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
+		(f.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return f.Link == filepath.Join(ShortLinks, name) }))
 }
 
 // CheckFileName refuses what is no name of a file in a folder.

@@ -3,6 +3,7 @@ package shareddir
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -18,15 +19,30 @@ type Use struct {
 
 // ConfigFile is the name of the file by which a container written for
 // userspace-cni learns its configuration.
-func ConfigFile(a conf.Attachment) string {
-	return fmt.Sprintf("%s%s-%s.json", ConfigPrefix, Short(a.Sandbox), a.IfName)
+func ConfigFile(sandbox, ifName string) string {
+	return fmt.Sprintf("%s%s-%s.json", ConfigPrefix, Short(sandbox), ifName)
+}
+
+// Marked is all of an attachment's files that a mark of ownership leads to: names that
+// plexus gives, in the sandbox's own folder below a base of the node. What else the
+// datapath says of files is no reason to touch them. sandbox is the container ID, or
+// its first MarkedID bytes; file is the socket's name as plexus gives it; unique the
+// name of the short link, "" for none. A mark whose words are no names of files leads
+// to nothing.
+func Marked(base, sandbox, ifName, file, unique string) (u Use, ok bool) {
+	u = Use{File: file, Config: ConfigFile(sandbox, ifName)}
+	u.Dir, u.Own, u.GID = filepath.Join(base, OwnName(sandbox)), true, -1
+	if unique != "" {
+		u.Link = filepath.Join(ShortLinks, unique)
+	}
+	return u, u.Valid(sandbox, unique)
 }
 
 // Valid refuses a recorded use that plexus would not have chosen for the
 // sandbox: what it names is removed.
-func (u *Use) Valid(sandbox, unique string) bool {
+func (u *Use) Valid(sandbox string, unique ...string) bool {
 	config := u.Config == "" || strings.HasPrefix(u.Config, ConfigPrefix) && CheckFileName(u.Config) == nil
-	return config && u.File != "" && CheckFileName(u.File) == nil && u.Folder.Valid(sandbox, unique)
+	return config && u.File != "" && CheckFileName(u.File) == nil && u.Folder.Valid(sandbox, unique...)
 }
 
 // Provide makes the folder ready for the socket, and hands the container its

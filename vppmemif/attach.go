@@ -3,12 +3,7 @@ package vppmemif
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"syscall"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ethernet_types"
@@ -17,7 +12,6 @@ import (
 	"go.fd.io/govpp/binapi/memif"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // newSocketID lets VPP choose the number of a socket (memif.api).
@@ -54,33 +48,7 @@ func placeFree(st *state) error {
 	if st.Abstract != "" {
 		return nil
 	}
-	f, err := os.Lstat(st.Place(st.File))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && f.Mode().Type() != os.ModeSocket {
-		return fmt.Errorf("%s exists and is no socket: remove it, or choose another %q", st.Place(st.File), "socket.file")
-	}
-	if st.Role == "server" && listenedAt(st.Place(st.File)) {
-		return fmt.Errorf("somebody listens at %s: choose another %q", st.Place(st.File), "socket.file")
-	}
-	return nil
-}
-
-// listenedAt reports whether somebody has a socket open at a path; one that is
-// left from before refuses. A datagram socket is asked with, which can connect
-// neither to memif's kind nor to vhost-user's (EPROTOTYPE, unix(7)): whoever
-// listens does not notice.
-func listenedAt(path string) bool {
-	if len(path) > shareddir.MaxSocketPath {
-		return false
-	}
-	c, err := net.Dial("unixgram", path)
-	if err == nil {
-		_ = c.Close()
-		return true
-	}
-	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT)
+	return st.Vacant(st.File, "socket.file", st.Role == "server")
 }
 
 // wiring is one attachment that is made, or made whole.

@@ -123,10 +123,10 @@ func decide(c *Config, a conf.Attachment) (*state, error) {
 	}
 	s.File = c.Socket.File
 	if s.File == "" {
-		s.File = fmt.Sprintf("%s-%s-%s.sock", s.kind(), shareddir.Short(a.Sandbox), a.IfName)
+		s.File = socketName(s.kind(), a.Sandbox, a.IfName)
 	}
 	if c.userspace != nil {
-		s.Config = shareddir.ConfigFile(a)
+		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
 	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
@@ -263,13 +263,16 @@ func (d *Delegate) Del(ctx context.Context, a conf.Attachment, raw json.RawMessa
 	if err != nil {
 		return nil // likewise
 	}
-	return d.remove(ctx, a.IfName, s, s.Own || c.Socket.File == "")
+	if !s.Own && !s.Alone {
+		s.File = "" // without a record nothing says that a socket of that name is the attachment's
+	}
+	return d.remove(ctx, a.IfName, s, false)
 }
 
-// remove undoes one attachment. own says that the socket is surely the
-// attachment's: it is recorded, or folder or name are made from the
-// attachment's.
-func (d *Delegate) remove(ctx context.Context, ifName string, s *state, own bool) error {
+// remove undoes one attachment. recorded says that the journal has the state.
+func (d *Delegate) remove(ctx context.Context, ifName string, s *state, recorded bool) error {
+	// The socket is surely the attachment's when folder or name are made from its own.
+	own := recorded || s.Own || s.Alone
 	if err := conf.Step(ctx, "%s: delete %s %s", ifName, s.kind(), s.Tag); err != nil {
 		return err
 	}
@@ -287,11 +290,7 @@ func (d *Delegate) remove(ctx context.Context, ifName string, s *state, own bool
 	if err := conf.Step(ctx, "%s: remove files from %s", ifName, s.Dir); err != nil {
 		return err
 	}
-	file := s.File
-	if listenedAt(s.Place(file)) {
-		file = "" // VPP has let go of it: it is somebody else's
-	}
-	return s.Clear(others, true, file, s.Config)
+	return s.Clear(shareddir.Clearing{Log: d.log, Others: others, Recorded: recorded})
 }
 
 // Validate checks a configuration without looking at the world.
@@ -354,7 +353,7 @@ func decodeState(raw json.RawMessage, a conf.Attachment) (*state, error) {
 	}
 	place := s.Abstract != "" && strings.HasPrefix(s.Socket, "abstract:"+s.Abstract+",")
 	if s.Abstract == "" {
-		place = s.Valid(a.Sandbox, unique(a)) && s.Socket == s.Path(s.File)
+		place = s.Valid(a.Sandbox, unique(a), formerUnique(a)) && s.Socket == s.Path(s.File)
 	}
 	domain := s.DomainTag == "" || strings.HasPrefix(s.DomainTag, ownerTag(a.Owner)+domainMark)
 	if !filepath.IsAbs(s.API) || s.Tag != tag(a.Owner, a.Sandbox, a.IfName) || !place || !domain {
@@ -363,14 +362,26 @@ func decodeState(raw json.RawMessage, a conf.Attachment) (*state, error) {
 	return s, nil
 }
 
-// unique names an attachment in few letters.
-func unique(a conf.Attachment) string { return "memif-" + digest(a.Owner, a.Sandbox, a.IfName) }
+// unique names an attachment in few letters. It can be derived from the attachment's tag.
+func unique(a conf.Attachment) string { return uniqueOf(a.Owner, a.Sandbox, a.IfName) }
+
+func uniqueOf(owner, sandbox, ifName string) string {
+	return "memif-" + digest(owner, sandbox[:min(tagSandbox, len(sandbox))], ifName)
+}
+
+// formerUnique is what records of a former plexus have.
+func formerUnique(a conf.Attachment) string { return "memif-" + digest(a.Owner, a.Sandbox, a.IfName) }
+
+// socketName is the name that a socket gets where the configuration gives none.
+func socketName(kind, sandbox, ifName string) string {
+	return fmt.Sprintf("%s-%s-%s.sock", kind, shareddir.Short(sandbox), ifName)
+}
 
 // The marks of ownership are tags of at most 63 bytes: the plexus that acts, by
 // a digest, and the beginning of the container ID, which is a random number.
 const (
 	tagPrefix  = "plexus/"
-	tagSandbox = 24 // bytes of the container ID in a tag
+	tagSandbox = shareddir.MarkedID // bytes of the container ID in a tag
 	domainMark = "bd/"
 )
 

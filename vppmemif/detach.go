@@ -147,8 +147,8 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, 
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-// sweepAt goes by the tags alone. A folder below one of the bases, which the
-// configurations name, is taken for the sandbox's own.
+// sweepAt goes by the tags alone. They say what is to be removed of VPP; of files only
+// those are removed that the attachment's names lead to, below the bases.
 func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases []string, keep func(sandbox, ifName string) bool) error {
 	sockets, err := v.sockets(ctx)
 	if err != nil {
@@ -170,10 +170,11 @@ func (d *Delegate) sweepAt(ctx context.Context, v *session, owner string, bases 
 			continue
 		}
 		others, err := v.detach(ctx, s, false)
-		if err == nil && filepath.IsAbs(s.Socket) {
-			f := folderOf(s.Socket)
-			f.Own = slices.Contains(bases, filepath.Dir(f.Dir)) && filepath.Base(f.Dir) == shareddir.Short(sandbox)
-			err = f.Clear(others, true, filepath.Base(s.Socket), "")
+		for _, base := range bases {
+			files, ok := shareddir.Marked(base, sandbox, ifName, socketName(s.kind(), sandbox, ifName), uniqueOf(owner, sandbox, ifName))
+			if err == nil && ok {
+				err = files.Clear(shareddir.Clearing{Log: d.log, Others: others})
+			}
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.tag(), err))

@@ -212,7 +212,8 @@ func usesOf(sockets []string) []shareddir.Use {
 	return uses
 }
 
-// folderOf is the folder that a socket is in, behind a short link perhaps.
+// folderOf is the folder that a socket is in, behind a short link perhaps. VPP may lie:
+// a use of a folder only keeps what is in it.
 func folderOf(socket string) shareddir.Folder {
 	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
 	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {

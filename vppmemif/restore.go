@@ -3,10 +3,7 @@ package vppmemif
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 
 	"go.fd.io/govpp/api"
@@ -60,7 +57,11 @@ func (w *wiring) folder(ctx context.Context) error {
 	if st.Abstract != "" || st.Folder.Check(false, st.File) == nil {
 		return nil
 	}
-	if _, err := os.Lstat(st.Dir); errors.Is(err, fs.ErrNotExist) && !st.Own {
+	missing, err := st.Missing("")
+	if err != nil {
+		return err
+	}
+	if !st.Own && slices.Contains(missing, "folder "+st.Dir) {
 		return fmt.Errorf("socket folder %s, the pod's volume, is gone", st.Dir)
 	}
 	if err := st.Provide(ctx, w.a, w.c.userspace); err != nil {
@@ -103,7 +104,7 @@ func (w *wiring) settle(ctx context.Context) error {
 // deaf tells whether nobody is connected to the interface and nobody can be: its
 // socket has no listener in the folder.
 func (w *wiring) deaf() bool {
-	return w.st.Role == "server" && w.st.Abstract == "" && !w.have.linkUp() && !listenedAt(w.st.Socket)
+	return w.st.Role == "server" && w.st.Abstract == "" && !w.have.linkUp() && !w.st.Listened(w.st.File)
 }
 
 // discard deletes an interface that is of no use to the pod.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // vhost are the keys of a vhost-user interface in userspace-cni's words. Its
@@ -57,7 +58,7 @@ func TestVhostUser(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			path := filepath.Join(r.dir, sandboxA[:12], "vhost-"+sandboxA[:12]+"-net1.sock")
+			path := filepath.Join(r.dir, shareddir.OwnName(sandboxA), "vhost-"+sandboxA[:12]+"-net1.sock")
 			if got := result.Interfaces[0].SocketPath; got != path {
 				t.Errorf("socketPath %q, want %q", got, path)
 			}
@@ -71,7 +72,7 @@ func TestVhostUser(t *testing.T) {
 			var config struct {
 				Config conf.UserspaceSide `json:"config"`
 			}
-			data, err := os.ReadFile(filepath.Join(r.dir, sandboxA[:12], "configData-"+sandboxA[:12]+"-net1.json"))
+			data, err := os.ReadFile(filepath.Join(r.dir, shareddir.OwnName(sandboxA), "configData-"+sandboxA[:12]+"-net1.json"))
 			if err == nil {
 				err = json.Unmarshal(data, &config)
 			}

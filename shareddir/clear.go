@@ -1,0 +1,240 @@
+package shareddir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Clearing is what Clear goes by.
+type Clearing struct {
+	Log    *slog.Logger
+	Others []Use // by attachments that remain; one that is invented only keeps things
+	// Recorded says that the journal has the use; otherwise a configuration or a mark of
+	// ownership leads to it.
+	Recorded bool
+	// Origin is the vswitch's socket that LinkSocket has linked, nil if it is not there
+	// any more, or if the pod makes the socket.
+	Origin *os.File
+}
+
+// Clear removes the socket, the configuration file and the short link. What belongs
+// to others, attachments that remain, stays: their socket, the group and the folder
+// that they share. With the last one an emptyDir gets its group back, a volume's
+// folder that plexus made goes if it is empty, and so does an own folder: with all
+// that the pod has put there if the attachment is recorded, otherwise if it is empty.
+// A place that has no folder of plexus any more is told to the log, and left alone.
+func (u *Use) Clear(c Clearing) error {
+	if u.Link != "" {
+		if err := os.Remove(u.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("short link: %w", err)
+		}
+	}
+	d, err := u.open()
+	var other *notOurs
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.As(err, &other):
+		c.Log.Warn("a socket folder is no longer the one that plexus used: it is left alone", "folder", u.Dir, "why", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	defer d.close()
+	shared, err := u.clearNames(c, d)
+	if err != nil || shared {
+		return err
+	}
+	if err := u.giveBack(c, d); err != nil {
+		return err
+	}
+	switch {
+	case u.Own && c.Recorded:
+		return d.removeAll(c.Log)
+	case u.Own, u.Made, d.marked():
+		_, err = d.rmdir() // what the pod has put there is the pod's
+	}
+	return err
+}
+
+// clearNames removes the attachment's names from the folder, and tells whether others
+// share it.
+func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
+	socketTaken, configTaken := u.File == "", u.Config == ""
+	for _, other := range c.Others {
+		if other.Dir == u.Dir {
+			shared = true
+			socketTaken = socketTaken || other.File == u.File
+			configTaken = configTaken || other.Config == u.Config
+		}
+	}
+	if !configTaken {
+		left, err := d.removeConfig(u.Config)
+		if err != nil {
+			return shared, err
+		}
+		if left {
+			c.Log.Warn("what stands at the name of a configuration file is no file: it is left alone", "place", d.place(u.Config))
+		}
+	}
+	if socketTaken {
+		return shared, nil
+	}
+	all := u.Own
+	if c.Origin != nil && !all {
+		if all, err = d.linked(c.Origin, u.File); err != nil {
+			return shared, err
+		}
+	}
+	return shared, d.removeSocket(u.File, all)
+}
+
+// giveBack gives an emptyDir the group that it had. Other folders have their group
+// from plexus alone; a record of a former plexus may say otherwise of a hostPath.
+func (u *Use) giveBack(c Clearing, d *dir) error {
+	switch {
+	case u.Was == nil || u.Own || !c.Recorded:
+		return nil
+	case !isEmptyDir(u.Dir):
+		c.Log.Warn("the group of a folder that is no emptyDir is not given back", "folder", u.Dir, "group", *u.Was)
+		return nil
+	}
+	return d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.Was))
+}
+
+// removeSocket removes a socket. What is no socket stays; so does, unless all are to
+// go, one at which somebody listens: it can be a service of the node, in the hostPath
+// that a pod has chosen.
+func (d *dir) removeSocket(name string, all bool) error {
+	st, err := d.stat(name)
+	if err != nil || kind(st) != unix.S_IFSOCK {
+		return err
+	}
+	if !all {
+		listened, err := d.listened(name)
+		if err != nil || listened {
+			return err
+		}
+	}
+	return d.unlink(name)
+}
+
+// removeConfig removes a configuration file, or a link at its place. Anything else is
+// the pod's, and is left.
+func (d *dir) removeConfig(name string) (left bool, err error) {
+	st, err := d.stat(name)
+	switch {
+	case err != nil || kind(st) == 0:
+		return false, err
+	case kind(st) != unix.S_IFREG && kind(st) != unix.S_IFLNK:
+		return true, nil
+	}
+	return false, d.unlink(name)
+}
+
+// Bounds of a removal: a pod that still runs may fill the folder meanwhile.
+const (
+	maxPasses = 100_000 // over the folder; each takes away one level of what is nested
+	batch     = 512     // names that are read at once
+)
+
+// removeAll removes the folder with all that is in it. It follows no links, and enters
+// nothing that is mounted there. What is nested is lifted into the folder itself, level
+// after level: it may be deeper than any path is long.
+func (d *dir) removeAll(log *slog.Logger) error {
+	mounted := map[string]bool{}
+	lifted := 0
+	for range maxPasses {
+		if _, err := d.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("socket folder: %w", err)
+		}
+		names, err := d.Readdirnames(batch + len(mounted))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("socket folder: %w", err)
+		}
+		left := 0
+		for _, name := range names {
+			if mounted[name] {
+				continue
+			}
+			left++
+			err := d.removeTree(name, &lifted)
+			var other *notOurs
+			if errors.As(err, &other) || errors.Is(err, unix.EBUSY) {
+				mounted[name] = true
+				log.Warn("something is mounted in a socket folder: it is left alone", "place", d.place(name))
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("socket folder: %w", err)
+			}
+		}
+		if left > 0 {
+			continue
+		}
+		if gone, err := d.rmdir(); err != nil || gone || len(mounted) > 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("socket folder %s: it is filled faster than it is emptied", d.Name())
+}
+
+// removeTree removes a name. Of a folder that is not empty it removes files and empty
+// folders, and lifts the others into d.
+func (d *dir) removeTree(name string, lifted *int) error {
+	err := unix.Unlinkat(d.fd(), name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR)
+	}
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return d.failed("remove", name, err)
+	}
+	below, err := openFolder(d.File, name, unix.RESOLVE_NO_XDEV)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	for {
+		names, err := below.Readdirnames(batch)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, inner := range names {
+			if err := d.lift(below, inner, lifted); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// lift removes a name from a folder in d, or moves it into d if it is a folder.
+func (d *dir) lift(below *os.File, name string, lifted *int) error {
+	err := unix.Unlinkat(int(below.Fd()), name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = unix.Unlinkat(int(below.Fd()), name, unix.AT_REMOVEDIR)
+	}
+	for errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR) {
+		*lifted++ // the pod may have given that name to something
+		err = unix.Renameat(int(below.Fd()), name, d.fd(), fmt.Sprintf(".plexus-removes-%d", *lifted))
+	}
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return &fs.PathError{Op: "remove", Path: filepath.Join(below.Name(), name), Err: err}
+}

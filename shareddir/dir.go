@@ -1,0 +1,197 @@
+package shareddir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// dir is an open folder. Every name in it is one component, and is reached by the
+// descriptor: a path that changes meanwhile leads nowhere else.
+type dir struct {
+	*os.File
+	above *os.File // the folder that has it
+	name  string   // in above
+}
+
+// notOurs is the error for a place that has no folder of plexus, or none any more:
+// a link, a file, or what is mounted there.
+type notOurs struct{ place, is string }
+
+func (e *notOurs) Error() string { return fmt.Sprintf("socket folder: %s %s", e.place, e.is) }
+
+// noLinks forbids that the kernel follows a link on its way, or leaves the folder in
+// which the way begins (openat2(2), since Linux 5.6).
+const noLinks = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// openBelow opens a path below a folder, without following links.
+func openBelow(above *os.File, path string, flags int, mode fs.FileMode, resolve uint64) (*os.File, error) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode.Perm()), Resolve: noLinks | resolve}
+	for {
+		fd, err := unix.Openat2(int(above.Fd()), path, &how)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), filepath.Join(above.Name(), path)), nil
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+		case errors.Is(err, unix.ENOSYS):
+			return nil, errors.New("this kernel has no openat2: Linux 5.6 or later is needed")
+		default:
+			return nil, &fs.PathError{Op: "open", Path: filepath.Join(above.Name(), path), Err: err}
+		}
+	}
+}
+
+const folderFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NONBLOCK
+
+// openFolder opens the folder at a path below above.
+func openFolder(above *os.File, path string, resolve uint64) (*os.File, error) {
+	f, err := openBelow(above, path, folderFlags, 0, resolve)
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		return nil, obstacle(above.Name(), path)
+	case errors.Is(err, unix.EXDEV):
+		return nil, &notOurs{filepath.Join(above.Name(), path), "has something else mounted on it"}
+	}
+	return f, err
+}
+
+// obstacle says what is in the way of a path below a folder, for people.
+func obstacle(above, path string) error {
+	place := above
+	for name := range strings.SplitSeq(path, "/") {
+		place = filepath.Join(place, name)
+		st, err := os.Lstat(place)
+		switch {
+		case err != nil:
+			return &notOurs{place, "was replaced just now"}
+		case st.Mode()&fs.ModeSymlink != 0:
+			return &notOurs{place, "is a symbolic link, which is not followed"}
+		case !st.IsDir():
+			return &notOurs{place, "is no folder"}
+		}
+	}
+	return &notOurs{place, "was replaced just now"}
+}
+
+// open opens the folder. The base of an own folder is the node's and may be a link;
+// in a volume's path only the node's own links are followed.
+func (f *Folder) open() (*dir, error) {
+	above, name, err := f.openAbove()
+	if err != nil {
+		return nil, err
+	}
+	var resolve uint64
+	if f.Own {
+		resolve = unix.RESOLVE_NO_XDEV
+	}
+	opened, err := openFolder(above, name, resolve)
+	if err != nil {
+		_ = above.Close()
+		return nil, err
+	}
+	return &dir{opened, above, name}, nil
+}
+
+// openAbove opens the folder that has the folder, under a name.
+func (f *Folder) openAbove() (above *os.File, name string, err error) {
+	if f.Own {
+		above, err = os.OpenFile(filepath.Dir(f.Dir), folderFlags, 0)
+		if errors.Is(err, unix.ENOTDIR) {
+			err = &notOurs{filepath.Dir(f.Dir), "is no folder"}
+		}
+		return above, filepath.Base(f.Dir), err
+	}
+	place := nodePath(f.Dir)
+	root, err := os.OpenFile("/", folderFlags, 0)
+	if err != nil {
+		return nil, "", err
+	}
+	parent := strings.TrimPrefix(filepath.Dir(place), "/")
+	if parent == "" {
+		return root, filepath.Base(place), nil
+	}
+	defer root.Close()
+	above, err = openFolder(root, parent, 0)
+	return above, filepath.Base(place), err
+}
+
+func (d *dir) close() {
+	_ = d.Close()
+	_ = d.above.Close()
+}
+
+func (d *dir) fd() int { return int(d.Fd()) }
+
+// place is where a name is, for people.
+func (d *dir) place(name string) string { return filepath.Join(d.Name(), name) }
+
+// failed names the place of an error.
+func (d *dir) failed(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: d.place(name), Err: err}
+}
+
+// stat tells what a name is: its type is in Mode, 0 when there is nothing.
+func (d *dir) stat(name string) (st unix.Stat_t, err error) {
+	err = unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return unix.Stat_t{}, nil
+	}
+	return st, d.failed("stat", name, err)
+}
+
+func kind(st unix.Stat_t) uint32 { return st.Mode & unix.S_IFMT }
+
+// unlink removes a name that is no folder. A link there is not followed.
+func (d *dir) unlink(name string) error {
+	err := unix.Unlinkat(d.fd(), name, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return d.failed("remove", name, err)
+}
+
+// rmdir removes the folder itself if nothing is in it, and tells whether it is gone.
+func (d *dir) rmdir() (gone bool, err error) {
+	err = unix.Unlinkat(int(d.above.Fd()), d.name, unix.AT_REMOVEDIR)
+	switch {
+	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // a link has come there
+		return true, nil
+	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY): // a mount
+		return false, nil
+	}
+	return false, &fs.PathError{Op: "remove", Path: d.Name(), Err: err}
+}
+
+// listened reports whether somebody has the socket of a name open; one that is left
+// from before refuses. A datagram socket is asked with, which can connect neither to
+// memif's kind nor to vhost-user's (EPROTOTYPE, unix(7)): the listener does not notice.
+func (d *dir) listened(name string) (bool, error) {
+	f, err := openBelow(d.File, name, unix.O_PATH|unix.O_NOFOLLOW, 0, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	c, err := net.Dial("unixgram", procPath(f))
+	if err == nil {
+		_ = c.Close()
+		return true, nil
+	}
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT), nil
+}
+
+// procPath leads to exactly the file that is open, whatever its path has by now
+// (proc_pid_fd(5)).
+func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

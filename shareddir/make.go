@@ -1,0 +1,169 @@
+package shareddir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// madeMark is an extended attribute of a volume's folder that plexus has made. The
+// kernel lets no pod set one of that class (xattr(7)), so that the last attachment
+// that leaves the folder knows that it may remove it, whoever made it. A file system
+// without such attributes leaves that to the record of the attachment that made it.
+const madeMark = "trusted.plexus.made"
+
+// marked tells whether plexus has made the folder.
+func (d *dir) marked() bool {
+	_, err := unix.Fgetxattr(d.fd(), madeMark, nil)
+	return err == nil
+}
+
+// owner is the folder's own inode.
+func (d *dir) owner() (st unix.Stat_t, err error) {
+	return st, d.failed("stat", "", unix.Fstat(d.fd(), &st))
+}
+
+// onlyOurs refuses to take a folder for the sandbox's own that holds what plexus
+// would not have put there: the folder is removed one day.
+func (d *dir) onlyOurs() error {
+	entries, err := d.ReadDir(-1)
+	if err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSocket && !strings.HasPrefix(e.Name(), ConfigPrefix) {
+			return fmt.Errorf("socket folder %s holds what plexus has not put there, %q for one: remove it, or name another socketDir", d.Name(), e.Name())
+		}
+	}
+	return nil
+}
+
+// Make makes the folder, its group and permissions, and the short link. The base of
+// an own folder and the folders above an emptyDir are made when they are missing;
+// above a hostPath nothing is made.
+func (f *Folder) Make() error {
+	d, made, err := f.make()
+	if err != nil {
+		return fmt.Errorf("make socket folder %s: %w", f.Dir, err)
+	}
+	defer d.close()
+	if made && !f.Own {
+		_ = unix.Fsetxattr(d.fd(), madeMark, []byte("1"), 0)
+	}
+	if made || f.Own {
+		err = d.failed("chmod", "", unix.Fchmod(d.fd(), uint32(f.Perm.Perm())))
+	}
+	if err == nil && f.GID >= 0 {
+		err = f.setGroup(d, made)
+	}
+	if err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	return f.makeLink()
+}
+
+// setGroup gives the folder its group. Of a hostPath that somebody else has made it stays.
+func (f *Folder) setGroup(d *dir, made bool) error {
+	st, err := d.owner()
+	switch {
+	case err != nil || int(st.Gid) == f.GID:
+		return err
+	case made, f.Own, f.Was != nil && isEmptyDir(f.Dir), d.marked():
+		return d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
+	}
+	return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
+}
+
+// make opens the folder, and makes it if it is not there.
+func (f *Folder) make() (d *dir, made bool, err error) {
+	if f.Own {
+		err = os.MkdirAll(filepath.Dir(f.Dir), 0o755) // the base is the node's
+	} else if isEmptyDir(f.Dir) {
+		err = makeAbove(nodePath(f.Dir))
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	above, name, err := f.openAbove()
+	if err != nil {
+		return nil, false, err
+	}
+	err = unix.Mkdirat(int(above.Fd()), name, uint32(f.Perm.Perm()))
+	_ = above.Close()
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, false, &fs.PathError{Op: "mkdir", Path: f.Dir, Err: err}
+	}
+	made = err == nil
+	d, err = f.open()
+	return d, made, err
+}
+
+// makeAbove makes the folders above that of an emptyDir, one below the other.
+func makeAbove(path string) error {
+	at, err := os.OpenFile("/", folderFlags, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = at.Close() }()
+	for name := range strings.SplitSeq(strings.TrimPrefix(filepath.Dir(path), "/"), "/") {
+		err := unix.Mkdirat(int(at.Fd()), name, 0o755)
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return &fs.PathError{Op: "mkdir", Path: filepath.Join(at.Name(), name), Err: err}
+		}
+		below, err := openFolder(at, name, 0)
+		if err != nil {
+			return err
+		}
+		_ = at.Close()
+		at = below
+	}
+	return nil
+}
+
+// makeLink makes the short link. The folder of short links is root's alone.
+func (f *Folder) makeLink() error {
+	if f.Link == "" {
+		return nil
+	}
+	if err := os.MkdirAll(ShortLinks, 0o755); err != nil {
+		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	}
+	if at, err := os.Readlink(f.Link); err == nil && at == f.Dir {
+		return nil
+	}
+	if err := os.Symlink(f.Dir, f.Link); err != nil {
+		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	}
+	return nil
+}
+
+// WriteFile hands the container a file beside the socket. A file or a link that
+// stands in its place is replaced, nothing is followed.
+func (f *Folder) WriteFile(name string, data []byte) error {
+	d, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if left, err := d.removeConfig(name); err != nil || left {
+		return errors.Join(err, d.inTheWay(left, name))
+	}
+	file, err := openBelow(d.File, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
+}
+
+func (d *dir) inTheWay(left bool, name string) error {
+	if !left {
+		return nil
+	}
+	return fmt.Errorf("%s is no regular file: remove it", d.place(name))
+}

@@ -1,0 +1,42 @@
+package shareddir
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// kubeletRoot has the volumes of pods, as conf.Pod.HostDir names them.
+const kubeletRoot = "/var/lib/kubelet"
+
+// nodePath resolves the links that the node itself has in a path: the folder of the
+// kubelet may be one, and what is directly in /var and in / (/var/run, /home). Pods
+// cannot change those. Any other link in the path of a volume is not followed.
+func nodePath(path string) string {
+	for _, place := range nodePlaces(path) {
+		at, err := filepath.EvalSymlinks(place)
+		if err == nil && at != place {
+			return filepath.Join(at, strings.TrimPrefix(path, place))
+		}
+	}
+	return path
+}
+
+// nodePlaces are the beginnings of a path that are the node's, the longest first.
+func nodePlaces(path string) []string {
+	var all []string
+	if path == kubeletRoot || strings.HasPrefix(path, kubeletRoot+"/") {
+		all = append(all, kubeletRoot)
+	}
+	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 3)
+	if parts[0] == "var" && len(parts) > 1 {
+		all = append(all, "/var/"+parts[1])
+	}
+	return append(all, "/"+parts[0])
+}
+
+var emptyDirForm = regexp.MustCompile(`^` + kubeletRoot + `/pods/[0-9a-zA-Z-]{1,64}/volumes/kubernetes\.io~empty-dir/[^/]+$`)
+
+// isEmptyDir tells whether a path is that of an emptyDir, which the kubelet makes for
+// one pod and removes with it.
+func isEmptyDir(path string) bool { return emptyDirForm.MatchString(path) }

@@ -1,0 +1,209 @@
+package shareddir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Vacant refuses a place of a socket that has something else, and with listen one at
+// whose socket somebody listens. fileKey is what the user calls the socket's name.
+func (f *Folder) Vacant(file, fileKey string, listen bool) error {
+	d, err := f.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("socket folder: %w", err)
+	}
+	defer d.close()
+	return d.vacant(file, fileKey, listen)
+}
+
+func (d *dir) vacant(file, fileKey string, listen bool) error {
+	st, err := d.stat(file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("socket folder: %w", err)
+	case kind(st) == 0:
+		return nil
+	case kind(st) != unix.S_IFSOCK:
+		return fmt.Errorf("%s exists and is no socket: remove it, or choose another %q", d.place(file), fileKey)
+	case !listen:
+		return nil
+	}
+	listened, err := d.listened(file)
+	if err == nil && listened {
+		err = fmt.Errorf("somebody listens at %s: choose another %q", d.place(file), fileKey)
+	}
+	return err
+}
+
+// Listened reports whether somebody listens at a socket in the folder.
+func (f *Folder) Listened(file string) bool {
+	d, err := f.open()
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	listened, err := d.listened(file)
+	return err == nil && listened
+}
+
+// OpenSocket opens a socket without connecting to it, so that exactly that one can be
+// linked. run is the node's folder; path is below it, and is not believed: links are
+// not followed, and nothing above run is reached.
+func OpenSocket(run, path string) (*os.File, error) {
+	if !filepath.IsLocal(path) {
+		return nil, fmt.Errorf("socket %.200q: want a path below %s", path, run)
+	}
+	above, err := os.OpenFile(run, folderFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer above.Close()
+	f, err := openBelow(above, filepath.Clean(path), unix.O_PATH|unix.O_NOFOLLOW, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || kind(st) != unix.S_IFSOCK {
+		return nil, errors.Join(fmt.Errorf("%s is no socket", f.Name()), err, f.Close())
+	}
+	return f, nil
+}
+
+// Linked tells whether a name in the folder is the socket itself.
+func (f *Folder) Linked(origin *os.File, file string) (bool, error) {
+	d, err := f.open()
+	if err != nil {
+		return false, err
+	}
+	defer d.close()
+	return d.linked(origin, file)
+}
+
+func (d *dir) linked(origin *os.File, file string) (bool, error) {
+	st, err := d.stat(file)
+	if err != nil {
+		return false, err
+	}
+	var of unix.Stat_t
+	if err := unix.Fstat(int(origin.Fd()), &of); err != nil {
+		return false, err
+	}
+	return st.Dev == of.Dev && st.Ino == of.Ino, nil
+}
+
+// LinkSocket makes the vswitch's socket visible in the folder: a hard link, as
+// a symbolic one would lead out of the pod. A socket in its place is replaced, in a
+// volume one at which nobody listens; anything else is refused. fileKey is what the
+// user calls the socket's name.
+func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
+	d, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	there, err := d.linked(origin, file)
+	if err != nil {
+		return err
+	}
+	if f.GID >= 0 { // of the vswitch's own socket, before the pod sees it
+		err = unix.Fchownat(int(origin.Fd()), "", -1, f.GID, unix.AT_EMPTY_PATH)
+		if err == nil {
+			err = os.Chmod(procPath(origin), 0o660)
+		}
+		if err != nil {
+			return fmt.Errorf("group of socket %s: %w", origin.Name(), err)
+		}
+	}
+	if there {
+		return nil
+	}
+	if err := d.vacant(file, fileKey, !f.Own); err != nil {
+		return err
+	}
+	if err := d.removeSocket(file, true); err != nil {
+		return err
+	}
+	err = unix.Linkat(unix.AT_FDCWD, procPath(origin), d.fd(), file, unix.AT_SYMLINK_FOLLOW)
+	if errors.Is(err, unix.EXDEV) {
+		return fmt.Errorf("link %s to %s: they are on different file systems: put the folder beside the vswitch's, or use \"mode\": \"client\"", origin.Name(), f.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("link %s to %s: %w", origin.Name(), d.place(file), err)
+	}
+	return nil
+}
+
+// Check compares the folder with what Make made. With listening the vswitch's
+// socket has to be there as well; a socket that the pod makes comes and goes.
+func (f *Folder) Check(listening bool, file string) error {
+	if f.Link != "" {
+		if at, err := os.Readlink(f.Link); err != nil || at != f.Dir {
+			return fmt.Errorf("short link %s to %s is gone or changed", f.Link, f.Dir)
+		}
+	}
+	d, err := f.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket folder %s is gone", f.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if !listening {
+		return nil
+	}
+	st, err := d.stat(file)
+	switch {
+	case err != nil:
+		return err
+	case kind(st) == 0:
+		return fmt.Errorf("socket %s is gone", f.Place(file))
+	case kind(st) != unix.S_IFSOCK:
+		return fmt.Errorf("%s is no socket any more", f.Place(file))
+	}
+	return nil
+}
+
+// Missing lists what Make and WriteFile made and is gone: folder, short link, and
+// the configuration file, "" for none.
+func (f *Folder) Missing(config string) (gone []string, err error) {
+	d, err := f.open()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		gone = append(gone, "folder "+f.Dir)
+	case err != nil:
+		return nil, err
+	default:
+		defer d.close()
+		if config == "" {
+			break
+		}
+		st, err := d.stat(config)
+		if err != nil {
+			return nil, err
+		}
+		if kind(st) == 0 {
+			gone = append(gone, "file "+f.Place(config))
+		}
+	}
+	if f.Link != "" {
+		if _, err := os.Lstat(f.Link); errors.Is(err, fs.ErrNotExist) {
+			gone = append(gone, "short link "+f.Link)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	if len(gone) > 0 && strings.HasPrefix(gone[0], "folder ") && config != "" {
+		gone = append(gone, "file "+f.Place(config))
+	}
+	return gone, nil
+}
