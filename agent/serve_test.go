@@ -400,7 +400,7 @@ func connectAs(t *testing.T, uid int, socket string) heard {
 func TestStaleSocket(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "a.sock")
-	for _, name := range []string{socket, socket + ".new"} {
+	for _, name := range []string{socket, socket + confirming} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name})
 		if err != nil {
 			t.Fatal(err)
