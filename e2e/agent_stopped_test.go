@@ -218,3 +218,58 @@ func TestStoppedAgentBeginsNothingLate(t *testing.T) {
 		a = s.serve(socket)
 	}
 }
+
+// The agent is stopped in the middle of an ADD that it has confirmed, and holds the lock
+// of the sandbox. Other pods are wired and unwired, verbs of that sandbox say to try
+// again, and the ADD goes on with the agent.
+func TestStoppedAgentHoldsASandbox(t *testing.T) {
+	s, socket, _ := agentSite(t)
+	dir := filepath.Join(s.dir, "stoppers")
+	must(t, os.Mkdir(dir, 0o755))
+	script := `#!/bin/sh
+cat >/dev/null
+[ "$CNI_COMMAND" = ADD ] && [ ! -e "$(dirname "$0")/done" ] && : > "$(dirname "$0")/done" && kill -STOP $PPID
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion": "1.1.0"}'
+exit 0
+`
+	must(t, os.WriteFile(filepath.Join(dir, "stopper"), []byte(script), 0o755))
+	s.path += ":" + dir
+	s.nad("stop", map[string]any{"cniVersion": "1.1.0", "name": "stop", "type": "stopper"})
+	s.pod("held", "stop")
+	s.pod("free", "second")
+	held, free := newPod(t, "held"), newPod(t, "free")
+	a := s.serve(socket)
+	s.mustAdd(agentSandbox, free, "free") // makes what stays
+	s.mustDel(agentSandbox, free, "free")
+	before, inside := apart(without(s.world(nil), "/stoppers/")), links(t, held)
+
+	added := make(chan error, 1)
+	go func() {
+		_, _, err := s.call(request{verb: "ADD", sandbox: agentSandbox, netns: held.Path(), pod: "held"})
+		added <- err
+	}()
+	a.stopped()
+	const other = "fedcba9876543210"
+	_, err := s.bounded(request{verb: "ADD", sandbox: other, netns: free.Path(), pod: "free"})
+	must(t, err)
+	_, err = s.bounded(request{verb: "CHECK", sandbox: other, netns: free.Path(), pod: "free"})
+	must(t, err)
+	_, err = s.bounded(request{verb: "DEL", sandbox: other, netns: free.Path(), pod: "free"})
+	must(t, err)
+	for _, verb := range []string{"ADD", "CHECK", "DEL"} {
+		_, err = s.bounded(request{verb: verb, sandbox: agentSandbox, netns: held.Path(), pod: "held"})
+		hasCode(t, err, 11)
+	}
+	a.signal(syscall.SIGCONT)
+	select {
+	case err := <-added:
+		must(t, err)
+	case <-deadline(t).Done():
+		t.Fatal("the confirmed ADD never ends")
+	}
+	s.mustCheck(agentSandbox, held, "held")
+	s.mustDel(agentSandbox, held, "held")
+	a.finish()
+	sameWorld(t, before, apart(without(s.world(nil), "/stoppers/")))
+	sameWorld(t, inside, links(t, held))
+}
