@@ -232,9 +232,18 @@ func failure(status int, out []byte) string {
 	return e.Msg
 }
 
+// answer writes what people see: without secrets, which only the journal has.
 func answer(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err == nil {
+		data, err = conf.Redact(data)
+	}
+	if err != nil {
+		http.Error(w, "answer: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+	_, _ = w.Write(append(data, '\n')) // whoever asked is gone
 }
 
 // answerAtOnce has the answer sent, and known to be whole, before the handler returns.
