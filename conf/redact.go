@@ -151,10 +151,11 @@ func isSecret(key string) bool {
 	return strings.HasSuffix(key, "key") && !strings.HasSuffix(key, "publickey")
 }
 
+// writeJSON writes a token, characters of HTML as they are.
 func writeJSON(out *bytes.Buffer, token json.Token) {
-	data, err := json.Marshal(token)
-	if err != nil { // a token of a document that is JSON always is
-		data = []byte("null")
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	if e.Encode(token) == nil { // a token of a document that is JSON always is
+		out.Truncate(out.Len() - 1) // the end of the line
 	}
-	out.Write(data)
 }

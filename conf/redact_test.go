@@ -30,7 +30,8 @@ func TestRedact(t *testing.T) {
 		`{"args":[["K8S_POD_NAME","a"],["MEMIF_SECRET","s3cr3t"],["a","b","c"]]}`:                                                                                 `{"args":[["K8S_POD_NAME","a"],["MEMIF_SECRET","(hidden)"],["a","b","c"]]}`,
 		`{"annotation":"[{\"name\": \"a\"} ]","text":"[x","other":"fast@eth1"}`:                                                                                   `{"annotation":"[{\"name\": \"a\"} ]","text":"[x","other":"fast@eth1"}`,
 		`{"CNI_ARGS":"K8S_POD_NAME=a;SECRET=s3cr3t;X=1"}`:                                                                                                         `{"CNI_ARGS":"K8S_POD_NAME=a;SECRET=(hidden);X=1"}`,
-		` "a" `: `"a"`, `7`: `7`, `[]`: `[]`, `{}`: `{}`,
+		`{"a":"<x>&"}`: `{"a":"<x>&"}`,
+		` "a" `:        `"a"`, `7`: `7`, `[]`: `[]`, `{}`: `{}`,
 	} {
 		got, err := conf.Redact([]byte(in))
 		if err != nil || string(got) != want {
