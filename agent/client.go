@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Client asks the node agent at a unix socket, one connection for each question.
@@ -39,9 +41,20 @@ func (e *RefusedError) Error() string { return e.Text }
 // maxAnswer bounds an answer, in bytes.
 const maxAnswer = 256 << 20
 
+// takenWithin is how long an agent may take to confirm a question. One that takes
+// longer is stopped. The answer may take as long as the caller's context says.
+const takenWithin = 3 * time.Second
+
+var errStopped = errors.New("it has not taken the question; is its process stopped?")
+
 // Ask is one request, such as GET /v1/node. It returns the body of the answer, an
 // *AwayError when there is none, a *RefusedError when its status is not 200.
 func (c *Client) Ask(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limit := time.AfterFunc(takenWithin, func() { cancel(errStopped) })
+	defer limit.Stop()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { limit.Stop() }})
 	target := url.URL{Scheme: "http", Host: "agent", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
 	if err != nil {
@@ -50,11 +63,18 @@ func (c *Client) Ask(ctx context.Context, method, path string, query url.Values)
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
+			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket)
+			if err == nil && !confirms(conn) {
+				limit.Stop() // an agent of a former version
+			}
+			return conn, err
 		},
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errStopped) {
+			err = cause
+		}
 		return nil, &AwayError{c.Socket, reason(err)}
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))

@@ -69,7 +69,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/check", s.check)
 	mux.HandleFunc("POST /v1/resync", s.resync)
 	mux.HandleFunc("POST /v1/reclaim", s.reclaimOne)
-	return mux
+	return confirmed(mux)
 }
 
 // reading are the routes that change nothing, which TCP may serve too.

@@ -29,8 +29,7 @@ type keeper struct {
 	failed  map[string]string          // by UID of a pod: the networks that it could not be given
 	told    map[string]map[string]bool // by sandbox: the differences that are told and there still
 	gone    map[string]time.Time       // by sandbox: since when its namespace is gone
-	ready   bool
-	ctx     context.Context // of run
+	ctx     context.Context            // of run
 
 	complained map[string]bool // what was said of the journal since the last reconciliation
 }
@@ -70,9 +69,6 @@ func (k *keeper) run(ctx context.Context) {
 	group.Go(func() { k.follow(ctx) })
 	arrived := k.podsArrive(ctx)
 	k.reconcile(ctx, nil)
-	k.mu.Lock()
-	k.ready = true
-	k.mu.Unlock()
 	timer, alive := time.NewTicker(k.Reconcile), time.NewTicker(aliveEvery)
 	defer timer.Stop()
 	defer alive.Stop()
@@ -407,15 +403,12 @@ func (k *keeper) watchPlace(ctx context.Context, p place) {
 	}
 }
 
-// notReady says what is missing before the agent serves as it should.
+// notReady says what is missing before the agent serves as it should. The first
+// comparison with the world is not: a vswitch that never answers would hold up the
+// rollout of a DaemonSet, and a request for a sandbox whose former one was cut short
+// undoes that one first, under the sandbox' lock.
 func (k *keeper) notReady() error {
-	k.mu.Lock()
-	ready := k.ready
-	k.mu.Unlock()
 	var errs []error
-	if !ready {
-		errs = append(errs, errors.New("the journal is being compared with the world"))
-	}
 	if k.cluster != nil {
 		errs = append(errs, k.cluster.Synced())
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -321,25 +320,6 @@ func TestTheTCPListenerIsBounded(t *testing.T) {
 		t.Errorf("idle connections: %v, requests: %v; 0 is for ever", remote.IdleTimeout, remote.ReadTimeout)
 	}
 }
-
-// An API server that is away has refused nobody: it is 503, not 403.
-func TestGuardWithoutAPIServer(t *testing.T) {
-	g := &guard{next: http.NotFoundHandler(), known: map[[32]byte]time.Time{}, allowed: func(context.Context, string, string) error { return awayError{errors.New("connection refused")} }}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer x")
-	w := &kept{header: http.Header{}, status: 200}
-	g.ServeHTTP(w, r)
-	if w.status != http.StatusServiceUnavailable {
-		t.Errorf("%d %s", w.status, w.body.String())
-	}
-}
-
-type awayError struct{ error }
-
-func (awayError) Temporary() bool { return true }
 
 // A sandbox that another request works on is skipped, with one wait for all, and told
 // with the process; the others are looked at. What was told of it is not forgotten.

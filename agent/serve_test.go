@@ -400,7 +400,7 @@ func connectAs(t *testing.T, uid int, socket string) heard {
 func TestStaleSocket(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "a.sock")
-	for _, name := range []string{socket, socket + ".new"} {
+	for _, name := range []string{socket, socket + confirming} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name})
 		if err != nil {
 			t.Fatal(err)
@@ -547,71 +547,6 @@ func TestStepNamesAreFew(t *testing.T) {
 		}
 	}
 }
-
-// What the API server has allowed holds for the same token and path, and for a
-// while; nobody else is let in by it.
-func TestGuard(t *testing.T) {
-	var asked []string
-	g := &guard{
-		next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "in "+r.URL.Path) }), known: map[[32]byte]time.Time{},
-		allowed: func(_ context.Context, token, path string) error {
-			asked = append(asked, token+" "+path)
-			if token != "good" || path == "/v1/attachments" {
-				return errors.New("no")
-			}
-			return nil
-		},
-	}
-	ask := func(path, header string) int {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if header != "" {
-			r.Header.Set("Authorization", header)
-		}
-		w := &kept{header: http.Header{}, status: 200}
-		g.ServeHTTP(w, r)
-		if w.status == 401 && w.header.Get("WWW-Authenticate") != "Bearer" {
-			t.Errorf("%s: a 401 that does not say how", path)
-		}
-		return w.status
-	}
-	for _, c := range []struct {
-		path, header string
-		want, asked  int
-	}{
-		{"/healthz", "", 200, 0}, {"/metrics", "", 401, 0}, {"/metrics", "Basic Zzo=", 401, 0}, {"/metrics", "Bearer", 401, 0}, {"/metrics", "Bearer ", 401, 0}, {"/metrics", "bearer good", 401, 0},
-		{"/metrics", "Bearer bad", 403, 1}, {"/metrics", "Bearer bad", 403, 2}, {"/metrics", "Bearer good", 200, 3}, {"/metrics", "Bearer good", 200, 3}, {"/metrics?x=1", "Bearer good", 200, 3},
-		{"/v1/node", "Bearer good", 200, 4}, {"/v1/attachments", "Bearer good", 403, 5}, {"/metrics", "Bearer goo", 403, 6}, {"/healthz/", "", 401, 6}, {"//healthz", "", 401, 6},
-	} {
-		if got := ask(c.path, c.header); got != c.want || len(asked) != c.asked {
-			t.Errorf("%s %q: %d after %d questions, want %d after %d", c.path, c.header, got, len(asked), c.want, c.asked)
-		}
-	}
-	for key := range g.known {
-		g.known[key] = time.Now().Add(-time.Second)
-	}
-	if before := len(asked); ask("/metrics", "Bearer good") != 200 || len(asked) != before+1 {
-		t.Error("what was allowed holds for ever")
-	}
-	for i := range 3 * maxKnown {
-		ask(fmt.Sprintf("/p%d", i), "Bearer good")
-	}
-	if len(g.known) > maxKnown {
-		t.Errorf("it remembers %d", len(g.known))
-	}
-}
-
-type kept struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (k *kept) Header() http.Header         { return k.header }
-func (k *kept) WriteHeader(status int)      { k.status = status }
-func (k *kept) Write(p []byte) (int, error) { return k.body.Write(p) }
 
 // record is a sandbox of one pod with one attachment by a delegate that only a
 // test has.

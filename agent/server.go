@@ -5,19 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -99,16 +93,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	}
 	failed := make(chan error, 2)
 	local := &http.Server{Handler: server.routes(), ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
-	var requests sync.WaitGroup // that net/http does not know
-	quick := func(conn net.Conn, asked *Request) {
-		requests.Go(func() { server.quickly(conn, asked) })
-	}
-	accepted := make(chan struct{})
-	go func() {
-		err := local.Serve(&checkedListener{UnixListener: listener, quick: quick})
-		close(accepted)
-		failed <- err
-	}()
+	go func() { failed <- local.Serve(checkedListener{listener}) }()
 	servers := []*http.Server{local}
 	if s.Listen != "" {
 		remote, err := server.listenTCP(failed)
@@ -133,14 +118,9 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 			err = errors.Join(err, errDown, one.Close())
 		}
 	}
-	<-accepted
-	answered := make(chan struct{})
-	go func() { requests.Wait(); close(answered) }()
-	for _, ended := range []chan struct{}{answered, kept} {
-		select {
-		case <-ended:
-		case <-bounded.Done():
-		}
+	select {
+	case <-kept:
+	case <-bounded.Done():
 	}
 	server.told.Wait()
 	server.publisher.end(bounded)
@@ -171,31 +151,8 @@ func newServer(s Settings) (*Server, error) {
 	return server, nil
 }
 
-// listenUnix takes the place of a socket that a former agent has left, in one
-// step: at no moment is there none.
-func listenUnix(socket string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
-		return nil, fmt.Errorf("socket %s: %w", socket, err)
-	}
-	tmp := socket + ".new"
-	if err := os.RemoveAll(tmp); err != nil {
-		return nil, fmt.Errorf("socket %s: %w", socket, err)
-	}
-	old := unix.Umask(0o177) // nobody may connect before the mode is set
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp})
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w", socket, err)
-	}
-	listener.SetUnlinkOnClose(false) // by then it may be the next agent's
-	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, socket)); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket %s: %w", socket, err), listener.Close())
-	}
-	return listener, nil
-}
-
-// cni answers one request that was not there in one piece. It is undone when plexus
-// ends before the answer: its connection is the request's context.
+// cni answers plexus. The request is undone when plexus ends before the answer: its
+// connection is the request's context.
 func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var asked *Request
@@ -206,24 +163,19 @@ func (s *Server) cni(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	s.serve(r.Context(), asked, func(a *CNIAnswer) { answerAtOnce(w, a) })
-}
-
-// serve answers a request, and reports it later.
-func (s *Server) serve(ctx context.Context, asked *Request, send func(*CNIAnswer)) {
 	s.rest.Stop()
 	defer s.rest.Reset(restAfter)
 	var out bytes.Buffer
 	var stderr lockedBuffer
 	began := time.Now()
 	var reports []func()
-	status := Answer(ctx, Call{
+	status := Answer(r.Context(), Call{
 		later: func(report func()) { reports = append(reports, report) },
 		As:    asked.As, ID: asked.ID, Node: s.Node,
 		Getenv: func(key string) string { return asked.Env[key] },
 		Stdin:  bytes.NewReader(asked.Stdin), Stdout: &out, Stderr: &stderr,
 	})
-	send(&CNIAnswer{Status: status, Stdout: out.Bytes(), Stderr: stderr.String()})
+	answerAtOnce(w, &CNIAnswer{Status: status, Stdout: out.Bytes(), Stderr: stderr.String()})
 	took := time.Since(began)
 	reports = append(reports, func() { s.say(asked, status, out.Bytes(), took) })
 	s.told.Go(func() {
@@ -280,9 +232,18 @@ func failure(status int, out []byte) string {
 	return e.Msg
 }
 
+// answer writes what people see: without secrets, which only the journal has.
 func answer(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err == nil {
+		data, err = conf.Redact(data)
+	}
+	if err != nil {
+		http.Error(w, "answer: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+	_, _ = w.Write(append(data, '\n')) // whoever asked is gone
 }
 
 // answerAtOnce has the answer sent, and known to be whole, before the handler returns.

@@ -141,8 +141,14 @@ func (a *API) retry(ctx context.Context, needs string, request func(context.Cont
 	}
 }
 
-// Allowed asks who a bearer token belongs to (TokenReview) and whether they may
-// read a path (SubjectAccessReview). nil is yes.
+// RefusedError is the API server's word that a token may not read a path. Any other
+// error of Allowed says that the API server has not decided.
+type RefusedError struct{ Why string }
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// Allowed asks for the user of a bearer token (TokenReview) and whether this user may
+// read a path (SubjectAccessReview). nil is yes, a *RefusedError is no.
 func (a *API) Allowed(ctx context.Context, token, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -152,17 +158,22 @@ func (a *API) Allowed(ctx context.Context, token, path string) error {
 		return a.explain(err, "create tokenreviews")
 	}
 	if !who.Status.Authenticated {
-		return errors.New("the token is not known to the API server")
+		return &RefusedError{"the token is not known to the API server"}
+	}
+	user := who.Status.User
+	extra := map[string]authorizationv1.ExtraValue{} // of a service account's token: its pod and node, for one
+	for key, values := range user.Extra {
+		extra[key] = authorizationv1.ExtraValue(values)
 	}
 	may := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: who.Status.User.Username, Groups: who.Status.User.Groups, UID: who.Status.User.UID,
+		User: user.Username, UID: user.UID, Groups: user.Groups, Extra: extra,
 		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: path, Verb: "get"},
 	}}
 	if err := a.authorization.Post().Resource("subjectaccessreviews").Body(may).Do(ctx).Into(may); err != nil {
 		return a.explain(err, "create subjectaccessreviews")
 	}
 	if !may.Status.Allowed {
-		return fmt.Errorf("user %s may not get the non-resource URL %s", who.Status.User.Username, path)
+		return &RefusedError{fmt.Sprintf("user %s may not get the non-resource URL %s", user.Username, path)}
 	}
 	return nil
 }

@@ -316,23 +316,24 @@ func TestEventsOfTheAgent(t *testing.T) {
 // of it lets nobody in.
 func TestAllowed(t *testing.T) {
 	const who, may = "POST /apis/authentication.k8s.io/v1/tokenreviews", "POST /apis/authorization.k8s.io/v1/subjectaccessreviews"
-	known := object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":true,"user":{"username":"prom","uid":"u","groups":["g"]}}}`)
+	known := object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":true,"user":{"username":"prom","uid":"u","groups":["g"],"extra":{"authentication.kubernetes.io/node-name":["n1"],"authentication.kubernetes.io/pod-name":["a","b"]}}}}`)
 	yes := object(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":true}}`)
 	for name, c := range map[string]struct {
 		who, may http.HandlerFunc
 		says     []string
 		asked    int
+		refused  bool
 	}{
-		"yes":             {known, yes, nil, 2},
-		"unknown":         {object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":false,"error":"expired"}}`), yes, []string{"not known"}, 1},
-		"no status":       {object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1"}`), yes, []string{"not known"}, 1},
-		"may not":         {known, object(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":false}}`), []string{"prom", "/metrics"}, 2},
-		"nobody says":     {known, object(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1"}`), []string{"prom"}, 2},
-		"403":             {status(403, "Forbidden"), yes, []string{"create tokenreviews"}, 1},
-		"403, the second": {known, status(403, "Forbidden"), []string{"create subjectaccessreviews"}, 2},
-		"500":             {status(500, "InternalError"), yes, []string{"does not answer"}, 1},
-		"hangs":           {hang, yes, []string{"does not answer"}, 1},
-		"garbage":         {object("x"), yes, []string{"does not answer"}, 1},
+		"yes":             {known, yes, nil, 2, false},
+		"unknown":         {object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":{"authenticated":false,"error":"expired"}}`), yes, []string{"not known"}, 1, true},
+		"no status":       {object(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1"}`), yes, []string{"not known"}, 1, true},
+		"may not":         {known, object(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":false}}`), []string{"prom", "/metrics"}, 2, true},
+		"nobody says":     {known, object(`{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1"}`), []string{"prom"}, 2, true},
+		"403":             {status(403, "Forbidden"), yes, []string{"create tokenreviews"}, 1, false},
+		"403, the second": {known, status(403, "Forbidden"), []string{"create subjectaccessreviews"}, 2, false},
+		"500":             {status(500, "InternalError"), yes, []string{"does not answer"}, 1, false},
+		"hangs":           {hang, yes, []string{"does not answer"}, 1, false},
+		"garbage":         {object("x"), yes, []string{"does not answer"}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -347,7 +348,14 @@ func TestAllowed(t *testing.T) {
 			if len(all) != c.asked || !strings.Contains(all[0].body, `"token":"the-token"`) {
 				t.Errorf("%+v", all)
 			}
-			if c.asked == 2 && (!strings.Contains(all[1].body, `"user":"prom"`) || !strings.Contains(all[1].body, `"groups":["g"]`) || !strings.Contains(all[1].body, `"path":"/metrics"`) || !strings.Contains(all[1].body, `"verb":"get"`)) {
+			var refused *kube.RefusedError
+			if is := errors.As(err, &refused); is != c.refused {
+				t.Errorf("%v: a refusal: %v", err, is)
+			}
+			if want := `"extra":{"authentication.kubernetes.io/node-name":["n1"],"authentication.kubernetes.io/pod-name":["a","b"]}`; c.asked == 2 && !strings.Contains(all[1].body, want) {
+				t.Errorf("%s is not in %s", want, all[1].body)
+			}
+			if c.asked == 2 && (!strings.Contains(all[1].body, `"uid":"u"`) || !strings.Contains(all[1].body, `"user":"prom"`) || !strings.Contains(all[1].body, `"groups":["g"]`) || !strings.Contains(all[1].body, `"path":"/metrics"`) || !strings.Contains(all[1].body, `"verb":"get"`)) {
 				t.Errorf("%s", all[1].body)
 			}
 		})

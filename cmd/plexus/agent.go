@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// The node agent speaks HTTP/1.0 on a unix socket: one request, one answer, then
-// it closes (see package agent). Both bodies are pairs key=value, each ended by a
+// The node agent speaks HTTP/1.1 on a unix socket: one request, the interim answer
+// 102 when it takes the request, the answer, then it closes (see package agent). An
+// agent of a former version is asked by HTTP/1.0, and does not confirm. Both bodies are pairs key=value, each ended by a
 // NUL, then one more NUL, then a text: standard input, standard output. No
 // environment has a NUL in it.
 
@@ -32,6 +33,16 @@ const (
 // request that ends it.
 const attempts = 4
 
+// confirming ends the name that the socket of an agent was bound to which confirms
+// requests (see package agent). The kernel tells it to a client that is connected, also
+// when the agent's process is stopped.
+const confirming = ".102"
+
+// takenWithin is how long an agent may take to confirm a request. One that takes longer
+// is stopped, and plexusd does the request. What waits for the lock of a sandbox that
+// the agent holds comes after it: both together are below the 10 s of a verb.
+const takenWithin = 1500 * time.Millisecond
+
 // maxAnswer bounds an answer, in bytes.
 const maxAnswer = 64 << 20
 
@@ -42,7 +53,7 @@ type answer struct {
 }
 
 // askError is a request that is not served. silent: the agent is not there, or
-// went away; sent: it had the request.
+// went away; sent: it had the request. One that is not silent plexusd does.
 type askError struct {
 	text         string
 	silent, sent bool
@@ -52,6 +63,10 @@ func (e *askError) Error() string { return e.text }
 
 func silence(socket, why string, sent bool) *askError {
 	return &askError{"the node agent at " + socket + " does not answer: " + why + ": is plexusd serve running on this node? The runtime tries again", true, sent}
+}
+
+func stopped(socket string) *askError {
+	return &askError{"the node agent at " + socket + " has not taken the request: is its process stopped?", false, false}
 }
 
 // ask hands the request to the agent. It connects again when the agent goes away
@@ -96,13 +111,25 @@ func requestOf(as string, stdin []byte) string {
 
 // askOnce asks once.
 func askOnce(socket, body string) (a *answer, failed *askError) {
+	until := time.Now().Add(takenWithin)
 	conn, err := connect(socket)
+	if err == syscall.EAGAIN {
+		return nil, stopped(socket) // so many wait that the kernel queues no more
+	}
 	if err != nil {
 		return nil, silence(socket, err.Error(), false)
 	}
-	head := "POST /v1/cni HTTP/1.0\r\nContent-Type: application/octet-stream\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
-	if err := send(conn, head+body); err != nil {
+	head := "POST /v1/cni HTTP/1.0\r\n"
+	confirms := confirms(conn)
+	if confirms {
+		head = "POST /v1/cni HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n"
+	}
+	head += "Content-Type: application/octet-stream\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
+	if err := send(conn, head+body, func() bool { return confirms && time.Now().After(until) }); err != nil {
 		_ = syscall.Close(conn)
+		if err == syscall.EAGAIN {
+			return nil, stopped(socket)
+		}
 		return nil, silence(socket, err.Error(), true)
 	}
 	// Waiting for the answer blocks no thread: the runtime of Go looks after one that is
@@ -115,7 +142,18 @@ func askOnce(socket, body string) (a *answer, failed *askError) {
 			_ = from.Close() // else the end of this process does it
 		}
 	}()
-	head, body, err = readAnswer(from)
+	r := bufio.NewReaderSize(from, 8<<10)
+	if confirms {
+		_ = from.SetReadDeadline(until)
+		if _, err := r.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
+			if !withdraw(conn) {
+				return nil, silence(socket, "it has begun the request too late", true)
+			}
+			return nil, stopped(socket)
+		}
+		_ = from.SetReadDeadline(time.Time{})
+	}
+	head, body, err = readAnswer(r)
 	if err != nil {
 		return nil, silence(socket, err.Error(), true)
 	}
@@ -163,9 +201,17 @@ func answerOf(body string) *answer {
 	return a
 }
 
-// readAnswer reads head and body, which has the length that the head says.
-func readAnswer(conn io.Reader) (head, body string, err error) {
-	r := bufio.NewReaderSize(conn, 8<<10)
+// withdraw makes sure that a request is not begun that was not confirmed: the kernel lets
+// no confirmation through any more. It returns false when one has come before that.
+func withdraw(conn int) bool {
+	_ = syscall.Shutdown(conn, syscall.SHUT_RDWR)
+	n, _ := syscall.Read(conn, make([]byte, 1))
+	return n <= 0
+}
+
+// readAnswer reads head and body, which has the length that the head says. It passes over
+// interim answers.
+func readAnswer(r *bufio.Reader) (head, body string, err error) {
 	length := 0
 	for {
 		line, err := r.ReadSlice('\n')
@@ -173,7 +219,10 @@ func readAnswer(conn io.Reader) (head, body string, err error) {
 			return "", "", errEnded
 		}
 		if head += string(line); string(line) == "\r\n" {
-			break
+			if _, status, _ := strings.Cut(head, " "); !strings.HasPrefix(status, "1") {
+				break
+			}
+			head = ""
 		}
 		if text, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
 			if length, err = strconv.Atoi(strings.TrimSpace(text)); err != nil || length < 0 || length > maxAnswer {
@@ -190,30 +239,49 @@ func readAnswer(conn io.Reader) (head, body string, err error) {
 
 var errEnded = errors.New("it ended in the middle of the request")
 
-// connect makes a connection.
+// connect makes a connection. It waits for takenWithin where the kernel queues no more
+// connections for a process; then the error is EAGAIN.
 func connect(socket string) (int, error) {
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket}); err != nil {
+	limit := syscall.NsecToTimeval(int64(takenWithin)) // of connect and of each send (unix(7), socket(7))
+	err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit)
+	if err == nil {
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
+	}
+	if err == syscall.EINTR { // with a limit the kernel does not begin again by itself (signal(7))
+		err = syscall.EAGAIN
+	}
+	if err != nil {
 		_ = syscall.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// send writes all of a text. An agent that has gone is an error, not a signal.
-func send(conn int, text string) error {
+// confirms says whether the agent at the other end confirms requests.
+func confirms(conn int) bool {
+	peer, err := syscall.Getpeername(conn)
+	at, ok := peer.(*syscall.SockaddrUnix)
+	return err == nil && ok && strings.HasSuffix(at.Name, confirming)
+}
+
+// send writes all of a text, until late says that it takes too long: then the error is
+// EAGAIN. An agent that has gone is an error, not a signal.
+func send(conn int, text string, late func() bool) error {
 	for rest := []byte(text); len(rest) > 0; {
 		n, err := syscall.SendmsgN(conn, rest, nil, nil, syscall.MSG_NOSIGNAL)
-		if err == syscall.EINTR {
+		if err == syscall.EINTR || err == syscall.EAGAIN && !late() {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		rest = rest[n:]
+		if rest = rest[n:]; len(rest) > 0 && late() {
+			return syscall.EAGAIN
+		}
 	}
 	return nil
 }

@@ -58,7 +58,22 @@ type reply struct {
 // ask asks this node's agent, or those of the cluster, in the order of their
 // nodes' names. Replies that failed are told, and are an error by name beside
 // those that did not; without any other there is that error alone.
+// Secrets are hidden, also those that an agent of a former version shows.
 func (o *options) ask(ctx context.Context, stderr io.Writer, q question) ([]reply, error) {
+	replies, err := o.askAll(ctx, stderr, q)
+	for i := range replies {
+		if q.text {
+			break
+		}
+		var errRedact error
+		if replies[i].data, errRedact = conf.Redact(replies[i].data); errRedact != nil {
+			return nil, errors.Join(err, fmt.Errorf("answer of the agent%s: %w", onNode(replies[i].node), errRedact))
+		}
+	}
+	return replies, err
+}
+
+func (o *options) askAll(ctx context.Context, stderr io.Writer, q question) ([]reply, error) {
 	if o.cluster == nil {
 		data, err := o.askAgent(ctx, q)
 		if err != nil {

@@ -16,9 +16,9 @@ func healthCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health",
 		Short: "Say whether the node agent serves; the exit status is 0 then",
-		Long: `Say whether the node agent serves as it should: the journal has been compared
-with the world, and the API server has been read. If it does not, the reason is
-told and the exit status is 1. It is what probes execute.`,
+		Long: `Say whether the node agent serves as it should: the API server has been read, and
+plexus is the runtime's first configuration where the agent installs it. If it does
+not, the reason is told and the exit status is 1. It is what probes execute.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := question{method: "GET", path: "/readyz", words: []string{"health"}, text: true}

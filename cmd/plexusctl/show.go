@@ -31,6 +31,9 @@ func showCommand() *cobra.Command {
 				return err
 			}
 			answer, err := json.Marshal(shown)
+			if err == nil {
+				answer, err = conf.Redact(answer)
+			}
 			if err != nil {
 				return err
 			}
