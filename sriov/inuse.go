@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -156,7 +157,7 @@ func (l *links) guestOf(index int) (string, error) {
 		}
 		const flags = 10 // offset of ndm_flags in struct ndmsg (linux/neighbour.h)
 		if mac := attrs[unix.NDA_LLADDR]; head[flags]&unix.NTF_SELF != 0 && len(mac) > 0 && mac[0]&1 == 0 {
-			return fmt.Sprintf("receives for % x too, a macvlan of a pod or an entry of bridge fdb", mac), nil
+			return fmt.Sprintf("receives for %s too, a macvlan of a pod or an entry of bridge fdb", net.HardwareAddr(mac)), nil
 		}
 	}
 	return "", nil
