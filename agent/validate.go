@@ -101,7 +101,7 @@ func (v *validator) cniFile(data []byte) {
 	if in := (&conf.Definition{Config: data}).PluginOfType("plexus"); in != nil {
 		data, head.Type = in, "plexus" // a list of plexus alone, as package install writes it
 	}
-	if !conf.IsOwnType(head.Type) && head.Type != "multus-shim" {
+	if !conf.IsMetaPlugin(head.Type) {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
 		return
 	}

@@ -141,6 +141,10 @@ func IsOwnType(name string) bool {
 	return name == "plexus" || name == "multus" || strings.HasPrefix(name, "plexus-")
 }
 
+// IsMetaPlugin reports whether a plugin type wires all networks of a pod, as
+// plexus does: plexus itself, or Multus under one of its names.
+func IsMetaPlugin(name string) bool { return IsOwnType(name) || name == "multus-shim" }
+
 func (c *Conf) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {

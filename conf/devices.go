@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,4 +66,75 @@ func listed(devices []string) string {
 		return "none"
 	}
 	return strings.Join(devices, ", ")
+}
+
+// namesDevice reports whether a key of a plugin configuration names the device,
+// as JSON readers in Go find it: in any case.
+func namesDevice(key string) bool {
+	return strings.EqualFold(key, "deviceID") || strings.EqualFold(key, "pciBusID")
+}
+
+// mayChoose says whether a pod may choose the device of a network: one of the
+// devices that the pod has of the NAD's resource (AssignDevices looks), or a VF
+// of the PFs that a plugin of type sriov names (that plugin looks). A device
+// that the NAD names itself stays.
+func (d *Definition) mayChoose(l *List, device string) error {
+	if device == "" || d.ResourceName != "" {
+		return nil
+	}
+	sriov := false
+	for _, raw := range l.Plugins {
+		if own := ownDevice(raw); own != "" {
+			return fmt.Errorf("key %q: %.60q: the network has its own %q, a pod cannot choose another device: leave out %q", "deviceID", device, own, "deviceID")
+		}
+		sriov = sriov || namesPFs(raw)
+	}
+	if !sriov {
+		return fmt.Errorf("key %q: %.60q: a pod cannot choose the device of this network: give its NAD the annotation %s, or the plugin of type sriov a %q whose VFs pods may choose", "deviceID", device, ResourceNameAnnotation, "pf")
+	}
+	return nil
+}
+
+// ownDevice is the key by which a plugin configuration names a device, empty
+// when it names none.
+func ownDevice(raw json.RawMessage) string {
+	var keys, runtime map[string]json.RawMessage
+	_ = json.Unmarshal(raw, &keys) // ParseList has read it before
+	for key, value := range keys {
+		if strings.EqualFold(key, "runtimeConfig") && json.Unmarshal(value, &runtime) == nil {
+			if inner := deviceKey(runtime); inner != "" {
+				return key + "." + inner
+			}
+		}
+	}
+	return deviceKey(keys)
+}
+
+func deviceKey(keys map[string]json.RawMessage) string {
+	for key, value := range keys {
+		if namesDevice(key) && string(value) != "null" && string(value) != `""` {
+			return key
+		}
+	}
+	return ""
+}
+
+// namesPFs reports whether a plugin configuration is one of type sriov that
+// names the PFs whose VFs it gives.
+func namesPFs(raw json.RawMessage) bool {
+	var c struct {
+		Type, Master, IF0 string
+		PF                any
+	}
+	if json.Unmarshal(raw, &c) != nil || c.Type != "sriov" {
+		return false
+	}
+	named := []any{c.Master, c.IF0, c.PF}
+	if list, ok := c.PF.([]any); ok {
+		named = append(named[:2], list...)
+	}
+	return slices.ContainsFunc(named, func(name any) bool {
+		text, ok := name.(string)
+		return ok && strings.Trim(text, ", ") != ""
+	})
 }

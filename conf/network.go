@@ -172,7 +172,9 @@ func checkType(t string) error {
 	case strings.ContainsAny(t, "/\x00") || t == "." || t == ".." || len(t) > maxName:
 		return fmt.Errorf("key %q: %.80q is no plugin name", "type", t)
 	case IsOwnType(t) && t != "multus":
-		return fmt.Errorf("key %q: plexus cannot be a delegate of itself", "type")
+		return fmt.Errorf("key %q: %.80q: plexus cannot be a delegate of itself", "type", t)
+	case IsMetaPlugin(t):
+		return fmt.Errorf("key %q: %q: plexus takes Multus' place on a node, and cannot be a delegate of itself: name the network's own plugin", "type", t)
 	}
 	return nil
 }
@@ -230,8 +232,9 @@ func (l *List) checkCapabilities(asked map[string]any) error {
 }
 
 // inject sets top-level keys in every plugin configuration of the list: the
-// device under both names that Multus writes. With cni-args, each is merged into the object args.cni (CNI CONVENTIONS, "args in
-// network config").
+// device under both names that Multus writes, in place of every other spelling
+// of them, and cni-args, each of which is merged into the object args.cni (CNI
+// CONVENTIONS, "args in network config").
 func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error {
 	if deviceID == "" && len(cniArgs) == 0 {
 		return nil
@@ -242,6 +245,7 @@ func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error
 			return err
 		}
 		if deviceID != "" {
+			maps.DeleteFunc(keys, func(key string, _ json.RawMessage) bool { return namesDevice(key) })
 			keys["deviceID"], _ = json.Marshal(deviceID)
 			keys["pciBusID"] = keys["deviceID"]
 		}

@@ -240,6 +240,9 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err != nil {
 		return nil, err
 	}
+	if err := d.mayChoose(list, s.DeviceID); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Origin, err)
+	}
 	device := cmp.Or(s.DeviceID, d.DeviceID)
 	if err := list.inject(s.CNIArgs, device); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)

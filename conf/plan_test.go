@@ -16,6 +16,7 @@ type request struct {
 	conf     string
 	pod      *conf.Pod
 	networks map[string]string
+	resource string // resourceName of every NAD
 	ifName   string // eth0 when empty
 	args     string
 }
@@ -53,7 +54,7 @@ func (r request) plan() (*conf.Plan, []string, error) {
 func (r request) find(w conf.Wanted) (*conf.Definition, error) {
 	name := w.Namespace + "/" + w.Name
 	if config, ok := r.networks[name]; ok {
-		return &conf.Definition{Origin: "NetworkAttachmentDefinition " + name, Name: name, Fallback: w.Name, Config: []byte(config)}, nil
+		return &conf.Definition{Origin: "NetworkAttachmentDefinition " + name, Name: name, Fallback: w.Name, Config: []byte(config), ResourceName: r.resource}, nil
 	}
 	if config, ok := r.networks[w.Name]; ok && w.AnyForm {
 		return &conf.Definition{Origin: "file " + w.Name, Fallback: "file", Config: []byte(config)}, nil
@@ -322,7 +323,7 @@ func TestWantHandsOnTheWarningsOfTheAnnotation(t *testing.T) {
 }
 
 func TestEveryPluginOfTheListGetsCNIArgsAndDeviceID(t *testing.T) {
-	p := request{conf: settings(""), pod: podWith(`[{"name": "a", "deviceID": "0000:03:02.1", "cni-args": {"queues": 4, "x": {"y": null}}}]`),
+	p := request{conf: settings(""), resource: "x.com/vf", pod: podWith(`[{"name": "a", "deviceID": "0000:03:02.1", "cni-args": {"queues": 4, "x": {"y": null}}}]`),
 		networks: map[string]string{"shop/a": `{"name": "a", "plugins": [{"type": "sriov"}, {"type": "tuning", "args": {"other": 1, "cni": {"queues": 1, "kept": true}}}]}`}}.mustPlan(t)
 	n := p.Networks[1]
 	checkJSON(t, n.List.Plugins[0], `{"type": "sriov", "deviceID": "0000:03:02.1", "pciBusID": "0000:03:02.1", "args": {"cni": {"queues": 4, "x": {"y": null}}}}`)
@@ -422,7 +423,8 @@ func TestGoldenPlans(t *testing.T) {
 			},
 		}},
 		{"plan-every-selection-key", request{
-			conf: `{"cniVersion": "1.1.0", "name": "node", "type": "plexus", "clusterNetwork": "/etc/cni/calico.conflist", "defaultNetworks": ["side"]}`,
+			resource: "x.com/vf",
+			conf:     `{"cniVersion": "1.1.0", "name": "node", "type": "plexus", "clusterNetwork": "/etc/cni/calico.conflist", "defaultNetworks": ["side"]}`,
 			pod: podWith(`[{"name": "a", "interface": "data0", "ips": ["10.0.0.7/24", "fd00::7"], "mac": "02:00:00:00:00:07", "infiniband-guid": "02:00:00:00:00:00:00:07",
 				"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}], "bandwidth": {"ingressRate": 1, "ingressBurst": 2, "egressRate": 3, "egressBurst": 4},
 				"deviceID": "0000:03:02.1", "cni-args": {"queues": 4}, "default-route": ["10.0.0.1"]}]`), args: args + ";IP=10.1.1.1",

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -245,6 +247,11 @@ func (s *Selection) check() error {
 	if s.DeviceID != "" && !deviceID.MatchString(s.DeviceID) {
 		bad("deviceID", "%.60q, want a device's name like 0000:03:02.1", s.DeviceID)
 	}
+	for _, key := range slices.Sorted(maps.Keys(s.CNIArgs)) {
+		if namesDevice(key) {
+			bad("cni-args", "%.20q names a device: use the key %q beside %q", key, "deviceID", "cni-args")
+		}
+	}
 	if b := s.Bandwidth; b != nil {
 		switch {
 		case b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0:
@@ -286,8 +293,6 @@ func CheckIfName(name string) error {
 	return nil
 }
 
-// capabilityArgs are the capability arguments that the selection asks for
-// (NPWG specification 1.3, section 4.1.2.1; CNI CONVENTIONS).
 // mark is the same for selections that ask for the same, "" for none.
 func (s *Selection) mark() string {
 	if s.Name == "" {
@@ -298,6 +303,8 @@ func (s *Selection) mark() string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// capabilityArgs are the capability arguments that the selection asks for
+// (NPWG specification 1.3, section 4.1.2.1; CNI CONVENTIONS).
 func (s *Selection) capabilityArgs() map[string]any {
 	args := map[string]any{}
 	if len(s.IPs) > 0 {

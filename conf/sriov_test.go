@@ -77,7 +77,7 @@ func TestIf0nameNamesTheInterface(t *testing.T) {
 func TestOperatorsNADs(t *testing.T) {
 	const one = `{"cniVersion":"1.0.0","name":"test","type":"sriov","vlan":0,"vlanQoS":0,"capabilities":{"mac":true,"ips":true},"ipam":{}}`
 	const list = `{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"sriov","vlan":0,"vlanQoS":0,"ipam":{}},{"type":"vrf","vrfname":"blue"}]}`
-	r := request{conf: settings(""), networks: map[string]string{"shop/one": one, "shop/list": list},
+	r := request{conf: settings(""), resource: "x.com/vf", networks: map[string]string{"shop/one": one, "shop/list": list},
 		pod: podWith(`[{"name": "one", "mac": "CA:FE:C0:FF:EE:00", "ips": ["10.0.0.7/24"], "deviceID": "0000:03:02.1"}, {"name": "list", "interface": "blue0"}]`)}
 	p := r.mustPlan(t)
 	checkEqual(t, attachments(p), "eth0=cluster* net1=shop/one blue0=shop/list")

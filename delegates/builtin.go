@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/ovsdpdk"
@@ -24,20 +23,32 @@ func Builtin(log *slog.Logger) map[string]Delegate {
 	}
 }
 
-// linkedNames are the names under which the plexus executable is installed
-// beside its own. They must not be executed: they would only come back here.
-var linkedNames = []string{"sriov", "vppmemif", "ovsdpdk", "userspace"}
+// ownNames are those of plexus' executables.
+var ownNames = []string{"plexus", "plexusd", "plexusctl"}
 
-// isPlexus reports whether an executable found in CNI_PATH is a link of the
-// plexus beside it.
+// isPlexus reports whether an executable is one of plexus', by whatever name: the
+// same file as one of them in its own folder, in the one that it is linked to, or
+// in that of the running executable.
 func isPlexus(path string) bool {
-	if !slices.Contains(linkedNames, filepath.Base(path)) {
-		return false
-	}
 	found, err := os.Stat(path)
 	if err != nil {
 		return false
 	}
-	plexus, err := os.Stat(filepath.Join(filepath.Dir(path), "plexus"))
-	return err == nil && os.SameFile(found, plexus)
+	dirs := []string{filepath.Dir(path)}
+	if at, err := os.Lstat(path); err == nil && at.Mode()&os.ModeSymlink != 0 {
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(to))
+		}
+	}
+	if running, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Dir(running))
+	}
+	for _, dir := range dirs {
+		for _, name := range ownNames {
+			if own, err := os.Stat(filepath.Join(dir, name)); err == nil && os.SameFile(found, own) {
+				return true
+			}
+		}
+	}
+	return false
 }

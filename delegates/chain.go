@@ -258,11 +258,14 @@ func (c *chain) FindInPath(plugin string, paths []string) (string, error) {
 		return builtinPath + plugin, nil
 	}
 	path, err := c.exec.FindInPath(plugin, paths)
-	if err != nil {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", plugin, strings.Join(paths, ":")), "")
+	switch {
+	case errors.Is(err, errPlexus) && c.entry.Executed:
+		err = fmt.Errorf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", plugin, path)
+	case err != nil && !errors.Is(err, errPlexus):
+		err = fmt.Errorf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", plugin, strings.Join(paths, ":"))
 	}
-	if isPlexus(path) {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", plugin, path), "")
+	if err != nil {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 	}
 	return path, nil
 }

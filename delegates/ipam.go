@@ -3,6 +3,7 @@ package delegates
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -103,7 +104,11 @@ func (i *ipam) find() error {
 	if i.builtIn() {
 		return nil
 	}
-	if _, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path); err != nil {
+	_, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path)
+	if errors.Is(err, errPlexus) {
+		return coded(codeConfig, fmt.Errorf("ipam: key %q: %w", "ipam.type", err))
+	}
+	if err != nil {
 		return coded(codeConfig, fmt.Errorf("ipam %s: it is neither host-local nor static nor in %s: install it there or correct \"ipam.type\"", i.typ, strings.Join(i.chain.tx.Path, ":")))
 	}
 	return nil

@@ -54,9 +54,17 @@ var errAnswer = fmt.Errorf("it wrote more than %d bytes on standard output", max
 // errTimeout is the cause of the end of a plugin that takes too long.
 var errTimeout = errors.New("it took too long")
 
-// FindInPath is invoke.Exec.
+// errPlexus is an executable that would lead back here, with whatever a network's
+// author has written as the configuration of the node.
+var errPlexus = errors.New("plexus cannot be a delegate of itself")
+
+// FindInPath is invoke.Exec. No name leads to plexus itself.
 func (*executor) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
+	path, err := invoke.FindInPath(plugin, paths)
+	if err == nil && isPlexus(path) {
+		return path, fmt.Errorf("plugin %q: %s is plexus: %w", plugin, path, errPlexus)
+	}
+	return path, err
 }
 
 // ExecPlugin is invoke.Exec: it executes a plugin and returns its whole answer when it

@@ -300,7 +300,16 @@ func TestUpdateThatCannotBe(t *testing.T) {
 	s := plugSite(t, nil)
 	p := newPod(t, "plug")
 	s.pod("plug", "a")
-	s.nad("broken", map[string]any{"cniVersion": "1.1.0", "name": "broken", "type": "no-such-plugin"})
+	for name, keys := range map[string]map[string]any{
+		"broken": {"type": "no-such-plugin"},
+		"host":   {"type": "host-device", "capabilities": map[string]bool{"deviceID": true}},
+		"vf":     {"type": "sriov", "pf": "nic0", "deviceID": "0000:01:10.0"},
+		"open":   {"type": "sriov", "pf": "nic0"},
+		"nested": {"type": "multus", "binDir": s.dir},
+	} {
+		keys["cniVersion"], keys["name"] = "1.1.0", name
+		s.nad(name, keys)
+	}
 	s.mustAdd(plugSandbox, p, "plug")
 	inPod(t, p, "ip link add theirs type veth peer name net2")
 	before, inside := s.world(nil), links(t, p)
@@ -308,6 +317,8 @@ func TestUpdateThatCannotBe(t *testing.T) {
 		"nowhere": "default/nowhere does not exist", "a, nowhere/b": "nowhere/b", "{": "k8s.v1.cni.cncf.io/networks", "a@": "a@", `[{"name": "a", "nmae": "x"}]`: "", "a, b@eth0": "eth0", "a, b@theirs": "theirs",
 		"a, b@net1": "net1", "b@q, b@q": "q", "a, b@../x": "../x", "a, broken": "no-such-plugin", `[{"name": "b", "default-route": ["x"]}]`: "default-route", `[{"name": "b", "interface": 7}]`: "interface",
 		"a, b@averyveryverylongname": "averyvery", `[{"name":"a","default-route":["10.70.0.1"]},{"name":"b","default-route":["10.71.0.1"]}]`: "default route",
+		`[{"name": "host", "deviceID": "0000:00:03.0"}]`: `key "deviceID": "0000:00:03.0": a pod cannot choose`, `[{"name": "vf", "deviceID": "0000:00:03.0"}]`: "its own \"deviceID\"",
+		`[{"name": "a"}, {"name": "open", "deviceID": "0000:ff:1f.7"}]`: "no such PCI device", `[{"name": "host", "cni-args": {"deviceID": "0000:00:03.0"}}]`: "cni-args", "a, nested": "takes Multus' place",
 	} {
 		if done, err := s.update(plugSandbox, "plug", networks, "none", 0); err == nil || !strings.Contains(err.Error(), part) {
 			if part == "" && err == nil { // a key that is not known may be passed over

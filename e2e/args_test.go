@@ -41,7 +41,7 @@ func seen(t testing.TB, dir, command string) (env []string, config map[string]an
 func TestArgumentsRepeated(t *testing.T) {
 	s := newSite(t, nil)
 	dir := s.installWitness()
-	capable := []string{"ips", "mac", "infinibandGUID", "portMappings", "bandwidth", "deviceID"}
+	capable := []string{"ips", "mac", "infinibandGUID", "portMappings", "bandwidth"}
 	s = s.withConf(map[string]any{
 		"capabilities":  map[string]bool{"portMappings": true, "dns": true},
 		"runtimeConfig": map[string]any{"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}},
@@ -51,7 +51,7 @@ func TestArgumentsRepeated(t *testing.T) {
 	const everything = `[{"name": "asked", "ips": ["10.1.1.7/24", "fd00::7/64"], "mac": "02:00:00:00:00:07", "infiniband-guid": "02:00:00:00:00:00:00:07",
 		"portMappings": [{"hostPort": 9090, "containerPort": 90, "protocol": "udp", "hostIP": "127.0.0.1"}],
 		"bandwidth": {"ingressRate": 1000, "ingressBurst": 2000, "egressRate": 3000, "egressBurst": 4000},
-		"deviceID": "0000:01:10.1", "cni-args": {"b": {"c": [1, null]}, "d": "x=y;z"}, "interface": "seen0"}]`
+		"cni-args": {"b": {"c": [1, null]}, "d": "x=y;z"}, "interface": "seen0"}]`
 	s.pod("asking", everything)
 	p := newPod(t, "asking")
 	args := "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=asking;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=;IP=10.0.0.9;MAC=02:00:00:00:00:01"

@@ -180,7 +180,7 @@ func classify(f file) found {
 // isRival reports whether a plugin does for pods what plexus does: Multus, or
 // a plexus of another name beside it.
 func isRival(typ string) bool {
-	return typ != "plexus" && (conf.IsOwnType(typ) || typ == "multus-shim")
+	return typ != "plexus" && conf.IsMetaPlugin(typ)
 }
 
 // classifyOwnType reads a configuration of type plexus that is not the

@@ -33,11 +33,15 @@ import (
 
 // Config is the configuration of type sriov.
 type Config struct {
-	DeviceID string `json:"deviceID"` // PCI address of the VF, or of a whole PF
+	DeviceID string `json:"deviceID"` // PCI address of the VF, with pfOnly of the PF
 	PCIBusID string `json:"pciBusID"` // the same, as Multus writes it too
-	PF       names  `json:"pf"`       // without a deviceID: a free VF of one of these, by interface name or PCI address
+	PF       names  `json:"pf"`       // a free VF of one of these, by interface name or PCI address; with a deviceID, which VFs it may be
 	VF       *int   `json:"vf"`       // and this one of them
 	PFOnly   bool   `json:"pfOnly"`   // the whole PF
+
+	// AllowInUse lets the pod have a function that the node uses: its interface
+	// has a master, an upper interface, an address or a route of the node.
+	AllowInUse bool `json:"allowInUse"`
 
 	VLAN      *int   `json:"vlan"`      // 0 to 4094, 0 is none
 	VLANQoS   *int   `json:"vlanQoS"`   // 0 to 7
@@ -149,10 +153,11 @@ var linkStates = map[string]uint32{"auto": 0, "enable": 1, "disable": 2}
 
 // want is what a configuration asks for, in the kernel's terms.
 type want struct {
-	device string // PCI address; empty: pick
-	pfs    []string
-	vf     int // -1: any
-	pfOnly bool
+	device     string // PCI address; empty: pick
+	pfs        []string
+	vf         int // -1: any
+	pfOnly     bool
+	allowInUse bool
 
 	settings settings // of the VF, on its PF
 	mac      net.HardwareAddr
@@ -191,7 +196,7 @@ func (b *complaints) bad(key, format string, args ...any) {
 // resolve checks every key and says what is asked for.
 func (c *Config) resolve(args conf.Args) (*want, error) {
 	var errs complaints
-	w := &want{vf: -1, config: c, mtu: c.MTU, l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti}
+	w := &want{vf: -1, allowInUse: c.AllowInUse, config: c, mtu: c.MTU, l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti}
 	c.resolveDevice(w, args, &errs)
 	onPF := c.onPF()
 	if arg := args.Get("VLAN"); arg != "" {

@@ -64,7 +64,7 @@ func TestParseDefaults(t *testing.T) {
 
 func TestParseEveryKey(t *testing.T) {
 	text := `{"cniVersion": "1.1.0", "name": "n", "type": "sriov", "ipam": {}, "dns": {}, "capabilities": {"mac": true}, "prevResult": {}, "cni.dev/x": 1,
-		"deviceID": "0000:03:02.3", "pciBusID": "0000:03:02.3", "pf": ["eth1", "0000:03:00.0"], "vf": 65535, "pfOnly": false,
+		"deviceID": "0000:03:02.3", "pciBusID": "0000:03:02.3", "pf": ["eth1", "0000:03:00.0"], "vf": 65535, "pfOnly": false, "allowInUse": true,
 		"vlan": 4094, "vlanQoS": 7, "vlanProto": "802.1AD", "mac": "02:00:00:00:00:01", "spoofchk": "off", "trust": "on", "link_state": "disable",
 		"min_tx_rate": 1, "max_tx_rate": 2147483647, "mtu": 9000, "driver": "kernel", "promiscuous": true, "allMulti": true,
 		"baseline": {"vlan": 1, "vlanQoS": 2, "vlanProto": "802.1q", "mac": "02:00:00:00:00:02", "spoofchk": "on", "trust": "off", "link_state": "enable", "min_tx_rate": 0, "max_tx_rate": 5},
@@ -72,7 +72,7 @@ func TestParseEveryKey(t *testing.T) {
 		"runtimeConfig": {"infinibandGUID": "00:11:22:33:44:55:66:77", "ips": ["x"]}}`
 	w := mustParse(t, text, "")
 	sameWant(t, w, &want{
-		device: "0000:03:02.3", pfs: []string{"eth1", "0000:03:00.0", "eth2", "eth3"}, vf: 65535,
+		device: "0000:03:02.3", pfs: []string{"eth1", "0000:03:00.0", "eth2", "eth3"}, vf: 65535, allowInUse: true,
 		settings: settings{VLAN: &vlanTag{4094, 7, proto8021ad}, SpoofChk: new(false), Trust: new(true), LinkState: new(uint32(2)), MinRate: new(uint32(1)), MaxRate: new(uint32(1<<31 - 1))},
 		mac:      hw(t, "02:00:00:00:00:01"), guid: hw(t, "00:11:22:33:44:55:66:77"), mtu: 9000, driver: driverKernel, l2: true, promisc: true, allMulti: true,
 		baseline: vfInfo{

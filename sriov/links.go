@@ -41,7 +41,13 @@ func openLinks(path string) (*links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink in %s: %w", orOwn(path), err)
 	}
-	return &links{handle: &nl.SocketHandle{Socket: socket}}, nil
+	l := &links{handle: &nl.SocketHandle{Socket: socket}}
+	// The kernel filters dumps for strict requests alone (Linux 4.20).
+	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+		l.close()
+		return nil, fmt.Errorf("netlink in %s: %w", orOwn(path), err)
+	}
+	return l, nil
 }
 
 func orOwn(path string) string {

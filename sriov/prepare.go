@@ -1,10 +1,12 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,7 +35,7 @@ func (h *host) close() { h.links.close() }
 // choose finds the function that the attachment gets and claims it.
 func (h *host) choose(ctx context.Context, a conf.Attachment, w *want) (*claim, error) {
 	if w.device != "" {
-		return h.claim(ctx, a, w, w.device)
+		return h.named(ctx, a, w, w.device)
 	}
 	var pfs []string
 	for _, name := range w.pfs {
@@ -44,9 +46,23 @@ func (h *host) choose(ctx context.Context, a conf.Attachment, w *want) (*claim, 
 		pfs = append(pfs, pf)
 	}
 	if w.pfOnly {
-		return h.claim(ctx, a, w, pfs[0])
+		return h.named(ctx, a, w, pfs[0])
 	}
 	return h.pick(ctx, a, w, pfs)
+}
+
+// named claims the function that is named.
+func (h *host) named(ctx context.Context, a conf.Attachment, w *want, pci string) (*claim, error) {
+	pf, err := h.sys.link(pci, "physfn")
+	if err != nil {
+		return nil, err
+	}
+	release, err := lockPF(ctx, cmp.Or(pf, pci))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return h.claim(ctx, a, w, pci)
 }
 
 // errTaken is a function that another pod has.
@@ -105,7 +121,8 @@ func (h *host) pickOf(ctx context.Context, a conf.Attachment, w *want, pf string
 }
 
 // claim claims a function for the attachment, if it is free and will do. What
-// has no owner any more is taken over, with what was found before that one.
+// has no owner any more is taken over, with what was found before that one. The
+// caller has the lock of the PF.
 func (h *host) claim(ctx context.Context, a conf.Attachment, w *want, pci string) (*claim, error) {
 	release, err := lockFunction(ctx, pci)
 	if err != nil {
@@ -159,8 +176,8 @@ func (h *host) suits(f *function, w *want, before *claim) error {
 	switch {
 	case !strings.HasPrefix(class, "0x02"): // PCI code and ID assignment specification, section 1.3
 		return fmt.Errorf("%s is no network device: its PCI class is %s", f.PCI, class)
-	case isPF && (w.settings != settings{} || w.guid != nil || w.config.Baseline != nil):
-		return fmt.Errorf("%s is a whole PF: it has no vlan, vlanQoS, vlanProto, spoofchk, trust, link_state, min_tx_rate, max_tx_rate, baseline", f.PCI)
+	case isPF && !w.pfOnly:
+		return fmt.Errorf("%s is a whole PF: set \"pfOnly\": true in the network's configuration if pods are to have it", f.PCI)
 	case isPF && f.NumVFs > 0 && !w.kernel(f):
 		return fmt.Errorf("%s is a PF with %d VFs, which would go with its driver: set sriov_numvfs to 0 first", f.PCI, f.NumVFs)
 	case !isPF && w.pfOnly:
@@ -172,6 +189,9 @@ func (h *host) suits(f *function, w *want, before *claim) error {
 	case f.Driver == "" && w.driver == "":
 		return fmt.Errorf("%s has no driver: bind it to one, or name one with \"driver\"", f.PCI)
 	}
+	if err := h.isNamed(f, w); err != nil {
+		return err
+	}
 	if w.mtu != 0 && !isPF {
 		if pf, err := h.pfLink(f); err != nil {
 			return err
@@ -179,37 +199,99 @@ func (h *host) suits(f *function, w *want, before *claim) error {
 			return fmt.Errorf("key %q: %d, at most the PF's: %s has %d", "mtu", w.mtu, pf.Name, pf.MTU)
 		}
 	}
+	if err := h.family(f, w); err != nil {
+		return err
+	}
 	return h.atHome(f, w, before)
 }
 
-// atHome wants the function's interfaces on the node: a VF that is neither
-// claimed nor here is in the pod of some other plugin.
-func (h *host) atHome(f *function, w *want, before *claim) error {
-	if before != nil || f.Driver == "" || slices.Contains(userDrivers, f.Driver) {
-		return nil // what is taken over is brought home first
+// isNamed wants a device that was named beside PFs to be one of theirs, and the
+// VF whose number was named: who chooses the device may be another one than who
+// names the PFs.
+func (h *host) isNamed(f *function, w *want) error {
+	if w.device == "" {
+		return nil
 	}
-	devs, err := h.sys.netdevs(f.PCI)
+	if w.vf >= 0 && f.VF != w.vf {
+		return fmt.Errorf("key %q: %d, but %s is VF %d of PF %s", "vf", w.vf, f.PCI, f.VF, f.PF)
+	}
+	errs := []error{nil}
+	for _, name := range w.pfs {
+		pf, err := h.sys.pf(name)
+		if err == nil && pf == cmp.Or(f.PF, f.PCI) {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if len(w.pfs) == 0 {
+		return nil
+	}
+	errs[0] = fmt.Errorf("%s belongs to PF %s, and key %q names %s", f.PCI, cmp.Or(f.PF, f.PCI), "pf", strings.Join(w.pfs, ", "))
+	return errors.Join(errs...)
+}
+
+// family refuses a PF any of whose VFs is in use, and a VF of a PF that a pod
+// has: a VF's settings are reached by the interface of its PF alone.
+func (h *host) family(f *function, w *want) error {
+	if f.PF != "" {
+		pf, err := readClaim(f.PF)
+		if err == nil && pf != nil && pf.alive() {
+			err = fmt.Errorf("%s: its PF %s %w by sandbox %s, interface %s", f.PCI, f.PF, errTaken, pf.Sandbox, pf.IfName)
+		}
+		return err
+	}
+	vfs, err := h.sys.vfs(f.PCI)
 	if err != nil {
 		return err
 	}
+	for _, n := range slices.Sorted(maps.Keys(vfs)) {
+		vf, err := h.sys.function(vfs[n])
+		if err != nil {
+			return err
+		}
+		c, err := readClaim(vf.PCI)
+		if err == nil && c != nil && c.Found.Incarnation == vf.Incarnation {
+			err = fmt.Errorf("%s %w by sandbox %s, interface %s", vf.PCI, errTaken, c.Sandbox, c.IfName)
+		}
+		if err == nil {
+			_, err = h.present(vf, w)
+		}
+		if err != nil {
+			return fmt.Errorf("%s is the PF of a VF that is not free: %w", f.PCI, err)
+		}
+	}
+	return nil
+}
+
+// present are the interfaces of a function: all on the node, and not in its use.
+func (h *host) present(f *function, w *want) ([]netdev, error) {
+	if f.Driver == "" || slices.Contains(userDrivers, f.Driver) {
+		return nil, nil
+	}
+	devs, err := h.sys.netdevs(f.PCI)
+	if err == nil && len(devs) == 0 {
+		err = fmt.Errorf("%s %w: its interface is in another network namespace", f.PCI, errTaken)
+	}
+	if err == nil && !w.allowInUse {
+		err = h.unused(f.PCI, devs)
+	}
+	return devs, err
+}
+
+// atHome wants the function's interfaces on the node and in nobody's use: a VF
+// that is neither claimed nor here is in the pod of some other plugin.
+func (h *host) atHome(f *function, w *want, before *claim) error {
+	if before != nil {
+		return nil // what is taken over is brought home first
+	}
+	devs, err := h.present(f, w)
 	switch {
-	case len(devs) == 0:
-		return fmt.Errorf("%s %w: its interface is in another network namespace", f.PCI, errTaken)
+	case err != nil:
+		return err
 	case len(devs) > 2:
 		return fmt.Errorf("%s has %d interfaces, at most 2 are known to be of use", f.PCI, len(devs))
 	case len(devs) == 2 && !w.l2 && w.kernel(f):
 		return fmt.Errorf("%s has two interfaces, %s and %s: such a function goes with \"l2enable\": true only", f.PCI, devs[0].Name, devs[1].Name)
-	}
-	if w.device == "" {
-		for _, d := range devs {
-			link, err := h.links.byIndex(d.Index)
-			if err != nil {
-				return err
-			}
-			if link != nil && link.MasterIndex != 0 {
-				return fmt.Errorf("%s %w by the node: %s belongs to another interface", f.PCI, errTaken, d.Name)
-			}
-		}
 	}
 	return nil
 }

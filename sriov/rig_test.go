@@ -1,10 +1,12 @@
 package sriov
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plexus-cni/plexus/e2e/node"
 )
@@ -28,4 +30,9 @@ func wantError(t testing.TB, err error, words ...string) {
 func logTo(t testing.TB) *slog.Logger {
 	t.Helper()
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// contextOf is a context that ends soon.
+func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), 50*time.Millisecond)
 }

@@ -98,8 +98,8 @@ func TestWholePF(t *testing.T) {
 		before := world(t)
 		for i, keys := range []map[string]any{
 			{"pf": "eth1", "pfOnly": true, "mac": "02:00:00:00:00:55", "mtu": 9000, "promiscuous": true},
-			{"deviceID": "0000:02:00.0", "ipam": static("10.1.0.1/24")},
-			{"deviceID": "0000:02:00.0", "driver": "vfio-pci"},
+			{"deviceID": "0000:02:00.0", "pfOnly": true, "ipam": static("10.1.0.1/24")},
+			{"deviceID": "0000:02:00.0", "pfOnly": true, "driver": "vfio-pci"},
 		} {
 			p := newPod(t, fmt.Sprintf("whole%d", i))
 			r := s.mustAdd("sandbox000001", p, keys)
