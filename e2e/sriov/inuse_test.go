@@ -13,6 +13,13 @@ import (
 // a whole PF, unless the configuration says otherwise.
 func TestInUse(t *testing.T) {
 	const other = 5
+	// Its driver tells the PF its address when it is up for the first time.
+	first := netdev(vf(t, "eth0", other))
+	wasUp := up.MatchString(run(t, "ip", "link", "show", first))
+	sh(t, "ip link set "+first+" up")
+	if !wasUp {
+		sh(t, "ip link set "+first+" down")
+	}
 	for _, c := range []struct {
 		name, do, undo, says string
 	}{
@@ -31,7 +38,6 @@ func TestInUse(t *testing.T) {
 				before, p, pci := world(t), newPod(t, "inuse"), vf(t, "eth0", other)
 				name := netdev(pci)
 				on := func(commands string) { sh(t, strings.ReplaceAll(commands, "NIC", name)) }
-				wasUp := up.MatchString(run(t, "ip", "link", "show", name))
 				on(c.do)
 				for _, keys := range []map[string]any{{"deviceID": pci}, {"pf": "eth0", "vf": other}, {"pf": "eth0", "deviceID": pci, "driver": "vfio-pci"}} {
 					_, err := s.add("sandbox000001", p, keys)
