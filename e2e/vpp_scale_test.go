@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 const (
@@ -80,7 +81,7 @@ func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
 	}
 	// The first pod's eth0 is in blue and its net1 in red; so is everyone's.
 	partner := map[string]*memif.Peer{}
-	last := filepath.Join(s.dir, "memif", pods[len(pods)-1].id, "memif-"+pods[len(pods)-1].id+"-%s.sock")
+	last := filepath.Join(s.dir, "memif", shareddir.OwnName(pods[len(pods)-1].id), "memif-"+pods[len(pods)-1].id+"-%s.sock")
 	partner["blue"], partner["red"] = dial(t, fmt.Sprintf(last, "net2"), memif.Options{}), dial(t, fmt.Sprintf(last, "net3"), memif.Options{})
 	for _, id := range []string{"1", "21", "300"} {
 		domain, other := "blue", "red"
