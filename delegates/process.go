@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -41,6 +42,10 @@ const lastWords = time.Second
 // other: the runtime of Go loses half a millisecond by waking threads on further
 // processors. The value that plexus itself was told comes before it.
 const oneProcessor = "GOMAXPROCS=1"
+
+// within tells plexus, should a plugin execute it, that it is one. Plexus refuses then to
+// be the node's meta-plugin: the configuration that it would get is a tenant's.
+const within = "PLEXUS_WITHIN=1"
 
 // What is kept of a plugin's output, in bytes.
 const (
@@ -105,7 +110,7 @@ func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 // of which is killed, and inherits the lock of the sandbox (holding).
 func command(ctx context.Context, path string, environ []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = append([]string{oneProcessor}, environ...)
+	cmd.Env = slices.Concat([]string{oneProcessor}, environ, []string{within})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error {
 		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {

@@ -23,6 +23,7 @@ var supported = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "
 
 // CNI's error codes (CNI specification 1.1.0, section 5).
 const (
+	codeConfig   = "7"
 	codeIO       = "5"
 	codeTryAgain = "11"
 )
@@ -36,11 +37,14 @@ func main() {
 		print(versions())
 		return
 	}
+	as := filepath.Base(os.Args[0])
+	if isMetaPlugin(as) && os.Getenv(withinEnv) != "" {
+		fail(codeConfig, errors.New("a plugin that plexus executes has executed plexus, as "+as+": plexus cannot be a delegate of itself: name another plugin in its configuration"))
+	}
 	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin+1))
 	if err != nil {
 		fail(codeIO, errors.New("read standard input: "+err.Error()))
 	}
-	as := filepath.Base(os.Args[0])
 	if socket := agentOf(string(stdin)); socket != "" {
 		answer, err := ask(socket, as, stdin)
 		if err == nil {
@@ -55,6 +59,17 @@ func main() {
 		}
 	}
 	fail(codeIO, become(as, stdin))
+}
+
+// withinEnv is in the environment of each plugin that plexus executes. A configuration
+// that comes through such a plugin is a tenant's, and no node's: what flannel, for
+// one, delegates to is written in a NAD.
+const withinEnv = "PLEXUS_WITHIN"
+
+// isMetaPlugin reports whether plexus was executed to wire all networks of a pod, and
+// not as a built-in delegate.
+func isMetaPlugin(as string) bool {
+	return as == "plexus" || as == "multus" || as == "multus-shim" || strings.HasPrefix(as, "plexus-")
 }
 
 func versions() string {
