@@ -34,21 +34,21 @@ test: lint unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube demo ## everything
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@e2e/packages.sh gcc libc6-dev
-	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v '/e2e')
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '/e2e')
 
 deploy: ## the Helm chart and the kustomization are one deployment, and what its README says
 	cd deploy/render && $(GO) vet . && $(GO) test .
 
 e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
 	@e2e/packages.sh gcc libc6-dev
-	$(GO) test -count=1 -skip '^TestMemif' ./e2e ./e2e/node ./e2e/ovs
+	$(GO) test -count=1 -timeout 30m -skip '^TestMemif' ./e2e ./e2e/node ./e2e/ovs
 	CGO_ENABLED=1 $(GO) test -race -count=1 -run Storm ./e2e
 
 e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, else the installed one, else the stand-in
 	@if [ -n "$$PLEXUS_VPP_API" ]; then echo "memif: against the VPP at $$PLEXUS_VPP_API"; \
 	elif command -v vpp >/dev/null; then echo "memif: against $$(command -v vpp)"; \
 	else echo "memif: PLEXUS_VPP_API names no VPP and none is installed: against the stand-in (e2e/standin)"; fi
-	$(GO) test -count=1 -run '^TestMemif' ./e2e
+	$(GO) test -count=1 -timeout 30m -run '^TestMemif' ./e2e
 	$(GO) test -count=1 ./e2e/memif ./e2e/standin
 
 e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a virtual machine

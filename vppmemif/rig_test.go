@@ -32,7 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "200") // most of them wait for an answer that does not come
+	_ = flag.Set("test.parallel", "24") // most of them wait for an answer that does not come; more would starve those that do
 	os.Exit(node.Main(m))
 }
 
