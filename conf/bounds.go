@@ -2,8 +2,8 @@ package conf
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -22,8 +22,8 @@ type Bounds struct {
 	// remotes (unix:PATH, tcp:HOST:PORT) and sockets of VPP's binary API (PATH). The
 	// default addresses are always allowed.
 	Endpoints []string `json:"endpoints"`
-	// SocketDirs are folders in which, and below which, sandboxes may have their
-	// folders of sockets. The default folders are always allowed.
+	// SocketDirs are patterns of folders in which sandboxes may have their folders of
+	// sockets. The default folders are always allowed.
 	SocketDirs []string `json:"socketDirs"`
 	// IPAMDirs are folders in which host-local may keep its addresses.
 	IPAMDirs []string `json:"ipamDirs"`
@@ -53,7 +53,8 @@ func (b *Bounds) check() (errs []error) {
 	for i, e := range b.Endpoints {
 		_, err := path.Match(e, "")
 		socket := strings.TrimPrefix(e, "unix:")
-		if err != nil || !strings.HasPrefix(e, "tcp:") && !path.IsAbs(socket) {
+		if err != nil || !strings.HasPrefix(e, "tcp:") && (!path.IsAbs(socket) || strings.ContainsAny(e, `[\`)) ||
+			strings.HasPrefix(e, "tcp:") && strings.ContainsAny(e, "*?") && strings.ContainsAny(e, `[\`) {
 			bad("endpoints", i, e, "unix:/path/of/db.sock or tcp:host:port of OVSDB, or /path/of/api.sock of VPP; * and ? stand for letters other than /")
 		}
 	}
@@ -93,8 +94,17 @@ func (b Bounds) Allows(address string) bool { return b.own || allows(b.Endpoints
 // leads elsewhere.
 func allows(patterns []string, address string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
-		ok, err := path.Match(noVarRun(p), noVarRun(address))
-		return p == address || ok && err == nil && !slices.Contains(strings.Split(address, "/"), "..")
+		p, address := noVarRun(p), noVarRun(address)
+		if !strings.ContainsAny(p, "*?") || slices.Contains(strings.Split(address, "/"), "..") {
+			return p == address
+		}
+		if rest, ok := strings.CutPrefix(address, "tcp:"); ok { // a wildcard stands for part of an IP address, not of a name
+			if _, err := netip.ParseAddrPort(rest); err != nil {
+				return false
+			}
+		}
+		ok, err := path.Match(p, address)
+		return ok && err == nil
 	})
 }
 
@@ -110,16 +120,15 @@ func noVarRun(address string) string {
 	return scheme + address
 }
 
-// sandboxForm is a folder that belongs to a sandbox.
-var sandboxForm = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
-
-// SocketDir refuses a folder that is neither one of the defaults or of SocketDirs
-// nor below one, and one that belongs to a sandbox. key is what the network calls it.
+// SocketDir refuses a folder that is neither one of the defaults nor matches
+// SocketDirs. key is what the network calls it. A folder below an allowed one is
+// refused: a link may lead there.
 func (b Bounds) SocketDir(key, dir string, defaults ...string) error {
-	if !b.own && slices.ContainsFunc(strings.Split(dir, "/"), sandboxForm.MatchString) {
-		return fmt.Errorf("key %q: %.200q is within the folder of a sandbox: name the folder above it", key, dir)
+	allowed := append(slices.Clone(defaults), b.SocketDirs...)
+	if b.own || slices.ContainsFunc(allowed, func(a string) bool { return allows([]string{path.Clean(a)}, path.Clean(dir)) }) {
+		return nil
 	}
-	return b.below(key, dir, "folder", "socketDirs", append(slices.Clone(defaults), b.SocketDirs...))
+	return refused(key, dir, "folder", "socketDirs", allowed)
 }
 
 // Where host-local keeps addresses and finds resolver configurations when the
@@ -139,9 +148,9 @@ func (b Bounds) IPAMDir(key, dir string) error {
 // reached by links, and the path below it, where no link is to be followed. A folder
 // in none of the allowed ones is its own base: it was allowed once.
 func (b Bounds) IPAMBase(dir string) (base string, below []string) {
-	dir = path.Clean(dir)
+	dir = noVarRun(path.Clean(dir))
 	for _, allowed := range append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...) {
-		allowed = path.Clean(allowed)
+		allowed = noVarRun(path.Clean(allowed))
 		if (dir == allowed || strings.HasPrefix(dir, allowed+"/")) && len(allowed) > len(base) {
 			base = allowed
 		}
@@ -166,6 +175,10 @@ func (b Bounds) below(key, name, kind, nodeKey string, allowed []string) error {
 	}) {
 		return nil
 	}
+	return refused(key, name, kind, nodeKey, allowed)
+}
+
+func refused(key, name, kind, nodeKey string, allowed []string) error {
 	return fmt.Errorf("key %q: %.200q is no %s that this node allows: allowed are %s; the node's administrator can add it to %q of the plexus configuration (of %s for a delegate that is executed alone)",
 		key, name, kind, strings.Join(allowed, ", "), nodeKey, NodeFile)
 }

@@ -20,6 +20,8 @@ func TestEndpoint(t *testing.T) {
 		"unix:/var/lib/kubelet/pods/x/db":    false,
 		"tcp:10.0.0.7:6640":                  true,
 		"tcp:10.0.1.7:6640":                  false,
+		"tcp:10.0.0.1.evil.example:6640":     false,
+		"tcp:1:6640":                         false,
 		"tcp:[::1]:6640":                     true,
 		"unix:/run/ovs-x/../ovs-y/db.sock":   false,
 		"tcp:evil.example:6640":              false,
@@ -50,19 +52,23 @@ func TestEndpoint(t *testing.T) {
 }
 
 func TestSocketDir(t *testing.T) {
-	b := Bounds{SocketDirs: []string{"/srv/sockets/"}}
+	b := Bounds{SocketDirs: []string{"/srv/sockets/", "/srv/teams/*"}}
 	for dir, allowed := range map[string]bool{
 		"/run/plexus/vhost":              true,
+		"/run/plexus/vhost/":             true,
 		"/var/run/plexus/vhost":          true,
-		"/run/plexus/vhost/team-a":       true,
+		"/run/plexus/vhost/team-a":       false, // a link may stand there
 		"/run/plexus/vhosts":             false,
 		"/run/plexus":                    false,
 		"/srv/sockets":                   true,
+		"/srv/sockets/x":                 false,
+		"/srv/teams/a":                   true,
+		"/srv/teams/a/b":                 false,
+		"/srv/teams/..":                  false,
 		"/srv/sockets/../kubelet":        false,
 		"/var/lib":                       false,
 		"/":                              false,
 		"/run/plexus/vhost/0123456789ab": false, // another sandbox's
-		"/run/plexus/vhost/0123456789abcdef01234567": false,
 	} {
 		err := b.SocketDir("vhost.socketDir", dir, "/run/plexus/vhost")
 		if allowed != (err == nil) {
@@ -92,9 +98,9 @@ func TestIPAMPaths(t *testing.T) {
 }
 
 func TestIPAMBase(t *testing.T) {
-	b := Bounds{IPAMDirs: []string{"/a", "/a/b"}}
+	b := Bounds{IPAMDirs: []string{"/a", "/a/b", "/run/addr"}}
 	for dir, want := range map[string]string{
-		"/a/b/c/d": "/a/b c/d", "/a": "/a ", "/a/x": "/a x", "/ab": "/ab ", "/var/lib/cni/networks/team": "/var/lib/cni/networks team", "/a/../c": "/c ",
+		"/a/b/c/d": "/a/b c/d", "/a": "/a ", "/a/x": "/a x", "/ab": "/ab ", "/var/lib/cni/networks/team": "/var/lib/cni/networks team", "/a/../c": "/c ", "/var/run/addr/x": "/run/addr x",
 	} {
 		base, below := b.IPAMBase(dir)
 		if got := base + " " + strings.Join(below, "/"); got != want {
@@ -112,6 +118,8 @@ func TestBoundsAreRead(t *testing.T) {
 		`{"endpoints": ["run/db.sock"]}`:    {`"endpoints[0]"`, "unix:/path"},
 		`{"endpoints": ["unix:db.sock"]}`:   {`"endpoints[0]"`},
 		`{"endpoints": ["/run/[a/x"]}`:      {`"endpoints[0]"`},
+		`{"endpoints": ["/run/[^a]/x"]}`:    {`"endpoints[0]"`},
+		`{"endpoints": ["tcp:[::*]:6640"]}`: {`"endpoints[0]"`},
 		`{"endpoints": "/run/x"}`:           {"endpoints", "a list"},
 		`{"socketDirs": ["/"]}`:             {`"socketDirs[0]"`, "absolute path"},
 		`{"socketDirs": ["/run", "../x"]}`:  {`"socketDirs[1]"`},

@@ -24,6 +24,9 @@ type Pod struct {
 type Volume struct {
 	Name     string `json:"name"`
 	HostPath string `json:"hostPath,omitempty"` // empty for an emptyDir
+	// Create: a file of the node wants the folder made, with those above it (hostPath of
+	// type DirectoryOrCreate). Of a pod of the API server the kubelet makes it.
+	Create bool `json:"create,omitempty"`
 }
 
 // SharedDir is the volume that vhost-user and memif sockets are put in, by
@@ -56,6 +59,11 @@ func (p *Pod) IsEmptyDir(volume string) bool {
 	}
 	i := slices.IndexFunc(p.Volumes, func(v Volume) bool { return v.Name == volume })
 	return i >= 0 && p.Volumes[i].HostPath == ""
+}
+
+// IsToCreate tells whether a file of the node wants the folder of a volume made.
+func (p *Pod) IsToCreate(volume string) bool {
+	return p != nil && slices.ContainsFunc(p.Volumes, func(v Volume) bool { return v.Name == volume && v.Create })
 }
 
 // String is the pod's name for people.

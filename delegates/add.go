@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/netns"
@@ -126,6 +128,9 @@ func (e *Engine) prepareOne(ctx context.Context, r *Request, tx *Transaction, n 
 		return coded(codeConfig, err)
 	}
 	c := e.chain(r.Sandbox, tx, entry, r.Netns)
+	if name := filepath.Base(c.cacheFile()); len(name) > unix.NAME_MAX {
+		return coded(codeConfig, fmt.Errorf("network %s: key %q: with container ID and interface it has %d bytes and names a file, at most %d are allowed: shorten it", n.Name, "name", len(name), unix.NAME_MAX))
+	}
 	types, err := c.types()
 	if err != nil {
 		return coded(codeConfig, err)

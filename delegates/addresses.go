@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 	"golang.org/x/sys/unix"
@@ -86,34 +87,31 @@ func openAddresses(ctx context.Context, base string, below []string, create bool
 // Close ends the lock. flock(2) ends with the last descriptor of the file.
 func (f *addressFolder) Close() { _, _ = unix.Close(f.lock), f.dir.Close() }
 
-// flock takes the lock of a file that host-local's executable holds at times. When ctx
-// is done before, the descriptor is closed once the kernel has given the lock.
+// addressWait is how long a folder of addresses is waited for that another process has
+// locked, so that a verb ends with code 11 within ten seconds.
+const addressWait = 6 * time.Second
+
+// flock takes the lock of a file that host-local's executable holds at times. It asks
+// again and again: a call that waits in the kernel could not be given up. The
+// descriptor is closed when there is no lock.
 func flock(ctx context.Context, fd int) error {
-	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-		if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, addressWait)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			_ = unix.Close(fd)
+			return err
 		}
-		return err
-	}
-	locked := make(chan error, 1)
-	wait := func() error {
-		for {
-			if err := unix.Flock(fd, unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-				return err
-			}
-		}
-	}
-	go func() { locked <- wait() }()
-	select {
-	case err := <-locked:
-		if err != nil {
+		select {
+		case <-ctx.Done():
 			_ = unix.Close(fd)
+			return coded(codeTryAgain, fmt.Errorf("another process, host-local perhaps, holds its file %q: %w", addressLock, ctx.Err()))
+		case <-time.After(pause):
 		}
-		return err
-	case <-ctx.Done():
-		go func() { <-locked; _ = unix.Close(fd) }()
-		return coded(codeTryAgain, fmt.Errorf("another process holds it: %w", ctx.Err()))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -191,7 +192,7 @@ func (c *chain) del(ctx context.Context) error {
 	}
 	cache := c.cacheFile()
 	cached, err := os.ReadFile(cache)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENAMETOOLONG) {
 		return err
 	}
 	err = errors.Join(c.libcni().DelNetworkList(ctx, list.NetworkConfigList, c.runtimeConf()), errors.Join(c.delErrs...))

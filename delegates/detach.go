@@ -138,7 +138,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 	if damaged == nil {
 		return e.detach(ctx, &Record{Sandbox: r.Sandbox, Transactions: []*Transaction{tx}}, tx, live)
 	}
-	if err := e.releaseAddresses(ctx, e.knownLists(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
+	if err := e.releaseAddresses(ctx, e.knownNetworks(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
 		return err
 	}
 	aside, err := e.Journal.SetAside(ctx, r.Sandbox)
@@ -242,20 +242,20 @@ func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *Transaction)
 	return []*Entry{entry}
 }
 
-// knownLists gathers the networks of the request, of the journal and of libcni's cache.
-func (e *Engine) knownLists(r *Request) []*conf.List {
-	var lists []*conf.List
-	note := func(raw []byte) {
+// knownNetworks gathers the networks of the request, of the journal and of libcni's cache.
+func (e *Engine) knownNetworks(r *Request) []conf.Network {
+	var all []conf.Network
+	note := func(raw []byte, own bool) {
 		d := conf.Definition{Config: raw, Fallback: "x"}
 		if l, err := d.ParseList(""); err == nil {
-			lists = append(lists, l)
+			all = append(all, conf.Network{Name: l.Name, List: *l, OfNode: own})
 		}
 	}
 	if r.Conf == nil {
-		note(r.Stdin)
+		note(r.Stdin, false)
 	} else {
 		for _, raw := range r.Conf.Delegates {
-			note(raw)
+			note(raw, true)
 		}
 	}
 	sandboxes, _ := e.Journal.Sandboxes() // without it the default places remain
@@ -266,13 +266,13 @@ func (e *Engine) knownLists(r *Request) []*conf.List {
 		}
 		for _, tx := range rec.Transactions {
 			for _, entry := range tx.Attachments {
-				lists = append(lists, &entry.List)
+				all = append(all, entry.Network)
 			}
 		}
 	}
 	cached, _ := e.cache().GetCachedAttachments("")
 	for _, a := range cached {
-		note(a.Config)
+		note(a.Config, false)
 	}
-	return lists
+	return all
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,10 +114,13 @@ func (g *garbage) unknown() (sandboxes []string) {
 	return sandboxes
 }
 
-// ofRequest are the networks that were seen, and lists, as far as the runtime's list of
+// ofRequest are the networks that were seen, and those given, as far as the runtime's list of
 // attachments is about them: all of a node, or the one of a built-in that is executed under
 // its own name.
-func (g *garbage) ofRequest(lists []*conf.List) []*conf.List {
-	all := slices.AppendSeq(slices.Clone(lists), maps.Values(g.lists))
-	return slices.DeleteFunc(all, func(l *conf.List) bool { return g.r.Conf == nil && l.Name != g.r.Network })
+func (g *garbage) ofRequest(networks []conf.Network) []conf.Network {
+	all := slices.Clone(networks)
+	for _, l := range g.lists {
+		all = append(all, conf.Network{Name: l.Name, List: *l})
+	}
+	return slices.DeleteFunc(all, func(n conf.Network) bool { return g.r.Conf == nil && n.List.Name != g.r.Network })
 }

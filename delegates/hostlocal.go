@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
@@ -51,7 +52,19 @@ func (h *hostLocal) within() error {
 	if file := h.config.ResolvConf; file != "" {
 		err = errors.Join(err, h.a.Bounds.ResolvConf("ipam.resolvConf", file))
 	}
+	_, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
+	for _, name := range append(below, h.config.Name) {
+		if isAddressFile(name) {
+			err = errors.Join(err, fmt.Errorf("network %s: its folder of addresses would be in the place of host-local's file %q: give \"name\" or \"ipam.dataDir\" another one", h.config.Name, name))
+		}
+	}
 	return err
+}
+
+// isAddressFile reports whether a name is one that host-local gives to a file: a
+// folder of that name below another network's would be in its way.
+func isAddressFile(name string) bool {
+	return name == addressLock || strings.HasPrefix(name, lastReserved) || net.ParseIP(name) != nil
 }
 
 // add reserves an address of each range.
@@ -124,11 +137,12 @@ func (h *hostLocal) del(ctx context.Context) error {
 // releaseAddresses releases the addresses that built-ins of the networks have reserved by
 // host-local for sandboxes that are not to be kept. keep is asked about each owner while
 // the folder is locked.
-func (e *Engine) releaseAddresses(ctx context.Context, lists []*conf.List, keep func(sandbox string) bool) error {
+func (e *Engine) releaseAddresses(ctx context.Context, networks []conf.Network, keep func(sandbox string) bool) error {
 	var errs []error
 	seen := map[string]bool{}
-	for _, l := range lists {
-		c := e.chain("", &Transaction{}, &Entry{Network: conf.Network{Name: l.Name, List: *l}}, "")
+	for _, n := range networks {
+		l := &n.List
+		c := e.chain("", &Transaction{}, &Entry{Network: conf.Network{Name: l.Name, List: *l, OfNode: n.OfNode}}, "")
 		for i, typ := range l.Types() {
 			if e.Delegates[typ] == nil || ipamType(l.Plugins[i]) != "host-local" {
 				continue
@@ -150,7 +164,11 @@ func (e *Engine) releaseAddresses(ctx context.Context, lists []*conf.List, keep 
 	return errors.Join(errs...)
 }
 
+// collect leaves a folder alone that the node does not allow: who asks may be a tenant.
 func (h *hostLocal) collect(ctx context.Context, keep func(sandbox string) bool) error {
+	if h.within() != nil {
+		return nil
+	}
 	folder, err := h.open(ctx, false)
 	if err != nil || folder == nil {
 		return err

@@ -333,16 +333,16 @@ func TestReleaseAddresses(t *testing.T) {
 	a.write("10.9.0.6", "reserved")
 	a.write("notes", "gone\r\nnet1")
 	e := &Engine{Delegates: map[string]Delegate{"builtin": passthru{}}, Journal: OpenJournal(t.TempDir()), Log: slog.New(slog.DiscardHandler)}
-	list := func(typ string) *conf.List {
+	list := func(typ string) conf.Network {
 		d := conf.Definition{Config: []byte(strings.Replace(a.config(), `"builtin"`, `"`+typ+`"`, 1))}
 		l, err := d.ParseList("")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return l
+		return conf.Network{Name: l.Name, List: *l, OfNode: true}
 	}
 	keep := func(sandbox string) bool { return sandbox == "runs" }
-	if err := e.releaseAddresses(t.Context(), []*conf.List{list("bridge")}, keep); err != nil {
+	if err := e.releaseAddresses(t.Context(), []conf.Network{list("bridge")}, keep); err != nil {
 		t.Fatal(err)
 	}
 	if got := a.files(); !strings.Contains(got, "10.9.0.2") {
@@ -350,7 +350,7 @@ func TestReleaseAddresses(t *testing.T) {
 	}
 	steps := 0
 	ctx := conf.WithSteps(t.Context(), func(string) error { steps++; return nil })
-	if err := e.releaseAddresses(ctx, []*conf.List{list("builtin"), list("builtin")}, keep); err != nil {
+	if err := e.releaseAddresses(ctx, []conf.Network{list("builtin"), list("builtin")}, keep); err != nil {
 		t.Fatal(err)
 	}
 	if got := a.files(); got != "10.9.0.3 10.9.0.5 10.9.0.6 fd00::3 notes" || steps != 3 {

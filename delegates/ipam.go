@@ -99,8 +99,15 @@ func (i *ipam) check(ctx context.Context) error {
 	return i.execute(ctx, "CHECK")
 }
 
-// find sees whether the type can be run.
+// find sees whether the type can be run, within the bounds of the node.
 func (i *ipam) find() error {
+	if i.typ == "host-local" { // before anything is recorded: what is refused is not undone
+		h, err := newHostLocal(i.a, i.args)
+		if err == nil {
+			err = h.within()
+		}
+		return i.named(coded(codeConfig, err))
+	}
 	if i.builtIn() {
 		return nil
 	}

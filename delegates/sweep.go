@@ -25,6 +25,8 @@ const sweepBudget = 5 * time.Second
 func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbox, ifName string) bool) error {
 	slices.Sort(endpoints)
 	endpoints = slices.Compact(endpoints)
+	bounds := e.Bounds
+	bounds.SocketDirs = folders(bounds.SocketDirs)
 	bounded, cancel := context.WithTimeout(ctx, sweepBudget)
 	defer cancel()
 	var group sync.WaitGroup
@@ -36,7 +38,7 @@ func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbo
 			continue
 		}
 		group.Go(func() {
-			for _, err := range s.Sweep(bounded, e.Journal.DataDir(), endpoints, e.Bounds, keep) {
+			for _, err := range s.Sweep(bounded, e.Journal.DataDir(), endpoints, bounds, keep) {
 				if conf.AllUnavailable(err) != nil {
 					e.Log.Warn("could not look for marks of ownership", "delegate", name, "why", err.Error())
 					continue
@@ -97,6 +99,25 @@ func sockets(patterns []string) []string {
 				if st, err := os.Lstat(f); err == nil && st.Mode().Type() == fs.ModeSocket {
 					all = append(all, scheme+f)
 				}
+			}
+		}
+	}
+	return all
+}
+
+// folders are those that patterns name: without a wildcard, and the folders that are
+// there now and match one.
+func folders(patterns []string) []string {
+	var all []string
+	for _, p := range patterns {
+		if !strings.ContainsAny(p, "*?") {
+			all = append(all, p)
+			continue
+		}
+		found, _ := filepath.Glob(p) // a pattern that is none is refused with its configuration
+		for _, f := range found {
+			if st, err := os.Lstat(f); err == nil && st.IsDir() {
+				all = append(all, f)
 			}
 		}
 	}

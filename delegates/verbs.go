@@ -143,7 +143,7 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err != nil {
 		return err
 	}
-	before := e.knownLists(r)
+	before := e.knownNetworks(r)
 	var errs []error
 	g := &garbage{Engine: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
 	skipping := Skipping(ctx, collectWait)

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if err := writeNodeFile(map[string]any{"endpoints": testEndpoints, "socketDirs": []string{node.Dir()}, "ipamDirs": []string{node.Dir()}}); err != nil {
+	if err := writeNodeFile(map[string]any{"endpoints": testEndpoints, "socketDirs": testSocketDirs, "ipamDirs": []string{node.Dir()}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -64,6 +64,9 @@ func endpointPatterns() (all []string) {
 	}
 	return all
 }
+
+// testSocketDirs are the folders that tests name.
+var testSocketDirs = []string{node.Dir() + "/*/*", node.Dir() + "/*/*/*", node.Dir() + "/*/*/*/*"}
 
 // writeNodeFile writes the settings of the node for built-in delegates that are
 // executed under their own names.
@@ -150,7 +153,7 @@ func newSite(t testing.TB, keys map[string]any) *site {
 	}
 	all := map[string]any{
 		"cniVersion": "1.1.0", "name": "node", "type": "plexus",
-		"manifests": s.manifests, "dataDir": s.dataDir, "confDir": filepath.Join(dir, "net.d"), "endpoints": testEndpoints, "socketDirs": []string{node.Dir()}, "ipamDirs": []string{node.Dir()},
+		"manifests": s.manifests, "dataDir": s.dataDir, "confDir": filepath.Join(dir, "net.d"), "endpoints": testEndpoints, "socketDirs": testSocketDirs, "ipamDirs": []string{node.Dir()},
 	}
 	for k, v := range keys {
 		all[k] = v

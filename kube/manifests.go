@@ -202,6 +202,7 @@ func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err e
 	}
 	var hostPath *struct {
 		Path string `json:"path"`
+		Type string `json:"type"`
 	}
 	if raw, named := keys["hostPath"]; named {
 		if err := json.Unmarshal(raw, &hostPath); err != nil {
@@ -210,7 +211,7 @@ func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err e
 	}
 	_, empty := keys["emptyDir"]
 	if hostPath != nil {
-		v.HostPath = hostPath.Path
+		v.HostPath, v.Create = hostPath.Path, hostPath.Type == "DirectoryOrCreate"
 	}
 	return v, hostPath != nil || empty || len(keys) == 1, nil
 }

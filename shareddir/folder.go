@@ -29,6 +29,8 @@ type Folder struct {
 	Own  bool   `json:"own,omitempty"`  // the sandbox's own, below a base: made and removed by plexus
 	Made bool   `json:"made,omitempty"` // a volume's folder that was not there: made by plexus, removed when empty
 	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
+	// Above: the folders above a hostPath are made, too, as a file of the node wants it.
+	Above bool `json:"above,omitempty"`
 	// GID is the group that the folder gets, -1 for none; Perm the permissions
 	// of an own folder.
 	GID  int         `json:"gid"`
@@ -87,7 +89,7 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 		if !filepath.IsAbs(volume) || filepath.Clean(volume) == "/" || strings.ContainsRune(volume, 0) {
 			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, volume)
 		}
-		f.Dir = filepath.Clean(volume)
+		f.Dir, f.Above = filepath.Clean(volume), a.Pod.IsToCreate(conf.SharedDir)
 	} else {
 		f.Dir, f.Own = filepath.Join(w.Base, OwnName(a.Sandbox)), true
 	}
@@ -161,7 +163,7 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 // mayMake refuses to make the folders above that of a hostPath: pods may be able to
 // write to one of them.
 func (f *Folder) mayMake(emptyDir bool) error {
-	if f.Own || emptyDir {
+	if f.Own || emptyDir || f.Above {
 		return nil
 	}
 	above, _, err := f.openAbove()

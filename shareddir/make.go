@@ -45,7 +45,7 @@ func (d *dir) onlyOurs() error {
 
 // Make makes the folder, its group and permissions, and the short link. The base of
 // an own folder and the folders above an emptyDir are made when they are missing;
-// above a hostPath nothing is made.
+// above a hostPath only where a file of the node wants it.
 func (f *Folder) Make() error {
 	d, made, err := f.make()
 	if err != nil {
@@ -83,7 +83,7 @@ func (f *Folder) setGroup(d *dir, made bool) error {
 func (f *Folder) make() (d *dir, made bool, err error) {
 	if f.Own {
 		err = os.MkdirAll(filepath.Dir(f.Dir), 0o755) // the base is the node's
-	} else if isEmptyDir(f.Dir) {
+	} else if isEmptyDir(f.Dir) || f.Above {
 		err = makeAbove(nodePath(f.Dir))
 	}
 	if err != nil {

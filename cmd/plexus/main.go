@@ -45,7 +45,7 @@ func main() {
 	if err != nil {
 		fail(codeIO, errors.New("read standard input: "+err.Error()))
 	}
-	if socket := agentOf(string(stdin)); socket != "" {
+	if socket := agentOf(string(stdin)); socket != "" && isMetaPlugin(as) { // else a tenant has written it
 		answer, err := ask(socket, as, stdin)
 		if err == nil {
 			if answer.stderr != "" {
