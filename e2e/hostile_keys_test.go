@@ -45,6 +45,7 @@ type keySites struct {
 	plexus *site
 	ovsdb  string
 	api    string
+	tries  int
 }
 
 // try is one configuration with a hostile value: who is executed with it, and words one of which the refusal
@@ -165,38 +166,37 @@ func TestHostileKeys(t *testing.T) {
 		must(t, err)
 		return text + vpp.State()
 	}
-	tries, refused := 0, 0
+	refused := 0
 	for n, key := range tenantKeys(t) {
-		before := rows()
-		values := append(particular[key[1][strings.LastIndex(key[1], ".")+1:]], h.outside(other)...)
-		for i := range values {
-			if i%triesOf(15, 1) != n%triesOf(15, 1) {
-				continue
+		t.Run(key[0]+" "+key[1], func(t *testing.T) {
+			before := rows()
+			values := append(h.outside(other), particular[key[1][strings.LastIndex(key[1], ".")+1:]]...)
+			for i := range values {
+				// Few: the node's folder, and one other value for each key.
+				if few := triesOf(1, 0) == 1; few && i != 1 && i != n%len(values) {
+					continue
+				}
+				what := fmt.Sprintf("%s %s = %.60q", key[0], key[1], fmt.Sprint(values[i]))
+				if k.attempt(t, key[0], key[1], values[i], p, what) != nil {
+					refused++
+				}
+				h.untouched(t, what)
 			}
-			what := fmt.Sprintf("%s %s = %.60q", key[0], key[1], fmt.Sprint(values[i]))
-			tries++
-			err := k.attempt(t, key[0], key[1], values[i], p, what)
-			if err != nil {
-				refused++
-			}
-			h.untouched(t, what)
-		}
-		if after := rows(); after != before {
-			t.Errorf("%s %s: left behind", key[0], key[1])
-			sameWorld(t, before, after)
-		}
+			sameWorld(t, before, rows())
+		})
 	}
 	if after, err := node.Tree(other); err != nil || after != neighbour {
 		t.Errorf("another sandbox's folder: %v\n%s", err, after)
 	}
 	h.same(t)
-	t.Logf("%d keys, %d tries, %d refused", len(tenantKeys(t)), tries, refused)
+	t.Logf("%d keys, %d tries, %d refused", len(tenantKeys(t)), k.tries, refused)
 }
 
 // attempt makes ADD and DEL twice with a hostile value and judges the answer.
 func (k *keySites) attempt(t *testing.T, of, key string, value any, p *node.Pod, what string) error {
 	t.Helper()
-	sandbox, pod := sandboxID(881), ""
+	k.tries++
+	sandbox, pod := sandboxID(50000+k.tries), ""
 	s, words := k.built.on(t), []string{key}
 	switch of {
 	case "annotation":
@@ -232,7 +232,12 @@ func (k *keySites) attempt(t *testing.T, of, key string, value any, p *node.Pod,
 		judge(t, what, err, words)
 	}
 	for range 2 {
-		if err := s.del(sandbox, p, pod); err != nil {
+		var unreadable *cniError
+		err := s.del(sandbox, p, pod)
+		if errors.As(err, &unreadable) && unreadable.Code == 7 && strings.HasPrefix(unreadable.Msg, "network configuration: ") {
+			continue // it is none, by CNI's own reader: nothing was made
+		}
+		if err != nil {
 			t.Errorf("%s: DEL: %v", what, err)
 		}
 	}

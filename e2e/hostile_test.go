@@ -54,7 +54,7 @@ func newHostTree(t testing.TB) *hostTree {
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	h := &hostTree{dir: dir, secret: "the-node's-own-secret"}
-	for _, file := range []string{"kubelet/config.yaml", "kubelet/passwd", "kubelet/configData-x.json", "elsewhere/volume/config.yaml", "elsewhere/volume/tree/file", "resolv.conf", "last_reserved_ip.0", "x.json"} {
+	for _, file := range []string{"kubelet/config.yaml", "kubelet/passwd", "kubelet/configData-x.json", "elsewhere/volume/config.yaml", "elsewhere/volume/tree/file", "kubelet/theirs/10.0.0.1", "resolv.conf", "last_reserved_ip.0", "x.json"} {
 		must(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(file)), 0o750))
 		must(t, os.WriteFile(filepath.Join(dir, file), []byte("nameserver 192.0.2.1\nsearch "+h.secret+"\n"), 0o640))
 	}

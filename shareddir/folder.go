@@ -94,7 +94,7 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 	if w.Group != "" {
 		g, err := user.LookupGroup(w.Group)
 		if err != nil {
-			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
+			return f, conf.Refuse(fmt.Errorf("key %q: %w", w.Key("group"), err))
 		}
 		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
 			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)

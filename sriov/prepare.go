@@ -35,13 +35,17 @@ func (h *host) close() { h.links.close() }
 // choose finds the function that the attachment gets and claims it.
 func (h *host) choose(ctx context.Context, a conf.Attachment, w *want) (*claim, error) {
 	if w.device != "" {
-		return h.named(ctx, a, w, w.device)
+		c, err := h.named(ctx, a, w, w.device)
+		if errors.Is(err, errNoDevice) {
+			err = conf.Refuse(fmt.Errorf("key %q: %w", "deviceID", err))
+		}
+		return c, err
 	}
 	var pfs []string
 	for _, name := range w.pfs {
 		pf, err := h.sys.pf(name)
 		if err != nil {
-			return nil, err
+			return nil, conf.Refuse(fmt.Errorf("key %q: %w", "pf", err))
 		}
 		pfs = append(pfs, pf)
 	}
