@@ -171,9 +171,6 @@ func (e *Engine) releaseAddresses(ctx context.Context, lists []*conf.List, keep 
 }
 
 func (h *hostLocal) collect(ctx context.Context, keep func(sandbox string) bool) error {
-	if h.within() != nil {
-		return nil // not the node's choice; DEL releases what was reserved when it was allowed
-	}
 	folder, err := h.open(ctx, false)
 	if err != nil || folder == nil {
 		return err
