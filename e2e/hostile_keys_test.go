@@ -30,7 +30,7 @@ func (h *hostTree) outside(other string) []any {
 var particular = map[string][]any{
 	"permissions": {"7777", "4755", "-1", "0x1ff", "777777777777777777777"},
 	"group":       {"0", "-1", "shadow", "4294967295", "4294967296"},
-	"deviceID":    {"0000:00:00.0/../../..", "ffff:ff:1f.7", "lo", "eth0"},
+	"deviceID":    {"0000:00:03.0", "0000:00:00.0/../../..", "ffff:ff:1f.7", "lo", "eth0"},
 	"pf":          {"lo", "eth0", "cni0", "../lo", []any{"lo", "../x"}},
 	"driver":      {"../../../bin/sh", "ixgbe", "vfio-pci/../x", "KERNEL"},
 	"interface":   {"eth0", "lo", "net1/../x", "sixteen-bytes-xy"},
