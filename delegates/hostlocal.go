@@ -111,7 +111,7 @@ func (h *hostLocal) add(ctx context.Context) (*types100.Result, error) {
 		result.IPs = append(result.IPs, ip)
 	}
 	if len(wanted) > 0 {
-		return nil, fmt.Errorf("address %v asked for is in none of the ranges", wanted[0])
+		return nil, coded(codeConfig, fmt.Errorf("key %q: address %v asked for is in none of the ranges", "ips", wanted[0]))
 	}
 	return result, nil
 }

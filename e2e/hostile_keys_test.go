@@ -128,6 +128,7 @@ func (k *keySites) tryOf(of, key string, value any) (c try, ok bool) {
 		case "CNIDeviceInfoFile":
 			bases["ovsdpdk"]["capabilities"] = map[string]any{key: true}
 		case "ips":
+			c.words = append(c.words, "IP address") // of the plugin's own reader
 			bases["ovsdpdk"]["ipam"] = k.built.hostLocal("192.168.66.0/24")
 			if _, list := value.([]any); !list {
 				value = []any{value}
@@ -204,6 +205,9 @@ func (k *keySites) attempt(t *testing.T, of, key string, value any, p *node.Pod,
 		s, pod = k.plexus.on(t), "tenant"
 		selection := map[string]any{"name": "fast"}
 		selection[key] = value
+		if alias, ok := map[string]string{"interfaceRequest": `"interface"`, "cni-args": "args.cni."}[key]; ok {
+			words = append(words, alias)
+		}
 		if key == "cni-args" {
 			selection[key] = map[string]any{"vhost": value, "ovsdb": value, "mac": value}
 		}
@@ -214,7 +218,7 @@ func (k *keySites) attempt(t *testing.T, of, key string, value any, p *node.Pod,
 		if !ok || strings.HasPrefix(filepath.Clean(text), filepath.Dir(text)) && strings.HasPrefix(text, "/var/lib/host") && !strings.Contains(text, "link") && !strings.Contains(text, "\x00") {
 			return nil // a hostPath itself is for admission to decide about
 		}
-		words = []string{"shared-dir", text, fmt.Sprintf("%q", text), "hostPath", "symbolic link", "folder"}
+		words = []string{"shared-dir", "symbolic link"}
 		s.podWithVolume(pod, "fast", text)
 	default:
 		c, ok := k.tryOf(of, key, value)
