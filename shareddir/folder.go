@@ -134,7 +134,7 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 	var link *notOurs
 	switch {
 	case errors.As(err, &link) && !f.Own:
-		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
+		return conf.Refuse(fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err))
 	case errors.Is(err, fs.ErrNotExist):
 		f.Made = !f.Own
 		return f.mayMake(emptyDir)
