@@ -10,7 +10,7 @@ LINKS   := sriov vppmemif ovsdpdk userspace
 OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables strace
 FUZZTIME ?= 60s
 
-.PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench faults fuzz lint packages clean
+.PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench faults hostile fuzz lint packages clean
 
 build: ## static executables in bin/
 	@mkdir -p bin
@@ -77,6 +77,10 @@ bench: packages build plugins ## medians and ratios of one run
 faults: packages build plugins ## each call of the kernel that ADD and DEL make fails, or is the last, in turn; power cuts at each write
 	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e
 	PLEXUS_FAULTS=all $(GO) test -count=1 -v -run 'PowerCut' ./delegates
+
+hostile: packages build plugins ## a tenant's values for each key, links that are swapped for 60 s, servers that lie
+	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -timeout 1h -run 'Host(Tree|ile)' ./e2e
+	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -run 'Swapped|Licence' ./shareddir ./ovsdpdk ./vppmemif
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for p in $$($(GO) list ./... ); do \

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ const defaultDataDir = "/var/lib/cni/networks"
 func newHostLocal(a conf.Attachment, args string) (*hostLocal, error) {
 	c, _, err := allocator.LoadIPAMConfig(a.Conf, args)
 	if err != nil {
-		return nil, err
+		return nil, coded(codeConfig, err)
 	}
 	if !filepath.IsLocal(c.Name) || filepath.Base(c.Name) != c.Name || c.Name == "." {
 		return nil, coded(codeConfig, fmt.Errorf("key %q: %.200q is no name of a folder", "name", c.Name))
@@ -40,10 +41,29 @@ func newHostLocal(a conf.Attachment, args string) (*hostLocal, error) {
 }
 
 // open opens the network's folder of addresses, locked. nil: there is none, and create is
-// false.
+// false. A folder that the node does not allow was allowed once, or is a tenant's choice:
+// it is opened only as host-local leaves a folder, with its lock, and nothing is made in it.
 func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
 	base, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
-	return openAddresses(ctx, base, append(below, h.config.Name), create)
+	below = append(below, h.config.Name)
+	if !create && h.within() != nil && !hasLock(base, below) {
+		return nil, nil
+	}
+	return openAddresses(ctx, base, below, create)
+}
+
+// hasLock reports whether a folder has host-local's lock. It opens nothing and follows no
+// link below the base.
+func hasLock(base string, below []string) bool {
+	name := base
+	for _, part := range below {
+		name = filepath.Join(name, part)
+		if info, err := os.Lstat(name); err != nil || !info.IsDir() {
+			return false
+		}
+	}
+	info, err := os.Lstat(filepath.Join(name, addressLock))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // within refuses a folder or a file that the node does not allow.
@@ -104,7 +124,7 @@ func (h *hostLocal) add(ctx context.Context) (*types100.Result, error) {
 		result.IPs = append(result.IPs, ip)
 	}
 	if len(wanted) > 0 {
-		return nil, fmt.Errorf("address %v asked for is in none of the ranges", wanted[0])
+		return nil, coded(codeConfig, fmt.Errorf("key %q: address %v asked for is in none of the ranges", "ips", wanted[0]))
 	}
 	return result, nil
 }

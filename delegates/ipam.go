@@ -63,7 +63,8 @@ func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
 		}
 		return h.add(ctx)
 	case "static":
-		return static(i.a.Conf, i.args)
+		r, err := static(i.a.Conf, i.args)
+		return r, conf.Refuse(err)
 	}
 	path, err := i.chain.exec.FindInPath(i.typ, i.chain.tx.Path)
 	if err != nil {
@@ -133,10 +134,10 @@ func (i *ipam) del(ctx context.Context) error {
 	}
 	if i.typ == "host-local" {
 		h, err := newHostLocal(i.a, i.args)
-		if err == nil {
-			err = h.del(ctx)
+		if err != nil {
+			return nil // ADD cannot read it either: nothing is reserved
 		}
-		return i.named(err)
+		return i.named(h.del(ctx))
 	}
 	return i.execute(ctx, "DEL")
 }

@@ -96,7 +96,7 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 	if w.Group != "" {
 		g, err := user.LookupGroup(w.Group)
 		if err != nil {
-			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
+			return f, conf.Refuse(fmt.Errorf("key %q: %w", w.Key("group"), err))
 		}
 		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
 			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
@@ -136,7 +136,7 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 	var link *notOurs
 	switch {
 	case errors.As(err, &link) && !f.Own:
-		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
+		return conf.Refuse(fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err))
 	case errors.Is(err, fs.ErrNotExist):
 		f.Made = !f.Own
 		return f.mayMake(emptyDir)

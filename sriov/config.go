@@ -177,11 +177,11 @@ func parse(a conf.Attachment) (*want, []string, error) {
 	object := fmt.Sprintf("network %s: sriov", a.Network)
 	warnings, err := conf.Decode(object, a.Conf, c, conf.RefuseSlips)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, conf.Refuse(err)
 	}
 	w, err := c.resolve(a.Args)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", object, err)
+		return nil, nil, conf.Refuse(fmt.Errorf("%s: %w", object, err))
 	}
 	return w, warnings, nil
 }

@@ -35,13 +35,17 @@ func (h *host) close() { h.links.close() }
 // choose finds the function that the attachment gets and claims it.
 func (h *host) choose(ctx context.Context, a conf.Attachment, w *want) (*claim, error) {
 	if w.device != "" {
-		return h.named(ctx, a, w, w.device)
+		c, err := h.named(ctx, a, w, w.device)
+		if errors.Is(err, errNoDevice) {
+			err = conf.Refuse(fmt.Errorf("key %q: %w", "deviceID", err))
+		}
+		return c, err
 	}
 	var pfs []string
 	for _, name := range w.pfs {
 		pf, err := h.sys.pf(name)
 		if err != nil {
-			return nil, err
+			return nil, conf.Refuse(fmt.Errorf("key %q: %w", "pf", err))
 		}
 		pfs = append(pfs, pf)
 	}
@@ -175,9 +179,9 @@ func (h *host) suits(f *function, w *want, before *claim) error {
 	}
 	switch {
 	case !strings.HasPrefix(class, "0x02"): // PCI code and ID assignment specification, section 1.3
-		return fmt.Errorf("%s is no network device: its PCI class is %s", f.PCI, class)
+		return conf.Refuse(fmt.Errorf("key %q: %s is no network device: its PCI class is %s", "deviceID", f.PCI, class))
 	case isPF && !w.pfOnly:
-		return fmt.Errorf("%s is a whole PF: set \"pfOnly\": true in the network's configuration if pods are to have it", f.PCI)
+		return conf.Refuse(fmt.Errorf("key %q: %s is a whole PF: set \"pfOnly\": true in the network's configuration if pods are to have it", "deviceID", f.PCI))
 	case isPF && f.NumVFs > 0 && !w.kernel(f):
 		return fmt.Errorf("%s is a PF with %d VFs, which would go with its driver: set sriov_numvfs to 0 first", f.PCI, f.NumVFs)
 	case !isPF && w.pfOnly:
