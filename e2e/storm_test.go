@@ -14,6 +14,7 @@ import (
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/e2e/node"
 	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 const stormPods = 32
@@ -175,7 +176,7 @@ func (s *site) distinct(pods []*stormPod, results []*types100.Result) {
 		}
 		take(r.Interfaces[1].Name, name)
 		for n, iface := range r.Interfaces[3:] {
-			if want := fmt.Sprintf("/%s/%s-net%d", pods[i].id, pods[i].id, n+1); !strings.HasSuffix(iface.SocketPath, want) {
+			if want := fmt.Sprintf("/%s/%s-net%d", shareddir.OwnName(pods[i].id), pods[i].id, n+1); !strings.HasSuffix(iface.SocketPath, want) {
 				s.t.Errorf("%s: socketPath %s, want one that ends with %s", name, iface.SocketPath, want)
 			}
 			take(iface.SocketPath, name)

@@ -33,7 +33,7 @@ func newVhostSite(t testing.TB, v *ovs.Switch) *site {
 	s := newSite(t, nil)
 	cluster := clusterBridge(filepath.Join(s.dir, "ipam"))
 	s.conf = jsonOf(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir,
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "endpoints": testEndpoints, "socketDirs": testSocketDirs,
 		"delegates": []any{cluster},
 	})
 	s.nad("fast", vhost(v, s, map[string]any{

@@ -41,7 +41,7 @@ func scale(t *testing.T, do func(*site, request) ([]byte, error)) {
 	blue, red := map[string]any{"name": "blue"}, map[string]any{"name": "red"}
 	cluster := memifNAD(api, s, map[string]any{"name": "cluster", "bridgeDomain": blue})
 	s.conf = jsonOf(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "delegates": []any{cluster},
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "endpoints": testEndpoints, "socketDirs": testSocketDirs, "delegates": []any{cluster},
 	})
 	s.nad("blue", memifNAD(api, s, map[string]any{"bridgeDomain": blue}))
 	s.nad("red", memifNAD(api, s, map[string]any{"bridgeDomain": red}))

@@ -63,7 +63,7 @@ func memifNAD(api string, s *site, keys map[string]any) map[string]any {
 func newMemifSite(t testing.TB, api string) *site {
 	s := newSite(t, nil)
 	s.conf = jsonOf(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir,
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "endpoints": testEndpoints, "socketDirs": testSocketDirs,
 		"delegates": []any{clusterBridge(filepath.Join(s.dir, "ipam"))},
 	})
 	s.nad("blue", memifNAD(api, s, map[string]any{"bridgeDomain": map[string]any{"name": "blue"}}))

@@ -28,7 +28,7 @@ func TestMemifUserspace(t *testing.T) {
 	}
 	s := newSite(t, nil)
 	s.conf = jsonOf(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir,
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.manifests, "dataDir": s.dataDir, "endpoints": testEndpoints, "socketDirs": testSocketDirs,
 		"delegates": []any{clusterBridge(filepath.Join(s.dir, "ipam"))},
 	})
 	for name, change := range map[string]func(string) string{
