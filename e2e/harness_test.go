@@ -305,10 +305,34 @@ func newPod(t testing.TB, name string) *node.Pod {
 	return p
 }
 
+// awaitVswitchd waits until ovs-vswitchd has acted on what OVSDB has: DEL waits for the
+// link of a bridge that goes for a moment alone. A daemon that is stopped is not waited for
+// longer than ten seconds.
+func (s *site) awaitVswitchd(v *ovs.Switch) {
+	everywhere := []any{}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		found, err := v.Transact(s.t.Context(), map[string]any{"op": "select", "table": "Open_vSwitch", "where": everywhere, "columns": []string{"next_cfg", "cur_cfg"}})
+		if err != nil || len(found[0].Rows) == 0 {
+			return // it is down: Dump says so
+		}
+		row := found[0].Rows[0]
+		if fmt.Sprint(row["next_cfg"]) == fmt.Sprint(row["cur_cfg"]) {
+			return
+		}
+		_, _ = v.Transact(s.t.Context(), map[string]any{ // the database waits, for 100 ms
+			"op": "wait", "timeout": 100, "table": "Open_vSwitch", "where": everywhere, "columns": []string{"cur_cfg"},
+			"until": "==", "rows": []any{map[string]any{"cur_cfg": row["next_cfg"]}},
+		})
+	}
+}
+
 // world is all that plexus may change on the node, as text: links, addresses,
 // routes, OVSDB rows, addresses in use and files.
 func (s *site) world(v *ovs.Switch) string {
 	s.t.Helper()
+	if v != nil {
+		s.awaitVswitchd(v)
+	}
 	links, err := node.Snapshot(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)

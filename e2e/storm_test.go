@@ -236,7 +236,7 @@ func (s *site) noCrossTalk(v *ovs.Switch, pods []*stormPod) {
 			ifName := fmt.Sprintf("net%d", n+1)
 			port := ports[p.id+" "+ifName]
 			if port["pod"] != "default/"+p.name || port["network"] != "default/"+network || port["bridge"] != "br-"+network ||
-				!strings.Contains(port["socket"], "/"+p.id+"/") {
+				!strings.Contains(port["socket"], "/"+shareddir.OwnName(p.id)+"/") {
 				s.t.Errorf("port of %s, %s: %v", p.name, ifName, port)
 			}
 			entry := record.Transactions[0].Attachments[n+1]
