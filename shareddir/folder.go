@@ -168,7 +168,7 @@ func (f *Folder) mayMake(emptyDir bool) error {
 	}
 	above, _, err := f.openAbove()
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: there is no folder %s: make it, or give the hostPath \"type\": \"DirectoryOrCreate\"", f.Dir, filepath.Dir(f.Dir))
+		return conf.Refuse(fmt.Errorf("%s: there is no folder %s: make it, or give the hostPath \"type\": \"DirectoryOrCreate\"", f.Dir, filepath.Dir(f.Dir)))
 	}
 	if err != nil {
 		return fmt.Errorf("socket folder: %w", err)
