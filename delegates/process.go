@@ -147,8 +147,12 @@ func run(ctx context.Context, command func() *exec.Cmd) error {
 		return err
 	}
 	err = cmd.Wait()
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		// Its children may be changing what is undone next.
+	signaled := cmd.ProcessState == nil // the kernel does not say how it has ended
+	if !signaled {
+		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		signaled = ok && status.Signaled()
+	}
+	if signaled { // its children may be changing what is undone next
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	if errors.Is(err, exec.ErrWaitDelay) {
