@@ -243,7 +243,7 @@ func answer(w http.ResponseWriter, v any) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(data, '\n')) // whoever asked is gone
+	_, _ = w.Write(append(data, '\n')) // an error says that the client has gone
 }
 
 // answerAtOnce has the answer sent, and known to be whole, before the handler returns.

@@ -35,7 +35,7 @@ func listenUnix(socket string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
-	listener.SetUnlinkOnClose(false) // by then it may be the next agent's
+	listener.SetUnlinkOnClose(false) // the next agent may have put its socket there before this one ends
 	if err := errors.Join(os.Chmod(bound, 0o600), os.Rename(bound, socket)); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s: %w", socket, err), listener.Close())
 	}
@@ -66,7 +66,7 @@ func (l checkedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// peerUser is the user who has made a connection.
+// peerUser is the user ID of the process at the other end of a connection.
 func peerUser(conn *net.UnixConn) (uid int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

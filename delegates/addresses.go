@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/lock"
 )
 
 // Names in a folder of addresses that are no addresses (host-local's backend/disk).
@@ -91,28 +92,26 @@ func (f *addressFolder) Close() { _, _ = unix.Close(f.lock), f.dir.Close() }
 // locked, so that a verb ends with code 11 within ten seconds.
 const addressWait = 6 * time.Second
 
-// flock takes the lock of a file that host-local's executable holds at times. It asks
-// again and again: a call that waits in the kernel could not be given up. The
+// flock takes the lock of a file that host-local's executable holds at times. The
 // descriptor is closed when there is no lock.
 func flock(ctx context.Context, fd int) error {
 	ctx, cancel := context.WithTimeout(ctx, addressWait)
 	defer cancel()
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	had, err := lock.Poll(ctx, func() (bool, error) {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
-			_ = unix.Close(fd)
-			return err
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			_ = unix.Close(fd)
-			return coded(codeTryAgain, fmt.Errorf("another process, host-local perhaps, holds its file %q: %w", addressLock, ctx.Err()))
-		case <-time.After(pause):
-		}
+		return err == nil, err
+	})
+	if had {
+		return nil
 	}
+	_ = unix.Close(fd)
+	if err == nil {
+		err = coded(codeTryAgain, fmt.Errorf("another process, host-local perhaps, holds its file %q: %w", addressLock, ctx.Err()))
+	}
+	return err
 }
 
 // openAt opens a regular file of the folder. One that is a link is unix.ELOOP, any other

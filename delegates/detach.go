@@ -124,9 +124,8 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *DamagedError)
 		}
 	}
 	endpoints := e.configuredEndpoints(r)
-	for _, entry := range tx.Attachments { // plexus itself has recorded these
-		entry.endpoints = e.endpointsOf(&entry.List)
-		endpoints = append(endpoints, entry.endpoints...)
+	for _, entry := range tx.Attachments {
+		endpoints = append(endpoints, e.endpointsOf(&entry.List)...)
 	}
 	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
 	if err := e.sweep(ctx, endpoints, keep); err != nil {
@@ -174,6 +173,7 @@ func (e *Engine) cachedEntries(sandbox string) ([]*Entry, error) {
 		}
 		entries = append(entries, &Entry{Network: conf.Network{
 			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
+			OfNode: true, // plexus has cached it: ADD has held it against the bounds
 		}})
 	}
 	return entries, nil

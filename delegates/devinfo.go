@@ -86,8 +86,9 @@ func askedDeviceInfo(config []byte) (string, error) {
 		return "", nil
 	case !asked.Capabilities[deviceInfoCapability]:
 		return "", fmt.Errorf("key %q: it is set, but the network does not declare the capability: add \"capabilities\": {%q: true}", key, deviceInfoCapability)
-	case dir != deviceInfoDir+"/" && dir != strings.TrimPrefix(deviceInfoDir, "/var")+"/", !strings.HasSuffix(name, ".json"), strings.HasPrefix(name, "."):
-		return "", fmt.Errorf("key %q: %.200q, want a file *.json in %s", key, file, deviceInfoDir)
+	case dir != deviceInfoDir+"/" && dir != strings.TrimPrefix(deviceInfoDir, "/var")+"/", !strings.HasSuffix(name, ".json"), strings.HasPrefix(name, "."),
+		strings.Contains(name, ","): // the names that plexus gives, see deviceInfoFile
+		return "", fmt.Errorf("key %q: %.200q, want a file *.json in %s, without a comma", key, file, deviceInfoDir)
 	}
 	return filepath.Join(deviceInfoDir, name), nil
 }

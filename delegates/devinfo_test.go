@@ -20,6 +20,7 @@ func TestAskedDeviceInfo(t *testing.T) {
 		"x-device.json": "refused",
 		deviceInfoDir + "/../../../../etc/x.json": "refused",
 		deviceInfoDir + "/../dp/x.json":           "refused",
+		deviceInfoDir + "/0123456789ab,net1.json": "refused", // another sandbox's
 		deviceInfoDir + "/sub/x.json":             "refused",
 		deviceInfoDir + "/x":                      "refused",
 		deviceInfoDir + "/.json":                  "refused",

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,29 +40,10 @@ func newHostLocal(a conf.Attachment, args string) (*hostLocal, error) {
 }
 
 // open opens the network's folder of addresses, locked. nil: there is none, and create is
-// false. A folder that the node does not allow was allowed once, or is a tenant's choice:
-// it is opened only as host-local leaves a folder, with its lock, and nothing is made in it.
+// false. The bounds are ADD's matter: what it has accepted is undone, whatever they are now.
 func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
 	base, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
-	below = append(below, h.config.Name)
-	if !create && h.within() != nil && !hasLock(base, below) {
-		return nil, nil
-	}
-	return openAddresses(ctx, base, below, create)
-}
-
-// hasLock reports whether a folder has host-local's lock. It opens nothing and follows no
-// link below the base.
-func hasLock(base string, below []string) bool {
-	name := base
-	for _, part := range below {
-		name = filepath.Join(name, part)
-		if info, err := os.Lstat(name); err != nil || !info.IsDir() {
-			return false
-		}
-	}
-	info, err := os.Lstat(filepath.Join(name, addressLock))
-	return err == nil && info.Mode().IsRegular()
+	return openAddresses(ctx, base, append(below, h.config.Name), create)
 }
 
 // within refuses a folder or a file that the node does not allow.

@@ -35,8 +35,8 @@ type Transaction struct {
 	NetnsID string    `json:"netnsID"` // see netns.ID; paths are used again
 	Pod     *conf.Pod `json:"pod,omitempty"`
 	Request string    `json:"request,omitempty"` // Request.ID
-	// Conf is the configuration of the request; Networks is what the pod's
-	// annotation asked for by then, to see a change of it.
+	// Conf is the configuration of the request; Networks is the pod's networks
+	// annotation as ADD read it, to see a change of it.
 	Conf        json.RawMessage `json:"conf,omitempty"`
 	Networks    string          `json:"networks,omitempty"`
 	Path        []string        `json:"path"`                  // folders of executables

@@ -79,49 +79,45 @@ func (e *Engine) configuredEndpoints(r *Request) []string {
 	return all
 }
 
-// sockets are the endpoints that patterns name: those without a wildcard, and the
-// sockets that are there now and match one. A wildcard in a tcp address stands for
-// endpoints that nobody can list.
+// sockets are the endpoints that patterns name. A wildcard in a tcp address stands for
+// endpoints that cannot be listed.
 func sockets(patterns []string) []string {
 	var all []string
 	for _, p := range patterns {
-		scheme, file := "", p
-		if rest, ok := strings.CutPrefix(p, "unix:"); ok {
-			scheme, file = "unix:", rest
-		}
-		switch {
-		case strings.HasPrefix(p, "tcp:") && strings.ContainsAny(p, "*?"):
-		case strings.HasPrefix(p, "tcp:"), !strings.ContainsAny(p, `*?[\`):
-			all = append(all, p)
-		default:
-			found, _ := filepath.Glob(file) // a pattern that is none is refused with its configuration
-			for _, f := range found {
-				if st, err := os.Lstat(f); err == nil && st.Mode().Type() == fs.ModeSocket {
-					all = append(all, scheme+f)
-				}
+		switch file, ok := strings.CutPrefix(p, "unix:"); {
+		case ok:
+			for _, found := range matching(file, fs.ModeSocket) {
+				all = append(all, "unix:"+found)
 			}
+		case !strings.HasPrefix(p, "tcp:"):
+			all = append(all, matching(p, fs.ModeSocket)...)
+		case !strings.ContainsAny(p, "*?"):
+			all = append(all, p)
 		}
 	}
 	return all
 }
 
-// folders are those that patterns name: without a wildcard, and the folders that are
-// there now and match one.
+// folders are those that patterns name.
 func folders(patterns []string) []string {
 	var all []string
 	for _, p := range patterns {
-		if !strings.ContainsAny(p, "*?") {
-			all = append(all, p)
-			continue
-		}
-		found, _ := filepath.Glob(p) // a pattern that is none is refused with its configuration
-		for _, f := range found {
-			if st, err := os.Lstat(f); err == nil && st.IsDir() {
-				all = append(all, f)
-			}
-		}
+		all = append(all, matching(p, fs.ModeDir)...)
 	}
 	return all
+}
+
+// matching are the paths that a pattern names: itself without a wildcard, else what is there
+// now, matches, and is of a kind.
+func matching(pattern string, kind fs.FileMode) []string {
+	if !strings.ContainsAny(pattern, "*?") {
+		return []string{pattern}
+	}
+	found, _ := filepath.Glob(pattern) // a pattern that is none is refused with its configuration
+	return slices.DeleteFunc(found, func(path string) bool {
+		st, err := os.Lstat(path)
+		return err != nil || st.Mode().Type() != kind
+	})
 }
 
 // recordedEndpoints are the endpoints of a recorded attachment, those that the node

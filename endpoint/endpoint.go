@@ -62,7 +62,7 @@ type attempt[C Conn] struct {
 	cancel  context.CancelFunc
 	suspect bool
 	wait    time.Duration
-	late    chan struct{} // closed when requests wait no longer, unless it is done by then
+	late    chan struct{} // closed after wait, if the attempt is not done before
 	done    chan struct{} // closed when conn or err is there
 	conn    C
 	err     error

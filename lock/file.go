@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TakeFile takes the lock that a file of its own stands for: flock(2) on it, and
-// whoever releases the lock removes the file. The agent's socket and the installer are
+// TakeFile takes the lock that a file of its own stands for: flock(2) on it. Releasing
+// the lock removes the file. The agent's socket and the installer are
 // locked so: the former version of plexus does, and the two exclude each other while a
 // node is upgraded. It waits until ctx is done; what names the object in errors.
 func TakeFile(ctx context.Context, file, what string) (release func(), err error) {
@@ -20,7 +20,7 @@ func TakeFile(ctx context.Context, file, what string) (release func(), err error
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
 	var f *os.File
-	had, err := poll(ctx, func() (had bool, err error) {
+	had, err := Poll(ctx, func() (had bool, err error) {
 		f, err = tryFile(file)
 		return f != nil, err
 	})

@@ -63,7 +63,7 @@ func (t Table) wait(ctx context.Context, object, what string) (*Lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", what, err)
 	}
 	l := &Lock{file, offset(object)}
-	had, err := poll(ctx, func() (bool, error) { return l.set(unix.F_WRLCK) })
+	had, err := Poll(ctx, func() (bool, error) { return l.set(unix.F_WRLCK) })
 	if had {
 		return l, nil
 	}
@@ -128,8 +128,9 @@ func (l *Lock) Release() {
 	_ = l.file.Close()
 }
 
-// poll tries until it succeeds, fails or ctx is done, at least once.
-func poll(ctx context.Context, try func() (bool, error)) (had bool, err error) {
+// Poll tries to take a lock until it is had, try fails or ctx is done, at least once. had
+// is false when ctx was done first. A call that waits in the kernel could not be given up.
+func Poll(ctx context.Context, try func() (bool, error)) (had bool, err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if had, err = try(); had || err != nil {
 			return had, err

@@ -12,9 +12,9 @@ import (
 )
 
 // madeMark is an extended attribute of a volume's folder that plexus has made. The
-// kernel lets no pod set one of that class (xattr(7)), so that the last attachment
-// that leaves the folder knows that it may remove it, whoever made it. A file system
-// without such attributes leaves that to the record of the attachment that made it.
+// kernel lets no pod set one of that class (xattr(7)). So the last attachment that leaves
+// the folder may remove it, also when another attachment made it. On a file system
+// without such attributes only the record of the attachment that made the folder says so.
 const madeMark = "trusted.plexus.made"
 
 // marked tells whether plexus has made the folder.
