@@ -171,10 +171,12 @@ func TestDeviceInfo(t *testing.T) {
 			"kernel":   `{"pci-address":"` + pci + `","pf-pci-address":"0000:01:00.0"}`,
 			"vfio-pci": `{"pci-address":"` + pci + `","pf-pci-address":"0000:01:00.0","iommu-group":"` + group + `","device-node":"/dev/vfio/` + group + `"}`,
 		} {
-			file := filepath.Join(dir, "devinfo.json")
-			config := with(t, s.conf(map[string]any{"deviceID": pci, "driver": driver}), map[string]any{"runtimeConfig": map[string]any{"CNIDeviceInfoFile": file}})
+			const folder = "/var/run/k8s.cni.cncf.io/devinfo/cni/"
+			file := folder + "default-fast-1-net1-device.json"
+			config := with(t, s.conf(map[string]any{"deviceID": pci, "driver": driver}), map[string]any{
+				"capabilities": map[string]bool{"CNIDeviceInfoFile": true}, "runtimeConfig": map[string]any{"CNIDeviceInfoFile": file}})
 			if s.as == "plexus" {
-				file = "/var/run/k8s.cni.cncf.io/devinfo/cni/sandbox000001,net1.json"
+				file = folder + "sandbox000001,net1.json"
 				config = with(t, s.conf(map[string]any{"deviceID": pci, "driver": driver}), map[string]any{"manifests": dir})
 			}
 			args := "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=app;K8S_POD_UID=1"
@@ -211,6 +213,7 @@ func TestDeviceInfo(t *testing.T) {
 			if _, err := os.Stat(file); err == nil && s.as == "plexus" { // a caller's file is the caller's
 				t.Errorf("%s is left", file)
 			}
+			_ = os.Remove(file)
 		}
 	})
 }
