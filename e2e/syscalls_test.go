@@ -7,7 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/e2e/node"
 )
@@ -55,7 +59,20 @@ func (s *site) underStrace(r request, call, what string, at int) (hit bool, err 
 	cmd.Stdin = bytes.NewReader(s.conf)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err = cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second
+	must(s.t, cmd.Start())
+	// A plexusd that does not end is told to say where it stands (strace does not
+	// heed the signal), and killed.
+	signal := func(after time.Duration, sig syscall.Signal) *time.Timer {
+		return time.AfterFunc(after, func() { _ = unix.Kill(-cmd.Process.Pid, sig) })
+	}
+	quit, kill := signal(time.Minute, unix.SIGQUIT), signal(70*time.Second, unix.SIGKILL)
+	err = cmd.Wait()
+	kill.Stop()
+	if !quit.Stop() {
+		s.t.Errorf("%s %s at %d: plexusd does not end:\n%s", call, what, at, errOut.String())
+	}
 	if strings.Contains(errOut.String(), "strace:") {
 		s.t.Fatalf("strace: %s", errOut.String())
 	}
