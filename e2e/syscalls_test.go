@@ -17,9 +17,10 @@ import (
 )
 
 // syscallFaults are the calls of the kernel that ADD and DEL may make, each with an
-// error that it can have.
+// error that it can have. Of close there is only the kill: strace would leave the file
+// open, which the kernel does not do.
 var syscallFaults = [][2]string{
-	{"openat", "EMFILE"}, {"openat", "ENOSPC"}, {"openat2", "EIO"}, {"read", "EIO"}, {"write", "ENOSPC"}, {"pread64", "EIO"}, {"close", "EIO"},
+	{"openat", "EMFILE"}, {"openat", "ENOSPC"}, {"openat2", "EIO"}, {"read", "EIO"}, {"write", "ENOSPC"}, {"pread64", "EIO"}, {"close", ""},
 	{"fstat", "EIO"}, {"newfstatat", "EACCES"}, {"statx", "EIO"}, {"getdents64", "EIO"}, {"readlinkat", "EIO"},
 	{"mkdirat", "ENOSPC"}, {"unlinkat", "EIO"}, {"unlink", "EIO"}, {"renameat", "EIO"}, {"renameat2", "EIO"}, {"linkat", "ENOSPC"}, {"symlinkat", "ENOSPC"},
 	{"fchmodat", "EPERM"}, {"fchmod", "EPERM"}, {"fchown", "EPERM"}, {"fchownat", "EPERM"}, {"fsync", "EIO"}, {"ftruncate", "EIO"}, {"flock", "ENOLCK"}, {"fcntl", "ENOLCK"},
@@ -99,7 +100,7 @@ func TestSyscallFaults(t *testing.T) {
 	tried, second, sandbox := 0, 0, ""
 	for n, f := range syscallFaults {
 		for _, what := range []string{"error=" + f[1], "signal=KILL"} {
-			if what == "signal=KILL" && n > 0 && syscallFaults[n-1][0] == f[0] {
+			if what == "error=" || what == "signal=KILL" && n > 0 && syscallFaults[n-1][0] == f[0] {
 				continue
 			}
 			for _, verb := range []string{"ADD", "DEL"} {
