@@ -197,9 +197,19 @@ func (c *chain) del(ctx context.Context) error {
 	}
 	err = errors.Join(c.libcni().DelNetworkList(ctx, list.NetworkConfigList, c.runtimeConf()), errors.Join(c.delErrs...))
 	if err != nil && len(cached) > 0 {
-		err = errors.Join(err, c.remember(cached))
+		return errors.Join(err, c.remember(cached))
+	}
+	if err == nil && len(cached) > 0 { // libcni does not say when it could not remove it
+		err = c.forget(cache)
 	}
 	return err
+}
+
+func (c *chain) forget(cache string) error {
+	if err := os.Remove(cache); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the cached result: %w", err)
+	}
+	return nil
 }
 
 // planned is plugin i of the chain as an Attachment, with the configuration

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -326,5 +327,30 @@ func TestGCOfOneNetwork(t *testing.T) {
 	after := slices.DeleteFunc(before, func(name string) bool { return strings.HasPrefix(name, "two-") })
 	if got := h.cached(); !slices.Equal(got, after) || h.addresses() != "a" {
 		t.Errorf("left in the cache: %q, addresses of %s", got, h.addresses())
+	}
+}
+
+// DEL is no success while libcni's file of a result cannot be removed: it would stay for
+// ever.
+func TestDelOfACachedResultThatStays(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: only root mounts a file over itself, so that it cannot be removed")
+	}
+	h := newHouse(t)
+	h.mustAdd("a")
+	busy := filepath.Join(h.dir, "results", h.cached()[0])
+	if err := unix.Mount(busy, busy, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	err := h.Del(t.Context(), h.request("a"))
+	if err := unix.Unmount(busy, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	h.says(err, busy)
+	if err := h.Del(t.Context(), h.request("a")); err != nil {
+		t.Error(err)
+	}
+	if left := h.cached(); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

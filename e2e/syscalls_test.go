@@ -71,7 +71,9 @@ func (s *site) underStrace(r request, call, what string, at int) (hit bool, err 
 	quit, kill := signal(time.Minute, unix.SIGQUIT), signal(70*time.Second, unix.SIGKILL)
 	err = cmd.Wait()
 	kill.Stop()
-	if !quit.Stop() {
+	// Package syscall waits for a child that it takes for dead where it could not read
+	// what became of it; no kernel fails such a read.
+	if !quit.Stop() && !strings.Contains(errOut.String(), "syscall.forkExec(") {
 		s.t.Errorf("%s %s at %d: plexusd does not end:\n%s", call, what, at, errOut.String())
 	}
 	if strings.Contains(errOut.String(), "strace:") {
@@ -103,7 +105,10 @@ func TestSyscallFaults(t *testing.T) {
 			if what == "error=" || what == "signal=KILL" && n > 0 && syscallFaults[n-1][0] == f[0] {
 				continue
 			}
-			for _, verb := range []string{"ADD", "DEL"} {
+			for v, verb := range []string{"ADD", "DEL"} {
+				if kill := what == "signal=KILL"; os.Getenv(faultsAsked) == "" && kill == ((n+v)%2 == 0) {
+					continue // the bounded part has the error in one verb and the kill in the other
+				}
 				for _, at := range placesOf(n) {
 					sandbox = sandboxID(30000 + tried) // what one leaves is not the next one's
 					if verb == "DEL" {
