@@ -92,7 +92,8 @@ func tryAgain(err error, words ...string) error {
 	return nil
 }
 
-// plain wires pods that need no vswitch, and unwires them.
+// plain wires pods that need no vswitch, and unwires them. It is called before a vswitch
+// is stopped too, so that the log has both times.
 func (h *hungSite) plain() {
 	h.t.Helper()
 	var pods []hungPod
@@ -191,6 +192,7 @@ func TestHungVPP(t *testing.T) {
 			_, err := h.add(p.sandbox, p.Pod, p.name)
 			return err
 		})
+		h.plain()
 		must(t, syscall.Kill(pid, syscall.SIGSTOP))
 		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
 		if socket != "" {
@@ -224,6 +226,7 @@ func TestHungVswitchd(t *testing.T) {
 			_, err := h.add(p.sandbox, p.Pod, p.name)
 			return err
 		})
+		h.plain()
 		must(t, v.PauseVswitchd())
 		t.Cleanup(func() { _ = v.ResumeVswitchd() })
 		var others sync.WaitGroup
@@ -254,6 +257,7 @@ func TestHungOVSDB(t *testing.T) {
 			_, err := h.add(p.sandbox, p.Pod, p.name)
 			return err
 		})
+		h.plain()
 		resume := func() error { return errors.Join(v.ResumeOVSDB(), v.ResumeVswitchd()) }
 		must(t, errors.Join(v.PauseVswitchd(), v.PauseOVSDB()))
 		t.Cleanup(func() { _ = resume() })
