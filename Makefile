@@ -23,7 +23,7 @@ plugins: ## the reference plugins that the demo and the tests run beside plexus
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $$($(GO) list -f '{{.ImportPath}}' tool | grep containernetworking/)
 
 packages:
-	@e2e/packages.sh $(OVS)
+	@rig/packages.sh $(OVS)
 
 demo: packages build plugins ## the main job, end to end, without a cluster
 	@$(GO) build -o bin/ ./e2e/demo
@@ -33,50 +33,50 @@ test: lint unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube demo ## everything
 	@$(MAKE) fuzz FUZZTIME=5000x
 
 unit: packages build plugins ## tests of single packages, with the race detector
-	@e2e/packages.sh gcc libc6-dev
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v '/e2e')
+	@rig/packages.sh gcc libc6-dev
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -vE '/(e2e|rig)(/|$$)')
 
 deploy: ## the Helm chart and the kustomization are one deployment, and what its README says
 	cd deploy/render && $(GO) vet . && $(GO) test .
 
 e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
-	@e2e/packages.sh gcc libc6-dev
-	$(GO) test -count=1 -timeout 30m -skip '^TestMemif' ./e2e ./e2e/node ./e2e/ovs
+	@rig/packages.sh gcc libc6-dev
+	$(GO) test -count=1 -timeout 30m -skip '^TestMemif' ./e2e ./rig/node ./rig/ovs
 	CGO_ENABLED=1 $(GO) test -race -count=1 -run Storm ./e2e
 
 e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, else the installed one, else the stand-in
 	@if [ -n "$$PLEXUS_VPP_API" ]; then echo "memif: against the VPP at $$PLEXUS_VPP_API"; \
 	elif command -v vpp >/dev/null; then echo "memif: against $$(command -v vpp)"; \
-	else echo "memif: PLEXUS_VPP_API names no VPP and none is installed: against the stand-in (e2e/standin)"; fi
+	else echo "memif: PLEXUS_VPP_API names no VPP and none is installed: against the stand-in (rig/standin)"; fi
 	$(GO) test -count=1 -timeout 30m -run '^TestMemif' ./e2e
-	$(GO) test -count=1 ./e2e/memif ./e2e/standin
+	$(GO) test -count=1 ./rig/memif ./rig/standin
 
 e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a virtual machine
-	@e2e/guest/packages.sh
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
+	@rig/guest/packages.sh
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./rig/guest
 	$(GO) test -c -o bin/sriov.test ./e2e/sriov
 	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 18m
 
 e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled once, which takes minutes
-	@e2e/packages.sh iproute2 iptables
-	@$(GO) run ./e2e/kube/prepare
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./e2e/standin/serve
-	$(GO) test -count=1 -p 1 -timeout 20m ./e2e/kube ./e2e/cluster
+	@rig/packages.sh iproute2 iptables
+	@$(GO) run ./rig/kube/prepare
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./rig/standin/serve
+	$(GO) test -count=1 -p 1 -timeout 20m ./rig/kube ./e2e/cluster
 
 bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/bench ./e2e/bench/empty
-	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./e2e/standin/serve
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./rig/standin/serve
 	@bin/bench -bin bin
-	@$(GO) run ./e2e/kube/prepare
+	@$(GO) run ./rig/kube/prepare
 	@$(GO) test -count=1 -timeout 20m -run '^$$' -bench . -benchtime 1x ./e2e/cluster
-	@e2e/guest/packages.sh
-	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/guest
+	@rig/guest/packages.sh
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./rig/guest
 	@$(GO) test -c -o bin/sriov.test ./e2e/sriov
 	@bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.run '^$$' -test.bench . -test.benchtime 25x
 
 faults: packages build plugins ## each call of the kernel that ADD and DEL make fails, or is the last, in turn; power cuts at each write
 	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e
-	PLEXUS_FAULTS=all $(GO) test -count=1 -v -run 'PowerCut' ./delegates
+	PLEXUS_FAULTS=all $(GO) test -count=1 -v -run 'PowerCut' ./engine
 
 hostile: packages build plugins ## a tenant's values for each key, links that are swapped for 60 s, servers that lie
 	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -timeout 1h -run 'Host(Tree|ile)' ./e2e

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Client asks the node agent at a unix socket, one connection for each question.
+// Client sends requests to the node agent at a unix socket, over a connection for each.
 type Client struct {
 	Socket string
 }
@@ -30,7 +30,7 @@ func (e *AwayError) Error() string {
 
 func (e *AwayError) Unwrap() error { return e.Err }
 
-// RefusedError is an answer of the agent that says why there is none.
+// RefusedError is an answer of the agent with another status than 200.
 type RefusedError struct {
 	Status int    // of HTTP
 	Text   string // the agent's own
@@ -41,9 +41,9 @@ func (e *RefusedError) Error() string { return e.Text }
 // maxAnswer bounds an answer, in bytes.
 const maxAnswer = 256 << 20
 
-// takenWithin is how long an agent may take to confirm a question. One that takes
-// longer is stopped. The answer may take as long as the caller's context says.
-const takenWithin = 3 * time.Second
+// confirmTimeout is the time for an agent to confirm a request; the process of one that
+// does not is stopped. The answer may take as long as the caller's context allows.
+const confirmTimeout = 3 * time.Second
 
 var errStopped = errors.New("it has not taken the question; is its process stopped?")
 
@@ -52,7 +52,7 @@ var errStopped = errors.New("it has not taken the question; is its process stopp
 func (c *Client) Ask(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	limit := time.AfterFunc(takenWithin, func() { cancel(errStopped) })
+	limit := time.AfterFunc(confirmTimeout, func() { cancel(errStopped) })
 	defer limit.Stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { limit.Stop() }})
 	target := url.URL{Scheme: "http", Host: "agent", Path: path, RawQuery: query.Encode()}

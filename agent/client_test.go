@@ -34,7 +34,7 @@ func TestClientOfAStoppedAgent(t *testing.T) {
 
 func TestClientWaitsForTheAnswer(t *testing.T) {
 	slow := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(takenWithin + time.Second) // longer than a confirmation may take
+		time.Sleep(confirmTimeout + time.Second) // longer than a confirmation may take
 		fmt.Fprint(w, "[]")
 	})
 	dir := t.TempDir()

@@ -14,31 +14,31 @@ import (
 	"github.com/plexus-cni/plexus/kube"
 )
 
-// guard lets requests through whose bearer token the API server allows. Anybody who
-// reaches the port may send tokens: what a flood of them costs the API server is
-// bounded, and readers whom it has allowed before are served beside the flood.
+// guard lets requests through whose bearer token the API server allows. Anybody can
+// reach the port and send tokens: the reviews that a flood of them costs the API server
+// are bounded, and readers that were allowed before are served beside the flood.
 type guard struct {
 	next    http.Handler
 	allowed func(ctx context.Context, token, path string) error
 	now     clock
 
-	// What the API server has said, by digest of token and path. allowedUntil has a
-	// time.Time, refusals have the reason.
+	// The API server's answers, by digest of token and path. allowedUntil has a time.Time,
+	// refusals have the reason.
 	allowedUntil, refusals *cache.LRUExpireCache
-	readers, strangers     *budget // of questions to the API server
+	readers, strangers     *budget // of reviews by the API server
 }
 
 // Bounds of the guard.
 const (
-	allowedFor   = time.Minute
-	refusedFor   = 10 * time.Second // as kube-apiserver remembers it itself
-	readerFor    = time.Hour        // since it was allowed: then it is a stranger again
-	maxKnown     = 1000             // of each memory
-	maxToken     = 16 << 10         // bytes
-	reviewRate   = 5                // a second, of readers and of strangers
-	reviewBurst  = 20
-	reviewsBeing = 4 // at once
-	retryAfterBy = "1"
+	allowedFor      = time.Minute
+	refusedFor      = 10 * time.Second // as kube-apiserver remembers it itself
+	readerFor       = time.Hour        // since it was allowed: after that it is a stranger again
+	maxEntries      = 1000             // of each cache
+	maxToken        = 16 << 10         // bytes
+	reviewRate      = 5                // a second, of readers and of strangers
+	reviewBurst     = 20
+	parallelReviews = 4   // at once
+	retryAfterBy    = "1" // seconds
 )
 
 // clock is cache.Clock.
@@ -47,35 +47,35 @@ type clock func() time.Time
 // Now is cache.Clock.
 func (c clock) Now() time.Time { return c() }
 
-// budget bounds questions in time and at once.
+// budget bounds reviews, in time and those at once.
 type budget struct {
-	rate   *rate.Limiter
-	places chan struct{}
+	rate  *rate.Limiter
+	slots chan struct{}
 }
 
 func newBudget() *budget {
-	return &budget{rate.NewLimiter(reviewRate, reviewBurst), make(chan struct{}, reviewsBeing)}
+	return &budget{rate.NewLimiter(reviewRate, reviewBurst), make(chan struct{}, parallelReviews)}
 }
 
-// take takes a place for a question until it is given back; false when there is none.
-func (b *budget) take(now time.Time) (giveBack func(), ok bool) {
+// acquire takes a slot for one review until release is called; false when there is none.
+func (b *budget) acquire(now time.Time) (release func(), ok bool) {
 	select {
-	case b.places <- struct{}{}:
+	case b.slots <- struct{}{}:
 	default:
 		return nil, false
 	}
-	giveBack = func() { <-b.places }
+	release = func() { <-b.slots }
 	if !b.rate.AllowN(now, 1) {
-		giveBack()
+		release()
 		return nil, false
 	}
-	return giveBack, true
+	return release, true
 }
 
 func newGuard(next http.Handler, allowed func(ctx context.Context, token, path string) error, now clock) *guard {
 	return &guard{
 		next: next, allowed: allowed, now: now, readers: newBudget(), strangers: newBudget(),
-		allowedUntil: cache.NewLRUExpireCacheWithClock(maxKnown, now), refusals: cache.NewLRUExpireCacheWithClock(maxKnown, now),
+		allowedUntil: cache.NewLRUExpireCacheWithClock(maxEntries, now), refusals: cache.NewLRUExpireCacheWithClock(maxEntries, now),
 	}
 }
 
@@ -114,11 +114,11 @@ func (g *guard) decide(ctx context.Context, token, path string) (status int, why
 	if why, ok := g.refusals.Get(key); ok {
 		return http.StatusForbidden, why.(string)
 	}
-	giveBack, ok := budget.take(g.now())
+	release, ok := budget.acquire(g.now())
 	if !ok {
 		return http.StatusTooManyRequests, "the API server is being asked about too many tokens: try again later"
 	}
-	defer giveBack()
+	defer release()
 	var refused *kube.RefusedError
 	switch err := g.allowed(ctx, token, path); {
 	case err == nil:
@@ -128,7 +128,7 @@ func (g *guard) decide(ctx context.Context, token, path string) (status int, why
 		g.allowedUntil.Remove(key)
 		g.refusals.Add(key, refused.Error(), refusedFor)
 		return http.StatusForbidden, refused.Error()
-	default: // nobody has decided
+	default: // the API server has not decided
 		return http.StatusServiceUnavailable, err.Error()
 	}
 }

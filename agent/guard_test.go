@@ -19,10 +19,10 @@ import (
 type guarded struct {
 	t *testing.T
 	*guard
-	mu    sync.Mutex
-	at    time.Time
-	asked int
-	hold  chan struct{} // reviews of the token "held" wait for it
+	mu       sync.Mutex
+	at       time.Time
+	reviewed int
+	hold     chan struct{} // reviews of the token "held" wait for it
 }
 
 func newGuarded(t *testing.T) *guarded {
@@ -30,7 +30,7 @@ func newGuarded(t *testing.T) *guarded {
 	in := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "in "+r.URL.Path) })
 	g.guard = newGuard(in, func(_ context.Context, token, path string) error {
 		g.mu.Lock()
-		g.asked++
+		g.reviewed++
 		g.mu.Unlock()
 		switch {
 		case token == "held":
@@ -55,7 +55,7 @@ func (g *guarded) later(d time.Duration) {
 func (g *guarded) reviews() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.asked
+	return g.reviewed
 }
 
 func (g *guarded) ask(path, header string) *kept {
@@ -95,16 +95,16 @@ func (k *kept) Write(p []byte) (int, error) { return k.body.Write(p) }
 func TestGuard(t *testing.T) {
 	g := newGuarded(t)
 	for _, c := range []struct {
-		path, header string
-		want, asked  int
+		path, header  string
+		want, reviews int
 	}{
 		{"/healthz", "", 200, 0}, {"/metrics", "", 401, 0}, {"/metrics", "Basic Zzo=", 401, 0}, {"/metrics", "Bearer", 401, 0}, {"/metrics", "Bearer ", 401, 0}, {"/metrics", "bearer good", 401, 0},
 		{"/metrics", "Bearer bad", 403, 1}, {"/metrics", "Bearer bad", 403, 1}, {"/metrics", "Bearer good", 200, 2}, {"/metrics", "Bearer good", 200, 2}, {"/metrics?x=1", "Bearer good", 200, 2},
 		{"/v1/node", "Bearer good", 200, 3}, {"/v1/attachments", "Bearer good", 403, 4}, {"/v1/attachments", "Bearer good", 403, 4}, {"/metrics", "Bearer goo", 403, 5}, {"/healthz/", "", 401, 5}, {"//healthz", "", 401, 5},
 		{"/metrics", "Bearer away", 503, 6}, {"/metrics", "Bearer away", 503, 7}, {"/metrics", "Bearer " + strings.Repeat("x", maxToken+1), 401, 7}, {"/metrics", "Bearer " + strings.Repeat("x", maxToken), 403, 8},
 	} {
-		if got := g.ask(c.path, c.header).status; got != c.want || g.reviews() != c.asked {
-			t.Errorf("%s %.80q: %d after %d questions, want %d after %d", c.path, c.header, got, g.reviews(), c.want, c.asked)
+		if got := g.ask(c.path, c.header).status; got != c.want || g.reviews() != c.reviews {
+			t.Errorf("%s %.80q: %d after %d reviews, want %d after %d", c.path, c.header, got, g.reviews(), c.want, c.reviews)
 		}
 	}
 	g.later(allowedFor)
@@ -117,7 +117,7 @@ func TestGuard(t *testing.T) {
 }
 
 // A flood of tokens costs the API server what the limit says, and those whom it has
-// allowed before are served all the while, also when it has to be asked about them again.
+// allowed before are served all the while, also when it has to review them again.
 func TestFloodOfTokens(t *testing.T) {
 	g := newGuarded(t)
 	if got := g.ask("/metrics", "Bearer good").status; got != 200 {
@@ -135,23 +135,23 @@ func TestFloodOfTokens(t *testing.T) {
 		default:
 			t.Fatal(got)
 		}
-		asked := g.reviews()
+		earlier := g.reviews()
 		if got := g.ask("/metrics", "Bearer good").status; got != 200 {
 			t.Fatalf("after %d tokens a reader that is known gets %d", i, got)
 		}
-		renewed += g.reviews() - asked
+		renewed += g.reviews() - earlier
 		g.later(each)
 	}
 	most := reviewBurst + int(flood*each/time.Second)*reviewRate + 1
-	if asked := g.reviews() - before - renewed; asked > most || asked != refused || refused+turned != flood {
-		t.Errorf("%d reviews, want %d at most; %d refused, %d turned away", asked, most, refused, turned)
+	if reviews := g.reviews() - before - renewed; reviews > most || reviews != refused || refused+turned != flood {
+		t.Errorf("%d reviews, want %d at most; %d refused, %d turned away", reviews, most, refused, turned)
 	}
 	if renewed != 1 {
-		t.Errorf("the reader was asked about %d times in 100 s", renewed)
+		t.Errorf("the reader was reviewed %d times in 100 s", renewed)
 	}
 	t.Logf("%d tokens: %d reviews, %d turned away", flood, refused, turned)
 	for _, memory := range [][]any{g.allowedUntil.Keys(), g.refusals.Keys()} {
-		if len(memory) > maxKnown {
+		if len(memory) > maxEntries {
 			t.Errorf("it remembers %d", len(memory))
 		}
 	}
@@ -166,21 +166,21 @@ func TestReviewsAtOnce(t *testing.T) {
 	g.later(allowedFor + time.Minute)
 	before := g.reviews()
 	var group sync.WaitGroup
-	for range reviewsBeing {
+	for range parallelReviews {
 		group.Go(func() {
 			if got := g.ask("/metrics", "Bearer held").status; got != 503 {
 				t.Errorf("held: %d", got)
 			}
 		})
 	}
-	for ctx := bound(t); g.reviews() < before+reviewsBeing; {
+	for ctx := bound(t); g.reviews() < before+parallelReviews; {
 		if ctx.Err() != nil {
-			t.Fatal("they are not asked about")
+			t.Fatal("they are not reviewed")
 		}
 		time.Sleep(time.Millisecond)
 	}
 	if got := g.ask("/metrics", "Bearer good2").status; got != 429 {
-		t.Errorf("a stranger beside %d: %d", reviewsBeing, got)
+		t.Errorf("a stranger beside %d: %d", parallelReviews, got)
 	}
 	if got := g.ask("/metrics", "Bearer good").status; got != 200 {
 		t.Errorf("a reader that is known: %d", got)
@@ -195,14 +195,14 @@ func TestReviewsAtOnce(t *testing.T) {
 // Memories are bounded, and what goes is what is oldest.
 func TestGuardsMemory(t *testing.T) {
 	g := newGuarded(t)
-	for i := range 3 * maxKnown {
+	for i := range 3 * maxEntries {
 		g.ask(fmt.Sprintf("/p%d", i), "Bearer good")
 		g.later(time.Second / reviewRate)
 	}
-	if n := len(g.allowedUntil.Keys()); n != maxKnown {
-		t.Errorf("it remembers %d, want %d", n, maxKnown)
+	if n := len(g.allowedUntil.Keys()); n != maxEntries {
+		t.Errorf("it remembers %d, want %d", n, maxEntries)
 	}
-	last := fmt.Sprintf("/p%d", 3*maxKnown-1)
+	last := fmt.Sprintf("/p%d", 3*maxEntries-1)
 	if before := g.reviews(); g.ask(last, "Bearer good").status != 200 || g.reviews() != before {
 		t.Error("the newest is forgotten")
 	}

@@ -1,13 +1,31 @@
 package agent
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
+
+// telemetry is what the agent shows of its work: the history, the metrics and the log.
+type telemetry struct {
+	history *history
+	metrics *metrics
+	log     *slog.Logger
+}
+
+// observe does a transaction, with its steps in the history and in the metrics.
+func (t *telemetry) observe(ctx context.Context, verb, sandbox, pod string, do func(context.Context) error) error {
+	event := t.history.begin(verb, sandbox, pod)
+	err := do(delegates.WithSteps(ctx, event.step))
+	event.end(err)
+	t.metrics.request(event, err)
+	return err
+}
 
 // history keeps the last transactions with their steps.
 type history struct {
@@ -56,7 +74,7 @@ func (h *history) begin(verb, sandbox, pod string) *Event {
 
 func (e *Event) since() float64 { return float64(e.h.now().Sub(e.Time).Microseconds()) / 1000 }
 
-// step is an observer of conf.WithSteps.
+// step is an observer of delegates.WithSteps.
 func (e *Event) step(what string) error {
 	e.h.mu.Lock()
 	defer e.h.mu.Unlock()
@@ -64,7 +82,7 @@ func (e *Event) step(what string) error {
 		e.Left++
 		return nil
 	}
-	what, undoes := strings.CutPrefix(what, conf.UndoMark)
+	what, undoes := strings.CutPrefix(what, delegates.UndoMark)
 	e.Steps = append(e.Steps, Step{At: e.since(), What: what, Undoes: undoes})
 	return nil
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -10,10 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
-// metrics are what Prometheus is told. Durations are in seconds.
+// metrics are what Prometheus reads. Durations are in seconds.
 type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.HistogramVec
@@ -22,7 +22,7 @@ type metrics struct {
 	reconcile *prometheus.CounterVec
 }
 
-func newMetrics(journal *delegates.Journal, unpublished func() int) *metrics {
+func newMetrics(s *store, unpublished func() int) *metrics {
 	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -35,10 +35,10 @@ func newMetrics(journal *delegates.Journal, unpublished func() int) *metrics {
 		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
 	}
-	for _, kind := range []delegates.Kind{delegates.FoundUnfinished, delegates.FoundMissing, delegates.FoundDifferent, delegates.FoundGone, delegates.FoundFailed, delegates.FoundLocked, delegates.FoundDamaged} {
+	for _, kind := range []engine.Kind{engine.FoundUnfinished, engine.FoundMissing, engine.FoundDifferent, engine.FoundGone, engine.FoundFailed, engine.FoundLocked, engine.FoundDamaged} {
 		m.reconcile.WithLabelValues(string(kind))
 	}
-	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{journal},
+	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{s},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plexus_unpublished", Help: "Sandboxes whose pods do not know yet what they got: network-status is tried again."}, func() float64 { return float64(unpublished()) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -83,8 +83,8 @@ func stepName(what string) string {
 	return strings.Join(words, " ")
 }
 
-// attachments counts what the journal has when Prometheus asks.
-type attachments struct{ journal *delegates.Journal }
+// attachments counts what is in the journal, at each scrape.
+type attachments struct{ store *store }
 
 var attachmentsDesc = prometheus.NewDesc("plexus_attachments", "Attachments of pods on this node, by network, delegate and phase.", []string{"network", "delegate", "phase"}, nil)
 
@@ -96,7 +96,7 @@ func (a *attachments) Describe(to chan<- *prometheus.Desc) { to <- attachmentsDe
 // Collect is prometheus.Collector.
 func (a *attachments) Collect(to chan<- prometheus.Metric) {
 	count, damaged := map[[3]string]int{}, 0
-	err := eachRecord(a.journal, func(rec *delegates.Record) {
+	err := a.store.each(func(rec *journal.Record) {
 		if rec.Damage != "" {
 			damaged++
 		}
@@ -114,23 +114,4 @@ func (a *attachments) Collect(to chan<- prometheus.Metric) {
 	for labels, n := range count {
 		to <- prometheus.MustNewConstMetric(attachmentsDesc, prometheus.GaugeValue, float64(n), labels[:]...)
 	}
-}
-
-// eachRecord reads the journal. A record that cannot be read hides none of the others.
-func eachRecord(j *delegates.Journal, do func(*delegates.Record)) error {
-	sandboxes, err := j.Sandboxes()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, sandbox := range sandboxes {
-		rec, err := j.Read(sandbox)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if rec != nil {
-			do(rec)
-		}
-	}
-	return errors.Join(errs...)
 }

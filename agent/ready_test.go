@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // What one tenant's network waits for keeps the agent from nothing: it is ready while
@@ -27,7 +27,7 @@ func TestReadyBesideTheFirstComparison(t *testing.T) {
 	}
 	cut := record("half", "u1", "/none")
 	tx := cut.Transactions[0]
-	tx.Phase, tx.Path = delegates.PhaseAdding, []string{dir}
+	tx.Phase, tx.Path = journal.PhaseAdding, []string{dir}
 	tx.Conf = json.RawMessage(`{"cniVersion":"1.1.0","name":"node","type":"plexus","delegates":[{"type":"hang"}]}`)
 	tx.Attachments[0].List = conf.List{CNIVersion: "1.1.0", Name: "one", Plugins: []json.RawMessage{json.RawMessage(`{"type":"hang"}`)}}
 	data := filepath.Join(dir, "data")
@@ -52,7 +52,7 @@ func TestReadyBesideTheFirstComparison(t *testing.T) {
 		t.Errorf("readyz: %d %s", status, text)
 	}
 	a.serves()
-	if left, err := delegates.OpenJournal(data).Sandboxes(); err != nil || len(left) != 1 {
+	if left, err := journal.Open(data).Sandboxes(); err != nil || len(left) != 1 {
 		t.Errorf("the comparison has ended: %v %v", left, err)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // The agent answers no secret of a pod's networks; its journal keeps them.
@@ -31,7 +32,7 @@ func TestNoSecretIsAnswered(t *testing.T) {
 			t.Errorf("%s does not say that there is one: %s", q, text)
 		}
 	}
-	if kept, err := delegates.OpenJournal(a.data).Read("aaaa"); err != nil || !strings.Contains(string(kept.Transactions[0].Conf), secret) {
+	if kept, err := journal.Open(a.data).Read("aaaa"); err != nil || !strings.Contains(string(kept.Transactions[0].Conf), secret) {
 		t.Errorf("the journal: %+v %v", kept, err)
 	}
 }
@@ -63,7 +64,7 @@ func TestOwnKeysAreShown(t *testing.T) {
 			look(f.Type)
 		}
 	}
-	for _, v := range []any{NodeInfo{}, Attachments{}, Explanation{}, Checked{}, Event{}, delegates.Finding{}} {
+	for _, v := range []any{NodeInfo{}, Attachments{}, Explanation{}, Checked{}, Event{}, engine.Finding{}} {
 		look(reflect.TypeOf(v))
 	}
 	if len(seen) < 10 {

@@ -19,8 +19,8 @@ import (
 // hear of. cmd/plexus knows the name too.
 const confirming = ".102"
 
-// listenUnix takes the place of a socket that a former agent has left, in one
-// step: at no moment is there none.
+// listenUnix replaces a socket that a former agent has left, in one step: at no moment is
+// there none.
 func listenUnix(socket string) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", socket, err)
@@ -29,7 +29,7 @@ func listenUnix(socket string) (*net.UnixListener, error) {
 	if err := os.RemoveAll(bound); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
-	old := unix.Umask(0o177) // nobody may connect before the mode is set
+	old := unix.Umask(0o177) // no other user may connect before the mode is set
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: bound})
 	unix.Umask(old)
 	if err != nil {
@@ -42,13 +42,13 @@ func listenUnix(socket string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// confirms says whether the agent at the other end confirms requests.
+// confirms reports whether the agent at the other end confirms requests.
 func confirms(conn net.Conn) bool {
 	return strings.HasSuffix(conn.RemoteAddr().String(), confirming)
 }
 
 // checkedListener accepts the connections of root and of the agent's own user alone.
-// The mode of the socket says the same; this holds for a user who got the socket by
+// The mode of the socket requires the same; this holds for a user who has the socket by
 // another way.
 type checkedListener struct{ *net.UnixListener }
 

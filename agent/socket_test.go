@@ -29,8 +29,8 @@ func confirmedRequest(body string) string {
 // alone; the name that the socket was bound to says that there will be a confirmation.
 func TestConfirmation(t *testing.T) {
 	a := serving(t)
-	body := asked("", "version=1", "CNI_COMMAND=VERSION")
-	if text := a.say(plexusRequest(body)); !strings.HasPrefix(text, "HTTP/1.0 200") {
+	body := requestBody("", "version=1", "CNI_COMMAND=VERSION")
+	if text := a.send(plexusRequest(body)); !strings.HasPrefix(text, "HTTP/1.0 200") {
 		t.Errorf("HTTP/1.0: %q", text)
 	}
 	for _, request := range []string{confirmedRequest(body), "GET /healthz HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"} {
@@ -108,14 +108,14 @@ func TestNotBegunWithoutConfirmation(t *testing.T) {
 // a request of two lengths is refused.
 func TestOneReader(t *testing.T) {
 	a := serving(t)
-	body := asked("", "version=1", "CNI_COMMAND=VERSION")
+	body := requestBody("", "version=1", "CNI_COMMAND=VERSION")
 	for _, text := range []string{
 		fmt.Sprintf("POST /v1/cni HTTP/1.0\r\nX: y\n\r\nContent-Length: %d\r\n\r\n%s", len(body), body),
 		fmt.Sprintf("POST /v1/cni HTTP/1.0\r\n\nX: y\r\nContent-Length: %d\r\n\r\n%s", len(body), body),
 		fmt.Sprintf("POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\nContent-Length: 1\r\n\r\n%s", len(body), body),
 		fmt.Sprintf("POST /v1/cni HTTP/1.0\r\nContent-Length: %d\r\nX : y\r\n\r\n%s", len(body), body),
 	} {
-		if answer := a.say(text); strings.HasPrefix(answer, "HTTP/1.0 200") || strings.HasPrefix(answer, "HTTP/1.1 200") {
+		if answer := a.send(text); strings.HasPrefix(answer, "HTTP/1.0 200") || strings.HasPrefix(answer, "HTTP/1.1 200") {
 			t.Errorf("%q: %.200q", text, answer)
 		}
 	}

@@ -1,13 +1,13 @@
 package agent
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -17,31 +17,44 @@ import (
 	"time"
 )
 
-// listenTCP serves what reading has, over TLS with a certificate of its own, to users
-// whom the API server lets read the path.
-func (s *Server) listenTCP(failed chan<- error) (*http.Server, error) {
-	if s.cluster == nil {
-		return nil, errors.New("--listen needs an API server, which knows the tokens of those who read")
-	}
-	certificate, err := ownCertificate(s.Name)
+// inspectionServer serves what changes nothing over TLS, to users whom the API server
+// lets read the path.
+type inspectionServer struct {
+	listener    net.Listener
+	handler     http.Handler
+	certificate tls.Certificate // the agent's own
+	log         *slog.Logger
+}
+
+// listenTCP opens an address. allowed is cluster.Allowed.
+func (i *inspection) listenTCP(address string, allowed func(ctx context.Context, token, path string) error) (*inspectionServer, error) {
+	certificate, err := ownCertificate(i.node)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", s.Listen)
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("--listen: %w", err)
 	}
 	mux := http.NewServeMux()
-	s.reading(mux)
-	remote := &http.Server{
-		Handler: newGuard(mux, s.cluster.Allowed, time.Now),
-		// Anybody can reach the port.
+	i.routes(mux)
+	return &inspectionServer{listener: listener, handler: newGuard(mux, allowed, time.Now), certificate: certificate, log: i.telemetry.log}, nil
+}
+
+// Run serves until ctx is done.
+func (s *inspectionServer) Run(ctx context.Context) error {
+	server := s.server()
+	return runHTTP(ctx, server, func() error { return server.ServeTLS(s.listener, "", "") })
+}
+
+// server has limits, for anybody can reach the port.
+func (s *inspectionServer) server() *http.Server {
+	return &http.Server{
+		Handler:           s.handler,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 2 * maxToken,
-		ErrorLog:  slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		ErrorLog:  slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{s.certificate}, MinVersion: tls.VersionTLS12},
 	}
-	go func() { failed <- remote.ServeTLS(listener, "", "") }()
-	return remote, nil
 }
 
 func ownCertificate(node string) (tls.Certificate, error) {

@@ -11,11 +11,12 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/kube"
+	"github.com/plexus-cni/plexus/plugin"
 )
 
-// Finding is what Validate says of a document.
+// Finding is a problem that Validate has found in a document.
 type Finding struct {
 	Where   string // file and document
 	Problem string // names the object and the key
@@ -33,7 +34,7 @@ func (f Finding) String() string {
 // manifest, a plexus configuration, or a network file. documents counts what
 // was looked at.
 func Validate(file string, data []byte) (documents int, findings []Finding) {
-	v := &validator{where: file, builtin: delegates.Builtin(slog.New(slog.NewTextHandler(io.Discard, nil)))}
+	v := &validator{where: file, builtin: engine.Builtin(slog.New(slog.NewTextHandler(io.Discard, nil)))}
 	if isCNIFile(file, data) {
 		v.cniFile(data)
 		return 1, v.findings
@@ -73,7 +74,7 @@ func isCNIFile(file string, data []byte) bool {
 
 type validator struct {
 	where    string
-	builtin  map[string]delegates.Delegate
+	builtin  plugin.Table
 	findings []Finding
 }
 
@@ -116,7 +117,7 @@ func (v *validator) cniFile(data []byte) {
 	for i, raw := range c.Delegates {
 		v.network(&conf.Definition{Origin: fmt.Sprintf("delegates[%d]", i), Fallback: c.Name, Config: raw}, c.CNIVersion)
 	}
-	if len(v.findings) == 0 && len(c.Delegates) > 0 { // what is wrong with them together
+	if len(v.findings) == 0 && len(c.Delegates) > 0 { // problems of all of them together
 		_, err := conf.Resolve(c, nil, nil, "eth0", nil)
 		v.problem(err)
 	}
@@ -136,15 +137,16 @@ func (v *validator) network(d *conf.Definition, cniVersion string) {
 		v.problem(err)
 		return
 	}
+	origin := d.Origin
 	for i, typ := range list.Types() {
-		checker, ok := v.builtin[typ].(delegates.Validator)
-		if !ok {
-			continue
+		_, d, err := v.builtin.Of(typ, list.Plugins[i])
+		if err == nil && d != nil {
+			var warnings []string
+			_, warnings, err = d.Parse(list.Name, list.Plugins[i])
+			v.warn(warnings)
 		}
-		warnings, err := checker.Validate(list.Name, list.Plugins[i])
-		v.warn(warnings)
 		if err != nil {
-			v.problem(fmt.Errorf("%s: %w", d.Origin, err))
+			v.problem(fmt.Errorf("%s: %w", origin, err))
 		}
 	}
 }

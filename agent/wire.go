@@ -16,7 +16,7 @@ const protocol = 1
 // Its body is pairs key=value, each ended by a NUL, then one more NUL, then
 // standard input. The keys are version, id, as, and those of the environment, all
 // of which begin with CNI_. plexus has no need of a JSON library for it, which would
-// take it longer to start than all the rest.
+// need longer to start than all the rest.
 type Request struct {
 	Version int
 	ID      string            // the same when the request is made again

@@ -102,7 +102,7 @@ func TestAnAssignedDeviceIsTheOnlyOne(t *testing.T) {
 	d := &conf.Definition{Origin: "NetworkAttachmentDefinition shop/a", Name: "shop/a", ResourceName: "x.com/vf", DeviceID: "0000:01:10.0",
 		Config: []byte(`{"name": "a", "type": "sriov", "deviceId": "0000:00:03.0", "PCIBUSID": "0000:00:03.0"}`)}
 	c := parse(t, settings(""))
-	wanted, _, err := conf.Want(c, podWith("a"))
+	wanted, _, err := conf.References(c, podWith("a"))
 	checkError(t, err)
 	p, err := conf.Resolve(c, wanted, []*conf.Definition{d}, "eth0", nil)
 	checkError(t, err)

@@ -10,13 +10,13 @@ import (
 // places in have of attachments that it asks for no more, come are the networks
 // to look up and attach. The cluster network, and others that the
 // configuration names, stay as they are.
-func Changes(c *Conf, pod *Pod, have []Network) (gone []int, come []Wanted, warnings []string, err error) {
-	wanted, warnings, err := Want(c, pod)
+func Changes(c *Conf, pod *Pod, have []Network) (gone []int, come []Reference, warnings []string, err error) {
+	references, warnings, err := References(c, pod)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	kept := make([]bool, len(have))
-	for _, w := range wanted {
+	for _, w := range references {
 		asked := w.selection.mark()
 		if asked == "" || w.cluster {
 			continue
@@ -44,9 +44,9 @@ func Changes(c *Conf, pod *Pod, have []Network) (gone []int, come []Wanted, warn
 
 // ResolveMore plans networks for a pod that runs. have is what it keeps; taken
 // are names of interfaces that others have made in it.
-func ResolveMore(c *Conf, come []Wanted, definitions []*Definition, have []Network, taken []string, args Args) ([]Network, error) {
+func ResolveMore(c *Conf, come []Reference, definitions []*Definition, have []Network, taken []string, args Args) ([]Network, error) {
 	if len(come) != len(definitions) {
-		return nil, fmt.Errorf("%d networks wanted, %d found", len(come), len(definitions))
+		return nil, fmt.Errorf("%d networks named, %d found", len(come), len(definitions))
 	}
 	names := map[string]string{}
 	for _, name := range taken {

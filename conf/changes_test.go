@@ -25,7 +25,7 @@ func asking(networks string) *conf.Pod {
 }
 
 // definitionsOf are networks by the names that are wanted.
-func definitionsOf(wanted []conf.Wanted) []*conf.Definition {
+func definitionsOf(wanted []conf.Reference) []*conf.Definition {
 	var list []*conf.Definition
 	for _, w := range wanted {
 		list = append(list, &conf.Definition{Origin: "NetworkAttachmentDefinition " + w.Name, Name: w.Namespace + "/" + w.Name, Fallback: w.Name, Config: []byte(`{"type":"macvlan"}`)})
@@ -49,7 +49,7 @@ func FuzzChanges(f *testing.F) {
 		if len(before)+len(after) > 2000 {
 			return
 		}
-		wanted, _, err := conf.Want(c, asking(before))
+		wanted, _, err := conf.References(c, asking(before))
 		if err != nil {
 			return
 		}
@@ -104,7 +104,7 @@ func FuzzChanges(f *testing.F) {
 				t.Errorf("%s gets %s, taken are %q", n.Name, n.IfName, taken)
 			}
 		}
-		if wanted, _, err := conf.Want(c, asking(after)); err == nil {
+		if wanted, _, err := conf.References(c, asking(after)); err == nil {
 			if fresh, err := conf.Resolve(c, wanted, definitionsOf(wanted), "eth0", nil); err == nil && fmt.Sprint(marks(fresh.Networks)) != fmt.Sprint(marks(all)) {
 				t.Errorf("%q to %q: has %v, ADD would plan %v", before, after, marks(all), marks(fresh.Networks))
 			}
@@ -130,7 +130,7 @@ func marks(list []conf.Network) []string {
 func TestChangesOfARecord(t *testing.T) {
 	c := changesConf(t)
 	pod := asking(`[{"name":"a","mac":"02:00:00:00:00:01","cni-args":{"x":[1]},"ips":["10.0.0.7/24"]}, {"name": "b", "namespace": "o"}]`)
-	wanted, _, err := conf.Want(c, pod)
+	wanted, _, err := conf.References(c, pod)
 	checkError(t, err)
 	plan, err := conf.Resolve(c, wanted, []*conf.Definition{
 		{Origin: "a", Name: "ns/a", Config: []byte(`{"name":"a","type":"macvlan","capabilities":{"mac":true,"ips":true}}`)}, {Origin: "b", Name: "o/b", Config: []byte(`{"name":"b","type":"macvlan"}`)},

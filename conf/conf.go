@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,60 +147,57 @@ func IsOwnType(name string) bool {
 func IsMetaPlugin(name string) bool { return IsOwnType(name) || name == "multus-shim" }
 
 func (c *Conf) check() error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
-	}
+	var errs keyErrors
 	if !IsOwnType(c.Type) {
-		bad("type", "%q, want plexus, plexus-NAME (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
+		errs.bad("type", "%q, want plexus, plexus-NAME (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
 	}
 	if !networkName.MatchString(c.Name) || len(c.Name) > maxName {
-		bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)
+		errs.bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)
 	}
 	if c.CNIVersion != "" && !knownVersion(c.CNIVersion) {
-		bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
+		errs.bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
 	switch c.LogLevel = LogLevel(strings.ToLower(string(c.LogLevel))); c.LogLevel {
 	case "", LogDebug, LogVerbose, LogError, LogPanic:
 	default:
-		bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
+		errs.bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
 	}
 	switch c.Result {
 	case "", ResultMerged, ResultDefaultNetwork:
 	default:
-		bad("result", "%q, allowed are merged, default-network", c.Result)
+		errs.bad("result", "%q, allowed are merged, default-network", c.Result)
 	}
 	if d := c.PluginTimeout.Value(); c.PluginTimeout != "" && (d < minPluginTimeout || d > maxPluginTimeout) {
-		bad("pluginTimeout", "%.60q, want a duration such as 100s or 2m, from %s to %s", c.PluginTimeout, minPluginTimeout, maxPluginTimeout)
+		errs.bad("pluginTimeout", "%.60q, want a duration such as 100s or 2m, from %s to %s", c.PluginTimeout, minPluginTimeout, maxPluginTimeout)
 	}
 	for _, p := range [][2]string{
 		{"confDir", c.ConfDir}, {"cniDir", c.CNIDir}, {"binDir", c.BinDir}, {"dataDir", c.DataDir}, {"manifests", c.Manifests},
 		{"kubeconfig", c.Kubeconfig}, {"logFile", c.LogFile}, {"readinessindicatorfile", c.ReadinessIndicatorFile}, {"agent.socket", c.Agent.Socket},
 	} {
 		if p[1] != "" && !path.IsAbs(p[1]) {
-			bad(p[0], "%q, want an absolute path", p[1])
+			errs.bad(p[0], "%q, want an absolute path", p[1])
 		}
 	}
 	errs = append(errs, c.Bounds.check()...)
 	for i, name := range c.DefaultNetworks {
 		if name == "" {
-			bad(fmt.Sprintf("defaultNetworks[%d]", i), "it is empty")
+			errs.bad(fmt.Sprintf("defaultNetworks[%d]", i), "it is empty")
 		}
 	}
 	for i, raw := range c.Delegates {
 		if !isObject(raw) {
-			bad(fmt.Sprintf("delegates[%d]", i), "want a network configuration, an object")
+			errs.bad(fmt.Sprintf("delegates[%d]", i), "want a network configuration, an object")
 		}
 	}
 	if c.AuxiliaryCNIChainName != "" && !networkName.MatchString(c.AuxiliaryCNIChainName) {
-		bad("auxiliaryCNIChainName", "%q is no network name", c.AuxiliaryCNIChainName)
+		errs.bad("auxiliaryCNIChainName", "%q is no network name", c.AuxiliaryCNIChainName)
 	}
 	for _, m := range []struct {
 		key string
 		n   int
 	}{{"maxAge", c.LogOptions.MaxAge}, {"maxSize", c.LogOptions.MaxSize}, {"maxBackups", c.LogOptions.MaxBackups}} {
 		if m.n < 0 {
-			bad("logOptions."+m.key, "%d, want 0 or more", m.n)
+			errs.bad("logOptions."+m.key, "%d, want 0 or more", m.n)
 		}
 	}
 	return joinSome(errs)
@@ -226,14 +224,7 @@ func (c *Conf) setDefaults() {
 // every pod, without which ADD has nothing to begin with.
 func (c *Conf) HasClusterNetwork() bool { return c.ClusterNetwork != "" || len(c.Delegates) > 0 }
 
-func knownVersion(v string) bool {
-	for _, known := range version.All.SupportedVersions() {
-		if v == known {
-			return true
-		}
-	}
-	return false
-}
+func knownVersion(v string) bool { return slices.Contains(version.All.SupportedVersions(), v) }
 
 func isObject(raw json.RawMessage) bool {
 	var m map[string]json.RawMessage

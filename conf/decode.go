@@ -36,14 +36,14 @@ func Decode(object string, data []byte, into any, s Strictness) (warnings []stri
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(into); err != nil {
-		return nil, fmt.Errorf("%s: %w", object, explainJSON(err, data))
+		return nil, fmt.Errorf("%s: %w", object, ExplainJSON(err, data))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: text after the JSON object", object)
 	}
 	var raw any
 	if err := json.Unmarshal(data, &raw); err != nil {
-		return nil, fmt.Errorf("%s: %w", object, explainJSON(err, data))
+		return nil, fmt.Errorf("%s: %w", object, ExplainJSON(err, data))
 	}
 	if _, ok := raw.(map[string]any); !ok {
 		return nil, fmt.Errorf("%s: want a JSON object", object)
@@ -70,8 +70,8 @@ func joinSome(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// explainJSON turns the errors of encoding/json into ones that name the key.
-func explainJSON(err error, data []byte) error {
+// ExplainJSON turns the errors of encoding/json into ones that name the key.
+func ExplainJSON(err error, data []byte) error {
 	var typeErr *json.UnmarshalTypeError
 	var syntaxErr *json.SyntaxError
 	switch {

@@ -18,7 +18,7 @@ func NeedsDevices(definitions []*Definition) bool {
 // devices of it, in the order of the networks, the cluster network first. What a
 // network asks for by deviceID it gets, if the pod has it. No device is given
 // twice. given are the pod's devices by resource.
-func AssignDevices(wanted []Wanted, definitions []*Definition, given map[string][]string) ([]*Definition, error) {
+func AssignDevices(references []Reference, definitions []*Definition, given map[string][]string) ([]*Definition, error) {
 	taken := map[string]string{}
 	var errs []error
 	take := func(d *Definition, device string) {
@@ -28,7 +28,7 @@ func AssignDevices(wanted []Wanted, definitions []*Definition, given map[string]
 		taken[device] = d.Origin
 	}
 	for i, d := range definitions {
-		asked := wanted[i].selection.DeviceID
+		asked := references[i].selection.DeviceID
 		if asked == "" {
 			continue
 		}
@@ -40,7 +40,7 @@ func AssignDevices(wanted []Wanted, definitions []*Definition, given map[string]
 	}
 	all := slices.Clone(definitions)
 	for i, d := range definitions {
-		if d.ResourceName == "" || wanted[i].selection.DeviceID != "" {
+		if d.ResourceName == "" || references[i].selection.DeviceID != "" {
 			continue
 		}
 		pool := given[d.ResourceName]

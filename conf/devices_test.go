@@ -29,7 +29,7 @@ func TestAssignDevices(t *testing.T) {
 		"asked for twice without a resource": {`[{"name":"plain","deviceID":"0000:09:10.0"},{"name":"plain","deviceID":"0000:09:10.0"}]`, []*conf.Definition{plain, plain}, nil, []string{"already"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wanted, _, err := conf.Want(parse(t, settings("")), podWith(test.annotation))
+			wanted, _, err := conf.References(parse(t, settings("")), podWith(test.annotation))
 			checkError(t, err)
 			all, err := conf.AssignDevices(wanted, test.definitions, given)
 			checkError(t, err, test.says...)
@@ -51,10 +51,28 @@ func TestAssignDevices(t *testing.T) {
 func TestAssignedDeviceIsInjected(t *testing.T) {
 	d := &conf.Definition{Origin: "NetworkAttachmentDefinition shop/a", Name: "shop/a", DeviceID: "0000:01:10.0", Config: []byte(`{"name": "a", "type": "sriov"}`)}
 	c := parse(t, settings(""))
-	wanted, _, err := conf.Want(c, podWith("a"))
+	wanted, _, err := conf.References(c, podWith("a"))
 	checkError(t, err)
 	p, err := conf.Resolve(c, wanted, []*conf.Definition{d}, "eth0", nil)
 	checkError(t, err)
 	checkJSON(t, p.Networks[1].List.Plugins[0], `{"name": "a", "type": "sriov", "deviceID": "0000:01:10.0", "pciBusID": "0000:01:10.0"}`)
 	checkEqual(t, p.Networks[1].CapabilityArgs, map[string]any{"deviceID": "0000:01:10.0"})
+}
+
+// The lists that are made of one definition are apart: what one has got the next has not.
+func TestListsAreApart(t *testing.T) {
+	d := &conf.Definition{Origin: "NAD x/y", Fallback: "y", DeviceID: "0000:01:00.1", Config: []byte(`{"type": "sriov"}`)}
+	c := parse(t, settings(""))
+	wanted, _, err := conf.References(c, podWith("a"))
+	checkError(t, err)
+	p, err := conf.Resolve(c, wanted, []*conf.Definition{d}, "eth0", nil)
+	checkError(t, err)
+	first := p.Networks[1].List
+	checkJSON(t, first.Plugins[0], `{"type": "sriov", "deviceID": "0000:01:00.1", "pciBusID": "0000:01:00.1"}`)
+	version := first.CNIVersion
+	d.Fallback = "z"
+	second, err := d.ParseList("0.4.0")
+	checkError(t, err)
+	checkEqual(t, string(second.Plugins[0]), `{"type": "sriov"}`)
+	checkEqual(t, []string{first.Name, first.CNIVersion, second.Name, second.CNIVersion}, []string{"y", version, "z", "0.4.0"})
 }

@@ -176,7 +176,7 @@ func FuzzResolve(f *testing.F) {
 		if err != nil {
 			return
 		}
-		wanted, _, err := conf.Want(c, podOf(conf.NetworksAnnotation, networks, conf.DefaultNetworkAnnotation, defaultNetwork))
+		wanted, _, err := conf.References(c, podOf(conf.NetworksAnnotation, networks, conf.DefaultNetworkAnnotation, defaultNetwork))
 		if err != nil {
 			checkMessage(t, err)
 			return

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,33 +51,20 @@ const DefaultCNIVersion = "0.3.1"
 // ParseList reads a configuration or a configuration list. cniVersion stands
 // in where the network names none.
 func (d *Definition) ParseList(cniVersion string) (*List, error) {
-	read, err := lists.of(string(d.Config), d.parseList)
+	l, err := d.parseList()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	own := *read
-	l := &own
-	l.Plugins = slices.Clone(l.Plugins)
-	if l.CNIVersion == "" {
-		l.CNIVersion = cniVersion
-	}
-	if l.CNIVersion == "" {
-		l.CNIVersion = DefaultCNIVersion
-	}
-	if l.Name == "" {
-		l.Name = d.Fallback
-	}
+	l.CNIVersion = cmp.Or(l.CNIVersion, cniVersion, DefaultCNIVersion)
+	l.Name = cmp.Or(l.Name, d.Fallback)
 	if !networkName.MatchString(l.Name) || len(l.Name) > maxName {
 		return nil, fmt.Errorf("%s: key %q: %.80q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", d.Origin, "name", l.Name, maxName)
 	}
-	if l.CNIVersion != "" && !knownVersion(l.CNIVersion) {
+	if !knownVersion(l.CNIVersion) {
 		return nil, fmt.Errorf("%s: key %q: unknown version %.20q, known are %s", d.Origin, "cniVersion", l.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
 	return l, nil
 }
-
-// lists are those that were read last.
-var lists remembered[*List]
 
 func (d *Definition) parseList() (*List, error) {
 	if len(d.Config) > maxDocument {
@@ -84,7 +72,7 @@ func (d *Definition) parseList() (*List, error) {
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(d.Config, &keys); err != nil {
-		return nil, fmt.Errorf("key %q: %w", "config", explainJSON(err, d.Config))
+		return nil, fmt.Errorf("key %q: %w", "config", ExplainJSON(err, d.Config))
 	}
 	if keys == nil {
 		return nil, errors.New("want a network configuration, an object")
@@ -96,7 +84,7 @@ func (d *Definition) parseList() (*List, error) {
 	if _, ok := keys["plugins"]; !ok {
 		var p plugin
 		if err := json.Unmarshal(d.Config, &p); err != nil {
-			return nil, explainJSON(err, d.Config)
+			return nil, ExplainJSON(err, d.Config)
 		}
 		l.CNIVersion, l.Name, l.Plugins = p.CNIVersion, p.Name, []json.RawMessage{d.Config}
 	} else {
@@ -106,7 +94,7 @@ func (d *Definition) parseList() (*List, error) {
 			Plugins    []json.RawMessage `json:"plugins"`
 		}
 		if err := json.Unmarshal(d.Config, &list); err != nil {
-			return nil, explainJSON(err, d.Config)
+			return nil, ExplainJSON(err, d.Config)
 		}
 		l.CNIVersion, l.Name, l.Plugins = list.CNIVersion, list.Name, list.Plugins
 		var err error
@@ -122,12 +110,9 @@ func (d *Definition) parseList() (*List, error) {
 	}
 	for i, raw := range l.Plugins {
 		var p plugin
-		if err := json.Unmarshal(raw, &p); err != nil {
-			return nil, fmt.Errorf("plugins[%d]: %w", i, explainJSON(err, raw))
-		}
 		var keys map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &keys); err != nil {
-			return nil, fmt.Errorf("plugins[%d]: %w", i, explainJSON(err, raw))
+		if err := cmp.Or(json.Unmarshal(raw, &p), json.Unmarshal(raw, &keys)); err != nil {
+			return nil, fmt.Errorf("plugins[%d]: %w", i, ExplainJSON(err, raw))
 		}
 		if err := oneMeaning(keys); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
@@ -212,9 +197,6 @@ func (l *List) ifName() (string, error) {
 // checkCapabilities refuses an argument that no plugin of the list declares
 // (NPWG specification 1.3, section 4.1.2.1).
 func (l *List) checkCapabilities(asked map[string]any) error {
-	if len(asked) == 0 {
-		return nil
-	}
 	declared := map[string]bool{}
 	for _, raw := range l.Plugins {
 		var p plugin
@@ -250,13 +232,13 @@ func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error
 			keys["pciBusID"] = keys["deviceID"]
 		}
 		if len(cniArgs) > 0 {
-			var args map[string]json.RawMessage
-			if err := unmarshalOrEmpty(keys["args"], &args); err != nil {
-				return fmt.Errorf("key %q: want an object", "args")
+			args, err := object("args", keys["args"])
+			if err != nil {
+				return err
 			}
-			var cni map[string]json.RawMessage
-			if err := unmarshalOrEmpty(args["cni"], &cni); err != nil {
-				return fmt.Errorf("key %q: want an object", "args.cni")
+			cni, err := object("args.cni", args["cni"])
+			if err != nil {
+				return err
 			}
 			maps.Copy(cni, cniArgs)
 			args["cni"], _ = json.Marshal(cni)
@@ -271,16 +253,15 @@ func (l *List) inject(cniArgs map[string]json.RawMessage, deviceID string) error
 	return nil
 }
 
-func unmarshalOrEmpty(raw json.RawMessage, into *map[string]json.RawMessage) error {
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, into); err != nil {
-			return err
-		}
+// object reads the value of a key that may be missing or null, an empty object then.
+func object(key string, raw json.RawMessage) (keys map[string]json.RawMessage, err error) {
+	if len(raw) > 0 && json.Unmarshal(raw, &keys) != nil {
+		return nil, fmt.Errorf("key %q: want an object", key)
 	}
-	if *into == nil {
-		*into = map[string]json.RawMessage{}
+	if keys == nil {
+		keys = map[string]json.RawMessage{}
 	}
-	return nil
+	return keys, nil
 }
 
 // PluginOfType finds the first plugin configuration of a type, as a runtime

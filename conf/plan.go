@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
 // Plan is what will be done for one request: its networks in order, the
@@ -38,32 +36,9 @@ type Network struct {
 	Asked string `json:"asked,omitempty"`
 }
 
-// Attachment is what one delegate sees: its own configuration, with name,
-// cniVersion, runtimeConfig and args in place, and for whom it works.
-type Attachment struct {
-	Sandbox string // container ID
-	Netns   string // path; may be gone or empty on DEL
-	IfName  string
-	Network string // as network-status calls it
-	NetnsID string // of the namespace that ADD named, see package netns
-	Owner   string // the data folder of the plexus that acts; tells two installations apart
-	Pod     *Pod   // nil when the request names none
-	Args    Args   // CNI_ARGS
-	Conf    json.RawMessage
-	Bounds  Bounds // of the paths and addresses that Conf may name
-	// IPAM is what the configuration's ipam answered; nil without one.
-	IPAM *types100.Result
-}
-
-// Prepared is an Attachment with what its delegate has decided about it.
-type Prepared struct {
-	Attachment
-	State json.RawMessage
-}
-
-// Wanted is a network that the configuration or the pod names and that has to
+// Reference is a network that the configuration or the pod names and that has to
 // be looked up before the plan can be made.
-type Wanted struct {
+type Reference struct {
 	// Namespace and Name of a NAD. Name may be a path or the name of a file's
 	// network when AnyForm is set.
 	Namespace, Name string
@@ -79,20 +54,20 @@ type Wanted struct {
 	cluster   bool
 }
 
-// Want lists the networks to look up for a pod, the cluster network first
+// References lists the networks to look up for a pod, the cluster network first
 // when it is not inline. pod is nil when the request names none.
-func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
-	wanted, warnings, err = wantCluster(c, pod)
+func References(c *Conf, pod *Pod) (references []Reference, warnings []string, err error) {
+	references, warnings, err = clusterReferences(c, pod)
 	if err != nil {
 		return nil, nil, err
 	}
 	if pod == nil || !slices.Contains(c.SystemNamespaces, pod.Namespace) {
 		for _, name := range c.DefaultNetworks {
-			wanted = append(wanted, Wanted{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
+			references = append(references, Reference{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
 		}
 	}
 	if pod == nil {
-		return c.withChain(wanted), warnings, nil
+		return c.withChain(references), warnings, nil
 	}
 	object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
 	selections, more, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
@@ -104,25 +79,25 @@ func Want(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
 		if err := c.mayUse(pod, s.Namespace); err != nil {
 			return nil, nil, fmt.Errorf("%s: network %d: %w", object, i+1, err)
 		}
-		wanted = append(wanted, Wanted{Namespace: s.Namespace, Name: s.Name, selection: s})
+		references = append(references, Reference{Namespace: s.Namespace, Name: s.Name, selection: s})
 	}
-	return c.withChain(wanted), warnings, nil
+	return c.withChain(references), warnings, nil
 }
 
 // withChain adds the auxiliary chain, last. Its files are below the folder of the
 // cluster network's file, else below confDir.
-func (c *Conf) withChain(wanted []Wanted) []Wanted {
+func (c *Conf) withChain(references []Reference) []Reference {
 	if c.AuxiliaryCNIChainName == "" {
-		return wanted
+		return references
 	}
 	dir := c.ConfDir
 	if filepath.IsAbs(c.ClusterNetwork) {
 		dir = filepath.Dir(c.ClusterNetwork)
 	}
-	return append(wanted, Wanted{Name: c.AuxiliaryCNIChainName, ChainDir: dir})
+	return append(references, Reference{Name: c.AuxiliaryCNIChainName, ChainDir: dir})
 }
 
-func wantCluster(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err error) {
+func clusterReferences(c *Conf, pod *Pod) (references []Reference, warnings []string, err error) {
 	if pod != nil && pod.Annotations[DefaultNetworkAnnotation] != "" {
 		object := fmt.Sprintf("pod %s: annotation %s", pod, DefaultNetworkAnnotation)
 		s, warnings, err := ParseSelections(object, pod.Annotations[DefaultNetworkAnnotation], c.MultusNamespace)
@@ -135,10 +110,10 @@ func wantCluster(c *Conf, pod *Pod) (wanted []Wanted, warnings []string, err err
 		if s[0].Namespace != c.MultusNamespace {
 			return nil, nil, fmt.Errorf("%s: namespace %q, a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
 		}
-		return []Wanted{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, warnings, nil
+		return []Reference{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, warnings, nil
 	}
 	if c.ClusterNetwork != "" {
-		return []Wanted{{Namespace: c.MultusNamespace, Name: c.ClusterNetwork, AnyForm: true, cluster: true}}, nil, nil
+		return []Reference{{Namespace: c.MultusNamespace, Name: c.ClusterNetwork, AnyForm: true, cluster: true}}, nil, nil
 	}
 	if len(c.Delegates) == 0 {
 		return nil, nil, fmt.Errorf("plexus configuration %q: it names no cluster network: set %q or %q", c.Name, "clusterNetwork", "delegates")
@@ -161,10 +136,10 @@ func (c *Conf) mayUse(pod *Pod, namespace string) error {
 	return fmt.Errorf("namespace %q is not open to pods of namespace %q: namespaceIsolation is on; open ones: %s", namespace, pod.Namespace, strings.Join(global, ", "))
 }
 
-// Resolve makes the plan. definitions belong to wanted, one each, in order.
-func Resolve(c *Conf, wanted []Wanted, definitions []*Definition, ifName string, args Args) (*Plan, error) {
-	if len(wanted) != len(definitions) {
-		return nil, fmt.Errorf("%d networks wanted, %d found", len(wanted), len(definitions))
+// Resolve makes the plan. definitions belong to references, one each, in order.
+func Resolve(c *Conf, references []Reference, definitions []*Definition, ifName string, args Args) (*Plan, error) {
+	if len(references) != len(definitions) {
+		return nil, fmt.Errorf("%d networks named, %d found", len(references), len(definitions))
 	}
 	if err := CheckIfName(ifName); err != nil {
 		return nil, fmt.Errorf("CNI_IFNAME: %w", err)
@@ -173,7 +148,7 @@ func Resolve(c *Conf, wanted []Wanted, definitions []*Definition, ifName string,
 	if err != nil {
 		return nil, err
 	}
-	replaced := len(wanted) > 0 && wanted[0].cluster
+	replaced := len(references) > 0 && references[0].cluster
 	switch {
 	case replaced && c.ClusterNetwork != "":
 		inline = nil // Multus: delegates are ignored beside clusterNetwork
@@ -191,13 +166,13 @@ func Resolve(c *Conf, wanted []Wanted, definitions []*Definition, ifName string,
 		p.Networks = append(p.Networks, *n)
 	}
 	if replaced {
-		add(definitions[0], wanted[0].selection, true)
-		wanted, definitions = wanted[1:], definitions[1:]
+		add(definitions[0], references[0].selection, true)
+		references, definitions = references[1:], definitions[1:]
 	}
 	for i, d := range inline {
 		add(d, Selection{}, !replaced && i == 0)
 	}
-	for i, w := range wanted {
+	for i, w := range references {
 		add(definitions[i], w.selection, false)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -213,7 +188,7 @@ func (c *Conf) inline() ([]*Definition, error) {
 	for i, raw := range c.Delegates {
 		var p plugin
 		if err := json.Unmarshal(raw, &p); err != nil {
-			return nil, fmt.Errorf("plexus configuration: delegates[%d]: %w", i, explainJSON(err, raw))
+			return nil, fmt.Errorf("plexus configuration: delegates[%d]: %w", i, ExplainJSON(err, raw))
 		}
 		if p.MasterPlugin {
 			if master >= 0 {

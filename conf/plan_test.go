@@ -33,7 +33,7 @@ func (r request) plan() (*conf.Plan, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	wanted, warnings, err := conf.Want(c, r.pod)
+	wanted, warnings, err := conf.References(c, r.pod)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,7 +51,7 @@ func (r request) plan() (*conf.Plan, []string, error) {
 	return p, warnings, err
 }
 
-func (r request) find(w conf.Wanted) (*conf.Definition, error) {
+func (r request) find(w conf.Reference) (*conf.Definition, error) {
 	name := w.Namespace + "/" + w.Name
 	if config, ok := r.networks[name]; ok {
 		return &conf.Definition{Origin: "NetworkAttachmentDefinition " + name, Name: name, Fallback: w.Name, Config: []byte(config), ResourceName: r.resource}, nil
@@ -294,7 +294,7 @@ func TestNamespaceIsolation(t *testing.T) {
 
 func TestWantSaysWhereToLook(t *testing.T) {
 	c := parse(t, `{"name": "node", "type": "plexus", "clusterNetwork": "/etc/cni/net.d", "defaultNetworks": ["side"], "multusNamespace": "network"}`)
-	wanted, _, err := conf.Want(c, podWith("a,lab/b"))
+	wanted, _, err := conf.References(c, podWith("a,lab/b"))
 	checkError(t, err)
 	var got []string
 	for _, w := range wanted {
@@ -343,7 +343,7 @@ func TestAPluginIsLeftAsItIsWithoutArguments(t *testing.T) {
 func TestOnePodsArgumentsDoNotReachAnotherAttachmentOfTheSameNetwork(t *testing.T) {
 	shared := &conf.Definition{Origin: "NetworkAttachmentDefinition shop/a", Name: "shop/a", Fallback: "a", Config: []byte(anyNAD)}
 	c := parse(t, settings(""))
-	wanted, _, err := conf.Want(c, podWith(`[{"name": "a", "cni-args": {"x": 1}}, {"name": "a"}]`))
+	wanted, _, err := conf.References(c, podWith(`[{"name": "a", "cni-args": {"x": 1}}, {"name": "a"}]`))
 	checkError(t, err)
 	p, err := conf.Resolve(c, wanted, []*conf.Definition{shared, shared}, "eth0", nil)
 	checkError(t, err)
@@ -395,10 +395,10 @@ func TestDefaultRoute(t *testing.T) {
 
 func TestResolveWantsOneDefinitionForEachNetwork(t *testing.T) {
 	c := parse(t, settings(""))
-	wanted, _, err := conf.Want(c, podWith("a,b"))
+	wanted, _, err := conf.References(c, podWith("a,b"))
 	checkError(t, err)
 	_, err = conf.Resolve(c, wanted, []*conf.Definition{nad(anyNAD)}, "eth0", nil)
-	checkError(t, err, "2 networks wanted", "1 found")
+	checkError(t, err, "2 networks named", "1 found")
 }
 
 func TestNetworksWithoutAVersionHaveTheConfigurations(t *testing.T) {

@@ -1,8 +1,6 @@
 package conf_test
 
 import (
-	"context"
-	"errors"
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -86,19 +84,4 @@ func TestIsEmptyDir(t *testing.T) {
 func TestAPodHasANameForPeople(t *testing.T) {
 	checkEqual(t, (&conf.Pod{Namespace: "shop", Name: "web"}).String(), "shop/web")
 	checkEqual(t, (*conf.Pod)(nil).String(), "no pod")
-}
-
-func TestStep(t *testing.T) {
-	t.Run("nobody watches: the change may be made", func(t *testing.T) {
-		checkError(t, conf.Step(context.Background(), "net1: %s", "x"))
-	})
-	t.Run("the watcher hears of the change and can forbid it", func(t *testing.T) {
-		var heard string
-		ctx := conf.WithSteps(context.Background(), func(step string) error {
-			heard = step
-			return errors.New("stop")
-		})
-		checkError(t, conf.Step(ctx, "net1: insert port %s into %s", "vhu12", "br0"), "stop")
-		checkEqual(t, heard, "net1: insert port vhu12 into br0")
-	})
 }

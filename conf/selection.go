@@ -5,13 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
-	"net"
-	"net/netip"
-	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -91,11 +85,10 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 	var errs []error
 	for i := range selections {
 		s := &selections[i]
-		if s.Namespace == "" {
-			s.Namespace = namespace
-		}
-		if s.Interface == "" {
-			s.Interface = s.InterfaceRequest
+		s.Namespace = cmp.Or(s.Namespace, namespace)
+		s.Interface = cmp.Or(s.Interface, s.InterfaceRequest)
+		for i, p := range s.PortMappings {
+			s.PortMappings[i].Protocol = cmp.Or(strings.ToLower(p.Protocol), "tcp") // section 4.1.2.1.7
 		}
 		if err := s.check(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: network %d: %w", object, i+1, err))
@@ -135,7 +128,7 @@ func together(selections []Selection) error {
 func parseJSONForm(object, text string) ([]Selection, []string, error) {
 	var elements []json.RawMessage
 	if err := json.Unmarshal([]byte(text), &elements); err != nil {
-		return nil, nil, fmt.Errorf("%s: want a JSON list of objects or the short form [namespace/]name[@interface]: %w", object, explainJSON(err, []byte(text)))
+		return nil, nil, fmt.Errorf("%s: want a JSON list of objects or the short form [namespace/]name[@interface]: %w", object, ExplainJSON(err, []byte(text)))
 	}
 	if len(elements) > maxSelections {
 		return nil, nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, len(elements), maxSelections)
@@ -184,113 +177,6 @@ func parseShortForm(object, text string) ([]Selection, error) {
 func cutSpace(s, sep string) (before, after string, found bool) {
 	before, after, found = strings.Cut(s, sep)
 	return strings.TrimSpace(before), strings.TrimSpace(after), found
-}
-
-// deviceID is what a device plugin or a pod calls a device: a PCI address, an
-// auxiliary device, a UUID. Plugins look it up in folders.
-var deviceID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,127}$`)
-
-// isAddress reports whether text is an address without a zone, which may be
-// any text.
-func isAddress(text string) bool {
-	a, err := netip.ParseAddr(text)
-	return err == nil && a.Zone() == ""
-}
-
-func (s *Selection) check() error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if err := CheckObjectName(s.Namespace, s.Name); err != nil {
-		errs = append(errs, err)
-	}
-	if s.Interface != "" {
-		if err := CheckIfName(s.Interface); err != nil {
-			bad("interface", "%v", err)
-		}
-	}
-	for _, ip := range s.IPs {
-		if !isAddress(ip) {
-			if _, err := netip.ParsePrefix(ip); err != nil {
-				bad("ips", "%.60q is neither an address nor a prefix like 10.0.0.7/24", ip)
-			}
-		}
-	}
-	if s.MAC != "" {
-		if hw, err := net.ParseMAC(s.MAC); err != nil || len(hw) != 6 {
-			bad("mac", "%.60q, want 6 bytes like 02:00:00:00:00:01", s.MAC)
-		}
-	}
-	if s.InfinibandGUID != "" {
-		if hw, err := net.ParseMAC(s.InfinibandGUID); err != nil || len(hw) != 8 {
-			bad("infiniband-guid", "%.60q, want 8 bytes like 02:00:00:00:00:00:00:01", s.InfinibandGUID)
-		}
-	}
-	for i := range s.PortMappings {
-		p := &s.PortMappings[i]
-		if p.HostPort < 1 || p.HostPort > 65535 {
-			bad("portMappings.hostPort", "%d, want 1 to 65535", p.HostPort)
-		}
-		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
-			bad("portMappings.containerPort", "%d, want 1 to 65535", p.ContainerPort)
-		}
-		switch p.Protocol = cmp.Or(strings.ToLower(p.Protocol), "tcp"); p.Protocol { // section 4.1.2.1.7
-		case "tcp", "udp", "sctp":
-		default:
-			bad("portMappings.protocol", "%.20q, allowed are tcp, udp, sctp", p.Protocol)
-		}
-		if p.HostIP != "" && !isAddress(p.HostIP) {
-			bad("portMappings.hostIP", "%.60q is no address", p.HostIP)
-		}
-	}
-	if s.DeviceID != "" && !deviceID.MatchString(s.DeviceID) {
-		bad("deviceID", "%.60q, want a device's name like 0000:03:02.1", s.DeviceID)
-	}
-	for _, key := range slices.Sorted(maps.Keys(s.CNIArgs)) {
-		if namesDevice(key) {
-			bad("cni-args", "%.20q names a device: use the key %q beside %q", key, "deviceID", "cni-args")
-		}
-	}
-	if b := s.Bandwidth; b != nil {
-		switch {
-		case b.IngressRate < 0 || b.IngressBurst < 0 || b.EgressRate < 0 || b.EgressBurst < 0:
-			bad("bandwidth", "rates and bursts must be 0 or more")
-		case b.IngressBurst > 0 && b.IngressRate == 0 || b.EgressBurst > 0 && b.EgressRate == 0:
-			bad("bandwidth", "a burst needs its rate: set ingressRate beside ingressBurst, egressRate beside egressBurst")
-		case b.IngressRate == 0 && b.EgressRate == 0:
-			bad("bandwidth", "it limits nothing: set ingressRate or egressRate")
-		}
-	}
-	if s.IPAMClaimReference != "" && len(s.IPs) > 0 { // section 4.1.2.1.11.1
-		bad("ipam-claim-reference", "the claim has the addresses: leave out \"ips\", or the claim")
-	}
-	for _, gw := range s.DefaultRoute {
-		if !isAddress(gw) {
-			bad("default-route", "%.60q is no address", gw)
-		}
-	}
-	return joinSome(errs)
-}
-
-// CheckIfName refuses what the kernel refuses as an interface name
-// (dev_valid_name, IFNAMSIZ 16 with the terminating zero) and what shells and
-// sysctl paths stumble over.
-func CheckIfName(name string) error {
-	switch {
-	case name == "":
-		return errors.New("an interface name is missing")
-	case len(name) > 15:
-		return fmt.Errorf("interface name %.80q has %d bytes, at most 15 are allowed", name, len(name))
-	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
-		return fmt.Errorf("interface name %q is reserved", name)
-	}
-	for _, r := range name {
-		if r <= ' ' || r > '~' || strings.ContainsRune("/:@%;,'\"\\", r) {
-			return fmt.Errorf("interface name %q: character %q is not allowed", name, r)
-		}
-	}
-	return nil
 }
 
 // mark is the same for selections that ask for the same, "" for none.

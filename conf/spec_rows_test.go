@@ -118,7 +118,7 @@ var selectionRows = []requirement{
 	{at: "4.1.2.1.11.1", says: "a plugin that knows IPAMClaims takes the addresses from the claim; beside ips it is an error", differs: notOurs,
 		check: all(accepts(`"ipam-claim-reference": "vm-a.blue"`), refuses(`"ipam-claim-reference": "vm-a.blue", `+ips))},
 
-	{at: "4.2", says: "one network asked for twice is two attachments with a status each", check: plans("a,a", "eth0=cluster* net1=shop/a net2=shop/a"), test: "delegates.TestNetworkStatus"},
+	{at: "4.2", says: "one network asked for twice is two attachments with a status each", check: plans("a,a", "eth0=cluster* net1=shop/a net2=shop/a"), test: "status.TestNetworkStatus"},
 	{at: "4.2.1", says: "every verb names an attachment by the same container, network and interface", test: "e2e.TestCapabilityArgs"},
 	{at: "4.2.1", says: "interface names that are made up are unique", check: plans("a,b@net7,a,lab/a", "eth0=cluster* net1=shop/a net7=shop/b net3=shop/a net4=lab/a")},
 	{at: "4.2.2", says: "net-a,net-a attaches it twice", check: plans("a,a", "eth0=cluster* net1=shop/a net2=shop/a")},
@@ -161,7 +161,7 @@ func node(t *testing.T, config string, files ...string) *kube.Manifests {
 // onDisk wants the network shop/blue to be that of a file, or the inline one.
 func onDisk(single, list, config, want string) func(t *testing.T) {
 	return func(t *testing.T) {
-		d, err := node(t, config, single, list).Network(t.Context(), conf.Wanted{Namespace: "shop", Name: "blue"})
+		d, err := node(t, config, single, list).Network(t.Context(), conf.Reference{Namespace: "shop", Name: "blue"})
 		checkError(t, err)
 		l, err := d.ParseList("")
 		checkError(t, err)
@@ -173,7 +173,7 @@ func onDisk(single, list, config, want string) func(t *testing.T) {
 }
 
 func TestANADWithNothingFails(t *testing.T) {
-	_, err := node(t, "").Network(t.Context(), conf.Wanted{Namespace: "shop", Name: "blue"})
+	_, err := node(t, "").Network(t.Context(), conf.Reference{Namespace: "shop", Name: "blue"})
 	checkError(t, err, "shop/blue", "no config")
 }
 

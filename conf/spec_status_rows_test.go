@@ -8,11 +8,11 @@ import (
 )
 
 // statusTest holds results against section 5.
-const statusTest = "delegates.TestStatusOfTheSpecification"
+const statusTest = "status.TestStatusOfTheSpecification"
 
 // statusRows are sections 5 to 8.
 var statusRows = []requirement{
-	{at: "5", says: "the annotation is k8s.v1.cni.cncf.io/network-status, a JSON list", test: "delegates.TestNetworkStatus", check: func(t *testing.T) {
+	{at: "5", says: "the annotation is k8s.v1.cni.cncf.io/network-status, a JSON list", test: "status.TestNetworkStatus", check: func(t *testing.T) {
 		checkEqual(t, conf.NetworkStatusAnnotation, "k8s.v1.cni.cncf.io/network-status")
 		checkJSON(t, asJSON(t, []conf.NetworkStatus{}), "[]")
 	}},
@@ -75,7 +75,7 @@ var statusRows = []requirement{
 	{at: "7.2", says: "those after it are not attempted", test: "e2e.TestAddFailsAtEveryStep", differs: inParallel},
 	{at: "7.2", says: "all that was attempted is torn down; one that fails keeps none of the others", test: "e2e.TestDelOfAChain"},
 	{at: "7.2", says: "and the runtime is told", test: "e2e.TestDelOfAChain"},
-	{at: "7.3", says: "one pod's networks are not attached at the same time", test: "delegates.TestLockIsExclusive", differs: inParallel},
+	{at: "7.3", says: "one pod's networks are not attached at the same time", test: "journal.TestLockIsExclusive", differs: inParallel},
 	{at: "7.4", says: "a network that the pod may not use fails it", check: func(t *testing.T) {
 		_, _, err := request{conf: settings(`"namespaceIsolation": true`), pod: podWith("lab/a"), networks: nads("lab/a")}.plan()
 		checkError(t, err, "lab", "namespaceIsolation")

@@ -1,13 +1,5 @@
 package conf
 
-// Description is what a built-in delegate adds to the pod's network-status.
-type Description struct {
-	DeviceInfo *DeviceInfo
-	// Annotations of the pod; a value that is a JSON list is appended to what
-	// the pod's other attachments say under the same key.
-	Annotations map[string]string
-}
-
 // NetworkStatus is one element of the annotation
 // k8s.v1.cni.cncf.io/network-status (NPWG specification 1.3, section 5).
 type NetworkStatus struct {

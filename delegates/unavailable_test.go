@@ -2,116 +2,42 @@ package delegates
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
-	"sync"
+	"io/fs"
 	"testing"
-
-	"github.com/plexus-cni/plexus/conf"
 )
 
-// sweeps is a delegate whose vswitches answer Sweep with errors.
-type sweeps struct {
-	passthru
-	errs []error
-}
-
-func (s sweeps) Sweep(context.Context, string, []string, conf.Bounds, func(string, string) bool) []error {
-	return s.errs
-}
-
-// DEL without a record is no success when one vswitch has answered that something cannot
-// be undone, though another one does not answer. One that does not answer alone is no
-// reason to fail.
-func TestSalvageJudgesEachEndpoint(t *testing.T) {
-	away := func(address string) error {
-		return fmt.Errorf("interface x: %w", &conf.Unavailable{Endpoint: address, Kind: "OVSDB", Err: errors.New("no answer"), Hint: "is it running?"})
-	}
-	refused := errors.New("delete port: OVSDB refused it")
+// One endpoint that is away does not hide what another one has answered.
+func TestAllUnavailable(t *testing.T) {
+	vpp := &Unavailable{Endpoint: "/run/vpp/api.sock", Kind: "VPP", Err: fs.ErrNotExist, Hint: "is it running?"}
+	ovsdb := &Unavailable{Endpoint: "unix:/run/db.sock", Kind: "OVSDB", Err: errors.Join(errors.New("no answer"), errors.New("twice")), Hint: "is it running?"}
+	refused := errors.New("refused")
 	for _, c := range []struct {
-		name string
-		errs []error
-		want string // in the error, "" for none
+		name      string
+		err       error
+		want      int
+		temporary bool
 	}{
-		{"away", []error{away("a")}, ""},
-		{"two away", []error{away("a"), away("b")}, ""},
-		{"refused", []error{refused}, "refused"},
-		{"refused, and another away", []error{refused, away("b")}, "refused"},
-		{"away, and another refused", []error{away("a"), refused}, "refused"},
-		{"one endpoint refuses and goes away", []error{errors.Join(refused, away("a"))}, "refused"},
+		{"nil", nil, 0, false},
+		{"one", vpp, 1, true},
+		{"wrapped", fmt.Errorf("undo net1: %w", vpp), 1, true},
+		{"joined", fmt.Errorf("sweep: %w", errors.Join(vpp, nil, fmt.Errorf("undo: %w", ovsdb))), 2, true},
+		{"with a refusal before", errors.Join(refused, vpp), 0, false},
+		{"with a refusal behind", errors.Join(fmt.Errorf("x: %w", vpp), fmt.Errorf("y: %w", refused)), 0, false},
+		{"in one text with a refusal", fmt.Errorf("%w: %w", vpp, refused), 0, false},
+		{"cancelled", context.DeadlineExceeded, 0, true},
+		{"cancelled as well", errors.Join(context.DeadlineExceeded, vpp), 0, true},
+		{"another", refused, 0, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			e := &Engine{
-				Delegates: map[string]Delegate{"fake": sweeps{errs: c.errs}}, Journal: OpenJournal(t.TempDir()), Log: slog.New(slog.DiscardHandler),
-			}
-			err := e.Del(t.Context(), &Request{Sandbox: "abc", IfName: "net1", Network: "n", Stdin: []byte(`{"cniVersion": "1.1.0", "name": "n", "type": "fake"}`)})
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-				t.Errorf("DEL: %v, want %q", err, c.want)
-			}
-		})
-	}
-}
-
-// An error has the code for "try again" when all of it may be gone then.
-func TestCodeOfJoinedErrors(t *testing.T) {
-	away := &conf.Unavailable{Endpoint: "a", Kind: "VPP", Err: errors.New("no answer")}
-	for _, c := range []struct {
-		err  error
-		want uint
-	}{
-		{fmt.Errorf("add: %w", away), codeTryAgain},
-		{errors.Join(away, fmt.Errorf("undo: %w", away)), codeTryAgain},
-		{errors.Join(away, errors.New("refused")), codeConfig},
-	} {
-		var got *Error
-		if !errors.As(coded(codeConfig, c.err), &got) || got.Code != c.want {
-			t.Errorf("%v: %+v, want code %d", c.err, got, c.want)
+		if got := AllUnavailable(c.err); len(got) != c.want {
+			t.Errorf("%s: %d endpoints, want %d", c.name, len(got), c.want)
+		}
+		if got := IsTemporary(c.err); got != c.temporary {
+			t.Errorf("%s: temporary is %v", c.name, got)
 		}
 	}
-}
-
-// looks is a delegate whose Inspect waits until all of a pod's attachments are looked at.
-type looks struct {
-	passthru
-	all *sync.WaitGroup
-}
-
-func (l looks) Inspect(ctx context.Context, a conf.Attachment, _ json.RawMessage) (map[string]string, error) {
-	l.all.Done()
-	l.all.Wait()
-	if a.IfName == "net2" {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return map[string]string{"name": a.IfName}, nil
-}
-
-// What does not answer keeps no other attachment from being told.
-func TestInspectTogether(t *testing.T) {
-	all := &sync.WaitGroup{}
-	e := &Engine{Delegates: map[string]Delegate{"fake": looks{all: all}}, Journal: OpenJournal(t.TempDir()), Log: slog.New(slog.DiscardHandler)}
-	tx := &Transaction{Phase: PhaseAttached}
-	for i := range 3 {
-		list := conf.List{CNIVersion: "1.1.0", Name: "n", Plugins: []json.RawMessage{json.RawMessage(`{"type": "fake"}`)}}
-		tx.Attachments = append(tx.Attachments, &Entry{Network: conf.Network{Name: "n", IfName: fmt.Sprint("net", i+1), List: list}})
-		all.Add(1)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		all.Wait()
-		cancel()
-	}()
-	found := e.Inspect(ctx, &Record{Sandbox: "abc", Transactions: []*Transaction{tx}})
-	for i, d := range found {
-		name := fmt.Sprint("net", i+1)
-		if told := d.Facts["fake"]["name"] == name; d.IfName != name || told == (i == 1) {
-			t.Errorf("%d: %+v", i, d)
-		}
-		if away := strings.Contains(d.Differences, context.Canceled.Error()); away != (i == 1) {
-			t.Errorf("%s: %q", name, d.Differences)
-		}
+	if !errors.Is(vpp, fs.ErrNotExist) {
+		t.Error("the cause is not found")
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // verbBound is how long a verb may take when the agent is stopped. Only a verb that

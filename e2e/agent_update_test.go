@@ -18,9 +18,11 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/kube"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/ovs"
 )
 
 // change is a change of a running pod's networks, done by a process of its own:
@@ -34,7 +36,7 @@ type change struct {
 
 type changed_ struct {
 	Steps []string
-	Did   *delegates.Change
+	Did   *engine.Change
 	Error string
 }
 
@@ -54,7 +56,7 @@ func changeProcess(text string) int {
 		return 2
 	}
 	var out changed_
-	ctx := conf.WithSteps(context.Background(), func(step string) error {
+	ctx := delegates.WithSteps(context.Background(), func(step string) error {
 		out.Steps = append(out.Steps, step)
 		if len(out.Steps) != c.At {
 			return nil
@@ -81,10 +83,10 @@ func changeProcess(text string) int {
 }
 
 // updateEngine is the agent's engine, whose pods and networks are in a folder.
-func updateEngine(dataDir, manifests string) *delegates.Engine {
+func updateEngine(dataDir, manifests string) *engine.Engine {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return &delegates.Engine{
-		Delegates: delegates.Builtin(log), Source: &kube.Manifests{Dir: manifests}, Journal: delegates.OpenJournal(dataDir), Log: log, Stderr: os.Stderr,
+	return &engine.Engine{
+		Delegates: engine.Builtin(log), Source: &kube.Manifests{Dir: manifests}, Journal: journal.Open(dataDir), Log: log, Stderr: os.Stderr,
 	}
 }
 
@@ -135,7 +137,7 @@ func (s *site) mustUpdate(sandbox, pod, networks string) changed_ {
 }
 
 // reconcile is what the agent does when it begins.
-func (s *site) reconcile(sandbox string) []delegates.Finding {
+func (s *site) reconcile(sandbox string) []engine.Finding {
 	s.t.Helper()
 	e := updateEngine(s.dataDir, s.manifests)
 	defer e.Close()
@@ -150,7 +152,7 @@ func (s *site) reconcile(sandbox string) []delegates.Finding {
 // with the phase of those that come or go.
 func (s *site) journalled(sandbox string) []string {
 	s.t.Helper()
-	rec, err := delegates.OpenJournal(s.dataDir).Read(sandbox)
+	rec, err := journal.Open(s.dataDir).Read(sandbox)
 	must(s.t, err)
 	var list []string
 	if rec == nil {
@@ -430,13 +432,13 @@ func TestUpdateOfWhatIsNotItsOwn(t *testing.T) {
 	p := newPod(t, "plug")
 	s.pod("plug", "a")
 	s.mustAdd(plugSandbox, p, "plug")
-	j := delegates.OpenJournal(s.dataDir)
-	for name, change := range map[string]func(*delegates.Transaction){
-		"no configuration": func(tx *delegates.Transaction) { tx.Conf = nil },
-		"no pod":           func(tx *delegates.Transaction) { tx.Pod = nil },
-		"another pod":      func(tx *delegates.Transaction) { tx.Pod.UID = "other" },
-		"removing":         func(tx *delegates.Transaction) { tx.Phase = delegates.PhaseRemoving },
-		"adding":           func(tx *delegates.Transaction) { tx.Phase = delegates.PhaseAdding },
+	j := journal.Open(s.dataDir)
+	for name, change := range map[string]func(*journal.Transaction){
+		"no configuration": func(tx *journal.Transaction) { tx.Conf = nil },
+		"no pod":           func(tx *journal.Transaction) { tx.Pod = nil },
+		"another pod":      func(tx *journal.Transaction) { tx.Pod.UID = "other" },
+		"removing":         func(tx *journal.Transaction) { tx.Phase = journal.PhaseRemoving },
+		"adding":           func(tx *journal.Transaction) { tx.Phase = journal.PhaseAdding },
 	} {
 		rec, err := j.Read(plugSandbox)
 		must(t, err)

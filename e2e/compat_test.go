@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/ovs"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/fault"
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/fault"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // faulty makes a request with a fault. It returns the steps that were begun,

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/agent"
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // verbLimit is what any verb may take while a vswitch hangs.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/rig/ovs"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 

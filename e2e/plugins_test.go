@@ -13,7 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // rules are what plugins leave in the kernel beside links and routes: packet

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/rig/ovs"
 )
 
 // vhost is a network of type ovsdpdk on the test's vswitch.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/rig/memif"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/standin"
-	"github.com/plexus-cni/plexus/e2e/vpp"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/standin"
+	"github.com/plexus-cni/plexus/rig/vpp"
 )
 
 // mortalVPP is the machine's VPP, or a stand-in, in a process of its own, which
@@ -31,7 +31,7 @@ func newMortalVPP(t testing.TB) *mortalVPP {
 	if v.program == "" {
 		v.program = filepath.Join(node.Dir(), "standin")
 		if _, err := os.Stat(v.program); err != nil {
-			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", v.program, "./standin/serve").CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", v.program, "../rig/standin/serve").CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 		}

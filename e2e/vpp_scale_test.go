@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/rig/memif"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 

@@ -22,7 +22,7 @@ import (
 // network of confDir by name, a folder, a file. It returns nil for a chain
 // without files. nads says where NADs are, for errors; definition finds one, and
 // returns nil when there is none, with what may hide it.
-func find(w conf.Wanted, confDir, nads string, definition func(namespace, name string) (*conf.Definition, error)) (*conf.Definition, error) {
+func find(w conf.Reference, confDir, nads string, definition func(namespace, name string) (*conf.Definition, error)) (*conf.Definition, error) {
 	if w.ChainDir != "" {
 		return chainAt(w.ChainDir, w.Name)
 	}

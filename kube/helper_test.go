@@ -93,10 +93,10 @@ metadata: {name: bare, namespace: shop}
 	broken = "kind: [\n"
 )
 
-func wantedNAD(namespace, name string) conf.Wanted {
-	return conf.Wanted{Namespace: namespace, Name: name}
+func wantedNAD(namespace, name string) conf.Reference {
+	return conf.Reference{Namespace: namespace, Name: name}
 }
 
-func wantedAnyForm(name string) conf.Wanted {
-	return conf.Wanted{Namespace: "kube-system", Name: name, AnyForm: true}
+func wantedAnyForm(name string) conf.Reference {
+	return conf.Reference{Namespace: "kube-system", Name: name, AnyForm: true}
 }

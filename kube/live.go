@@ -42,7 +42,7 @@ func (l *Live) Recall(namespace, name, uid string) *conf.Pod {
 }
 
 // Network finds a network as Manifests does.
-func (l *Live) Network(ctx context.Context, w conf.Wanted) (*conf.Definition, error) {
+func (l *Live) Network(ctx context.Context, w conf.Reference) (*conf.Definition, error) {
 	return find(w, l.ConfDir, ": the API server has none", func(namespace, name string) (*conf.Definition, error) {
 		return l.Cluster.definition(ctx, namespace, name)
 	})

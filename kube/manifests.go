@@ -329,7 +329,7 @@ func (m *Manifests) Recall(namespace, name, uid string) *conf.Pod {
 }
 
 // Network finds a network, see find.
-func (m *Manifests) Network(_ context.Context, w conf.Wanted) (*conf.Definition, error) {
+func (m *Manifests) Network(_ context.Context, w conf.Reference) (*conf.Definition, error) {
 	return find(w, m.ConfDir, m.where(), m.definition)
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/plexus-cni/plexus/kube"
 )
 
-func network(m *kube.Manifests, w conf.Wanted) (*conf.Definition, error) {
+func network(m *kube.Manifests, w conf.Reference) (*conf.Definition, error) {
 	return m.Network(context.Background(), w)
 }
 

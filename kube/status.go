@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/file"
 )
 
 // sandboxAnnotation says which sandbox a status file is about, so that a late
@@ -66,26 +68,20 @@ func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, an
 	if err != nil {
 		return err
 	}
-	tmp := temporary(place, sandbox)
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
-		return errors.Join(err, removeIfThere(tmp))
-	}
-	if err := os.Rename(tmp, place); err != nil {
-		return errors.Join(err, removeIfThere(tmp))
-	}
-	return nil
+	// ADD does not wait for the disk: the pod does not outlast a loss of power either.
+	return file.Replacement{Path: place, Mode: 0o644, Temp: temporary(sandbox), Volatile: true}.Write(bytes.NewReader(append(data, '\n')))
 }
 
-func temporary(place, sandbox string) string {
-	return filepath.Join(filepath.Dir(place), "."+sandbox[:min(64, len(sandbox))]+".status.new")
-}
+// temporary is what a status file is called until it is whole. Each sandbox of a pod has
+// a name of its own: requests about two of them may run at the same time.
+func temporary(sandbox string) string { return "." + sandbox[:min(64, len(sandbox))] + ".status.new" }
 
 // Retract removes the status file if it is about the sandbox.
 func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
 	if place == "" {
 		return nil
 	}
-	if err := removeIfThere(temporary(place, sandbox)); err != nil {
+	if err := removeIfThere(filepath.Join(filepath.Dir(place), temporary(sandbox))); err != nil {
 		return err
 	}
 	data, err := os.ReadFile(place)

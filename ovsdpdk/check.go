@@ -1,135 +1,130 @@
 package ovsdpdk
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // survey reads whether the vswitch will do: DPDK is initialised, ovs-vswitchd acts on
-// what OVSDB has, the bridge is there and is a netdev bridge, and (with s) nothing of
-// the same name or with the same socket is.
-func (d *Delegate) survey(ctx context.Context, c *Config, s *state) error {
+// what OVSDB has, the bridge is there and is a netdev bridge, and (with s) no interface
+// has the port's name or its socket.
+func (n *network) survey(ctx context.Context, s *state) error {
 	ops := []ovsdb.Operation{
 		configured("dpdk_initialized"),
-		selectRows("Bridge", equal("name", c.Bridge), "datapath_type"),
+		selectRows("Bridge", equal("name", n.Bridge), "datapath_type"),
 	}
 	if s != nil {
 		ops = append(ops,
 			selectRows("Interface", equal("name", s.Port), "name", "error"),
-			selectRows("Interface", includes("options", socketOption(s.Socket)), "name", "external_ids"),
-			selectRows("Interface", includes("external_ids", socketMark(s)), "name", "external_ids"))
+			selectRows("Interface", includes("options", pair(optionPath, s.Socket)), "name", "external_ids"),
+			selectRows("Interface", includes("external_ids", pair(markSocket, s.Place(s.File))), "name", "external_ids"))
 	}
-	found, err := d.db.transact(ctx, c.OVSDB, ops...)
+	results, err := n.d.db.transact(ctx, n.OVSDB, ops...)
 	if err != nil {
 		return err
 	}
-	if len(found[0].Rows) == 0 || found[0].Rows[0]["dpdk_initialized"] != true {
-		return fmt.Errorf("OVS at %s has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log", c.OVSDB)
+	if rows := results[0].Rows; len(rows) == 0 || rows[0]["dpdk_initialized"] != true {
+		return fmt.Errorf("OVS at %s has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log", n.OVSDB)
 	}
-	if err := d.db.follows(c.OVSDB, found[0].Rows); err != nil {
+	if err := n.d.db.requireProgress(n.OVSDB, results[0].Rows); err != nil {
 		return err
 	}
-	switch rows := found[1].Rows; {
-	case len(rows) == 0 && !c.CreateBridge:
-		return fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", c.key("bridge"), c.OVSDB, c.Bridge)
+	switch rows := results[1].Rows; {
+	case len(rows) == 0 && !n.CreateBridge:
+		return fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.key("bridge"), n.OVSDB, n.Bridge)
 	case len(rows) > 0 && text(rows[0], "datapath_type") != datapath:
-		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", c.key("bridge"), c.Bridge, text(rows[0], "datapath_type"))
+		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.key("bridge"), n.Bridge, text(rows[0], "datapath_type"))
 	}
 	if s == nil {
 		return nil
 	}
-	if rows := found[2].Rows; len(rows) > 0 {
-		return fmt.Errorf("OVS has an interface %s already, and it is not known as this attachment's%s: remove it with ovs-vsctl del-port %s", s.Port, inError(rows[0]), s.Port)
+	if rows := results[2].Rows; len(rows) > 0 {
+		problem := ""
+		if e := text(rows[0], "error"); e != "" {
+			problem = fmt.Sprintf(" (it is in error: %s)", e)
+		}
+		return fmt.Errorf("OVS has an interface %s already, and it is not known as this attachment's%s: remove it with ovs-vsctl del-port %s", s.Port, problem, s.Port)
 	}
-	if rows := append(found[3].Rows, found[4].Rows...); len(rows) > 0 {
-		return socketTaken(c, s, rows[0])
+	if rows := append(results[3].Rows, results[4].Rows...); len(rows) > 0 {
+		pod := strMap(rows[0], "external_ids")[markPod]
+		if pod != "" {
+			pod = " of pod " + pod
+		}
+		return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(rows[0], "name"), pod, n.key("vhost.socketFile"))
 	}
 	return nil
 }
 
-func inError(row ovsdb.Row) string {
-	if e := text(row, "error"); e != "" {
-		return fmt.Sprintf(" (it is in error: %s)", e)
-	}
-	return ""
-}
-
-func socketTaken(c *Config, s *state, row ovsdb.Row) error {
-	whose := ""
-	if pod := strMap(row, "external_ids")[markPod]; pod != "" {
-		whose = " of pod " + pod
-	}
-	return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(row, "name"), whose, c.key("vhost.socketFile"))
-}
-
-// compare holds the rows against what insert made.
-func (d *Delegate) compare(ctx context.Context, c *Config, a conf.Attachment, s *state, raw json.RawMessage) error {
-	found, err := d.db.transact(ctx, s.OVSDB,
-		selectRows("Interface", equal("name", s.Port), "_uuid", "type", "options", "external_ids", "ofport", "error", "mtu_request"),
-		selectRows("Port", equal("name", s.Port), "_uuid", "tag", "trunks", "vlan_mode", "interfaces"),
-		selectRows("Bridge", equal("name", s.Bridge), "ports", "datapath_type"))
+// Check compares the rows and the folder with what Attach made.
+func (n *network) Check(ctx context.Context, a *delegates.Attachment) error {
+	p, err := portOf(a)
 	if err != nil {
 		return err
 	}
-	ifaces, ports, bridges := found[0].Rows, found[1].Rows, found[2].Rows
+	return errors.Join(n.compare(ctx, p), p.Folder.Check(p.Mode == modeServer, p.File))
+}
+
+// compare compares the rows with those that insert made.
+func (n *network) compare(ctx context.Context, p *port) error {
+	results, err := n.d.db.transact(ctx, p.OVSDB,
+		selectRows("Interface", equal("name", p.Port), "_uuid", "type", "options", "external_ids", "ofport", "error", "mtu_request"),
+		selectRows("Port", equal("name", p.Port), "_uuid", "tag", "trunks", "vlan_mode", "interfaces"),
+		selectRows("Bridge", equal("name", p.Bridge), "ports", "datapath_type"))
+	if err != nil {
+		return err
+	}
+	ifaces, ports, bridges := results[0].Rows, results[1].Rows, results[2].Rows
 	switch {
 	case len(ifaces) == 0 || len(ports) == 0:
-		return fmt.Errorf("port %s is gone from OVS", s.Port)
+		return fmt.Errorf("port %s is gone from OVS", p.Port)
 	case len(bridges) == 0:
-		return fmt.Errorf("bridge %s is gone from OVS", s.Bridge)
+		return fmt.Errorf("bridge %s is gone from OVS", p.Bridge)
 	}
-	iface, row := ifaces[0], ports[0]
+	inserted := portRows(p, "")
+	iface, row, ifaceBefore, rowBefore := ifaces[0], ports[0], inserted[0].Row, inserted[1].Row
 	var errs []error
-	differs := func(what string, have, want any) {
-		if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
-			errs = append(errs, fmt.Errorf("port %s: %s is %s, was %s", s.Port, what, orNone(h), orNone(w)))
+	differs := func(what, have, before string) {
+		if have != before {
+			errs = append(errs, fmt.Errorf("port %s: %s is %s, was %s", p.Port, what, cmp.Or(have, "none"), cmp.Or(before, "none")))
 		}
-	}
-	wantType, wantPath := typeServer, ""
-	if s.Mode == modeClient {
-		wantType, wantPath = typeClient, s.Socket
-	}
-	differs("type", text(iface, "type"), wantType)
-	differs("options:vhost-server-path", strMap(iface, "options")["vhost-server-path"], wantPath)
-	want := portRows(&port{a, s, c, raw}, "")[1].Row
-	wantTag, wantMode := []int{}, ""
-	if tag, ok := want["tag"].(int); ok {
-		wantTag = []int{tag}
-	}
-	if mode, ok := want["vlan_mode"].(string); ok {
-		wantMode = mode
 	}
 	trunks := ints(row, "trunks")
 	slices.Sort(trunks)
-	differs("vlan tag", joinIDs(ints(row, "tag")), joinIDs(wantTag))
-	differs("trunks", joinIDs(trunks), joinIDs(c.Trunk))
-	differs("vlan_mode", text(row, "vlan_mode"), wantMode)
-	if c.MTU != 0 {
-		differs("mtu_request", joinIDs(ints(iface, "mtu_request")), joinIDs([]int{c.MTU}))
+	differs("type", text(iface, "type"), text(ifaceBefore, "type"))
+	differs("options:"+optionPath, strMap(iface, "options")[optionPath], strMap(ifaceBefore, "options")[optionPath])
+	differs("vlan tag", join(ints(row, "tag")), join(ints(rowBefore, "tag")))
+	differs("trunks", join(trunks), join(n.Trunk))
+	differs("vlan_mode", text(row, "vlan_mode"), text(rowBefore, "vlan_mode"))
+	if n.MTU != 0 {
+		differs("mtu_request", join(ints(iface, "mtu_request")), join([]int{n.MTU}))
 	}
-	if !(marks{a.Owner, a.Sandbox, a.IfName}).on(iface) {
-		errs = append(errs, fmt.Errorf("port %s: its marks of ownership (external_ids plexus-*) were changed", s.Port))
+	if !p.owns(iface) {
+		errs = append(errs, fmt.Errorf("port %s: its marks of ownership (external_ids plexus-*) were changed", p.Port))
 	}
 	id := uuids(row, "_uuid")
 	if len(id) != 1 || !slices.Contains(uuids(bridges[0], "ports"), id[0]) {
-		errs = append(errs, fmt.Errorf("port %s is no longer in bridge %s", s.Port, s.Bridge))
+		errs = append(errs, fmt.Errorf("port %s is no longer in bridge %s", p.Port, p.Bridge))
 	}
-	if of := ints(iface, "ofport"); len(of) != 1 || of[0] < 1 {
-		errs = append(errs, fmt.Errorf("port %s is not open in ovs-vswitchd: %s", s.Port, orUnknown(text(iface, "error"))))
+	if !isOpen(iface) {
+		errs = append(errs, fmt.Errorf("port %s is not open in ovs-vswitchd: %s", p.Port, reason(iface)))
 	}
 	return errors.Join(errs...)
 }
 
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
+// isOpen reports whether ovs-vswitchd has opened an interface.
+func isOpen(iface ovsdb.Row) bool {
+	of := ints(iface, "ofport")
+	return len(of) == 1 && of[0] > 0
+}
+
+// reason is why ovs-vswitchd has not opened an interface.
+func reason(iface ovsdb.Row) string {
+	return cmp.Or(text(iface, "error"), "it gives no reason; see its log")
 }

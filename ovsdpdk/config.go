@@ -4,16 +4,17 @@
 // attachment is one Port with one Interface of type dpdkvhostuserclient (the
 // vswitch connects to the pod's socket) or dpdkvhostuser (the vswitch
 // listens), inserted into a netdev bridge in one transaction
-// (ovs-vswitchd.conf.db(5)). Every row carries external_ids plexus-*, its
-// owner's marks and all that is needed to remove it; rows of others are never
-// touched. ovs-vswitchd acts on the rows later: Settle waits for that, so that
-// the ports of a pod cost one reconfiguration together.
+// (ovs-vswitchd.conf.db(5)). Every row has external_ids plexus-*: its owner's
+// marks, and the state by which it is removed. Rows of others are never touched.
+// ovs-vswitchd acts on the rows later, and Attach waits for that. The ports of a
+// pod are inserted and removed together, and cost one reconfiguration.
 //
 // Configurations of type ovsdpdk have the keys of Config; those of type
 // userspace with engine ovs-dpdk have the keys of userspace-cni.
 package ovsdpdk
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,11 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// Where things are when the configuration does not say.
+// Defaults.
 const (
 	defaultOVSDB     = "unix:/run/openvswitch/db.sock"
 	defaultSocketDir = "/run/plexus/vhost"
@@ -50,12 +52,12 @@ type Config struct {
 	LogFile  string `json:"logFile"`  // accepted for ovs-cni's sake; plexus logs
 	LogLevel string `json:"logLevel"` // likewise
 
-	asked     asked
-	userspace *conf.Userspace   // when that is how it was written
-	names     map[string]string // what it calls the keys, where that differs
+	requests  requests
+	userspace *userspace.Config // nil for type ovsdpdk
+	names     map[string]string // of keys that the user writes in another way
 }
 
-// key is a key as the user has written it.
+// key is the name of a key in the user's configuration.
 func (c *Config) key(name string) string {
 	if other, ok := c.names[name]; ok {
 		return other
@@ -63,9 +65,9 @@ func (c *Config) key(name string) string {
 	return name
 }
 
-// asked is what the runtime and the pod put into any configuration; the rest
-// of both objects is for others.
-type asked struct {
+// requests are the addresses that the runtime and the pod put into any configuration;
+// the rest of both objects is for others.
+type requests struct {
 	RuntimeConfig struct {
 		MAC string `json:"mac"`
 	} `json:"runtimeConfig"`
@@ -76,7 +78,7 @@ type asked struct {
 	} `json:"args"`
 }
 
-// Vhost says where the socket is and who listens on it.
+// Vhost is the socket: its place, and the side that listens.
 type Vhost struct {
 	Mode        string `json:"mode"`        // of the vswitch's side: client (default) or server
 	SocketDir   string `json:"socketDir"`   // folder; each sandbox has one of its own below
@@ -99,18 +101,18 @@ func (t *Trunks) UnmarshalJSON(data []byte) error {
 		*t = nil
 		return nil
 	}
-	var wanted [maxVLAN + 1]bool
+	var members [maxVLAN + 1]bool
 	for _, item := range items {
 		first, last, ok := vlanRange(item)
 		if !ok {
 			return fmt.Errorf("key \"trunk\": %.60s: want a VLAN, {\"id\": VLAN} or {\"minID\": VLAN, \"maxID\": VLAN} within 0 to %d", item, maxVLAN)
 		}
 		for id := first; id <= last; id++ {
-			wanted[id] = true
+			members[id] = true
 		}
 	}
 	ids := Trunks{}
-	for id, on := range wanted {
+	for id, on := range members {
 		if on {
 			ids = append(ids, id)
 		}
@@ -154,20 +156,28 @@ func parse(network string, data []byte) (*Config, []string, error) {
 	c := &Config{}
 	object := fmt.Sprintf("network %s: ovsdpdk", network)
 	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
+	if err == nil {
+		err = c.complete(object, data)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := json.Unmarshal(data, &c.asked); err != nil {
-		return nil, nil, fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
+	return c, warnings, nil
+}
+
+// complete reads the keys of any configuration, fills in defaults and checks the values.
+func (c *Config) complete(object string, data []byte) error {
+	if err := json.Unmarshal(data, &c.requests); err != nil {
+		return fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
 	}
+	c.OVSDB = cmp.Or(c.OVSDB, defaultOVSDB)
+	c.Vhost.Mode = cmp.Or(c.Vhost.Mode, modeClient)
+	c.Vhost.SocketDir = cmp.Or(c.Vhost.SocketDir, defaultSocketDir)
 	if err := c.check(); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", object, err)
-	}
-	if c.Vhost.SocketDir == "" {
-		c.Vhost.SocketDir = defaultSocketDir
+		return fmt.Errorf("%s: %w", object, err)
 	}
 	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
-	return c, warnings, nil
+	return nil
 }
 
 // within refuses an address or a folder that the node does not allow.
@@ -176,14 +186,11 @@ func (c *Config) within(b conf.Bounds) error {
 	return conf.Refuse(errors.Join(err, b.SocketDir(c.key("vhost.socketDir"), c.Vhost.SocketDir, defaultSocketDirs...)))
 }
 
-// check refuses values that cannot be, and fills in defaults that need no I/O.
+// check refuses values that cannot be, and writes MAC addresses in one form.
 func (c *Config) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("key %q: %s", c.key(key), fmt.Sprintf(format, args...)))
-	}
-	if c.OVSDB == "" {
-		c.OVSDB = defaultOVSDB
 	}
 	if err := checkAddress(c.OVSDB); err != nil {
 		bad("ovsdb", "%v", err)
@@ -194,13 +201,11 @@ func (c *Config) check() error {
 		bad("bridge", "%v", err)
 	}
 	switch c.Vhost.Mode {
-	case "":
-		c.Vhost.Mode = modeClient
 	case modeClient, modeServer:
 	default:
 		bad("vhost.mode", "%.40q, allowed are client, server (of the vswitch's side)", c.Vhost.Mode)
 	}
-	if d := c.Vhost.SocketDir; d != "" && (!filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/")) {
+	if d := c.Vhost.SocketDir; !filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/") {
 		bad("vhost.socketDir", "%.200q, want an absolute path without \"..\"", d)
 	}
 	if err := shareddir.CheckFileName(c.Vhost.SocketFile); err != nil {
@@ -220,7 +225,7 @@ func (c *Config) check() error {
 	for _, m := range []struct {
 		key   string
 		value *string
-	}{{"mac", &c.MAC}, {"args.cni.mac", &c.asked.Args.CNI.MAC}, {"runtimeConfig.mac", &c.asked.RuntimeConfig.MAC}} {
+	}{{"mac", &c.MAC}, {"args.cni.mac", &c.requests.Args.CNI.MAC}, {"runtimeConfig.mac", &c.requests.RuntimeConfig.MAC}} {
 		if *m.value == "" {
 			continue
 		}
@@ -234,14 +239,9 @@ func (c *Config) check() error {
 	return errors.Join(errs...)
 }
 
-// mac is the address asked for: by the runtime, by args, by the configuration.
+// mac is the address that the runtime requests, else args, else the configuration.
 func (c *Config) mac() string {
-	for _, mac := range []string{c.asked.RuntimeConfig.MAC, c.asked.Args.CNI.MAC, c.MAC} {
-		if mac != "" {
-			return mac
-		}
-	}
-	return ""
+	return cmp.Or(c.requests.RuntimeConfig.MAC, c.requests.Args.CNI.MAC, c.MAC)
 }
 
 func checkAddress(address string) error {

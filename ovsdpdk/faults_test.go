@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// way is one way through the delegate, from Prepare to Del.
+// way is one way through the delegate, from Prepare to Detach.
 type way struct {
 	name     string
 	delegate func(testing.TB) *Delegate
@@ -35,14 +35,13 @@ var ways = []way{
 
 // calls are the delegate's verbs in order. Before Restore port and bridge are
 // lost.
-var calls = []string{"Prepare", "Add", "Settle", "Check", "Inspect", "Restore", "Del"}
+var calls = []string{"Prepare", "Attach", "Check", "Inspect", "Restore", "Detach"}
 
 // trial is one attachment behind the proxy.
 type trial struct {
 	*rig
-	d     *Delegate
-	a     conf.Attachment
-	state json.RawMessage
+	d *Delegate
+	a *delegates.Attachment
 }
 
 func (w way) begin(t testing.TB) *trial {
@@ -53,8 +52,8 @@ func (w way) begin(t testing.TB) *trial {
 		}
 	}
 	c := &trial{rig: newRigAt(t, w.listen), d: w.delegate(t)}
-	c.a = c.attachment("0123456789abcdef", nil)
-	c.a.Conf = w.config(c.rig)
+	c.a = c.attachment(newDelegate(t), sandbox, nil)
+	c.a.Network = mustParse(t, c.d, w.config(c.rig))
 	if w.volume != "" {
 		volume := filepath.Join(c.dir, w.volume)
 		if err := os.Mkdir(volume, 0o755); err != nil {
@@ -69,22 +68,20 @@ func (w way) begin(t testing.TB) *trial {
 func (c *trial) do(ctx context.Context, call string) (err error) {
 	switch call {
 	case "Prepare":
-		c.state, err = c.d.Prepare(ctx, c.a)
-	case "Add":
-		_, err = c.d.Add(ctx, c.a, c.state)
-	case "Settle":
-		err = c.d.Settle(ctx, []conf.Prepared{{Attachment: c.a, State: c.state}})
+		c.a.State, err = c.a.Network.Prepare(ctx, c.a)
+	case "Attach":
+		err = c.d.Attach(ctx, only(c.a))
 	case "Check":
-		err = c.d.Check(ctx, c.a, c.state)
+		err = c.a.Network.Check(ctx, c.a)
 	case "Inspect":
-		_, err = c.d.Inspect(ctx, c.a, c.state)
+		_, err = c.a.Network.Inspect(ctx, c.a)
 	case "Restore":
 		for _, bridge := range strings.Fields(c.vsctl("list-br")) {
 			c.vsctl("del-br", bridge)
 		}
-		_, err = c.d.Restore(ctx, c.a, c.state)
-	case "Del":
-		err = c.d.Del(ctx, c.a, c.state)
+		_, err = c.a.Network.Restore(ctx, c.a)
+	case "Detach":
+		err = c.d.Detach(ctx, only(c.a))[0]
 	}
 	return err
 }
@@ -92,7 +89,7 @@ func (c *trial) do(ctx context.Context, call string) (err error) {
 // upTo makes the calls before one.
 func (c *trial) upTo(call string) {
 	c.t.Helper()
-	c.state = nil
+	c.a = unrecorded(c.a)
 	for _, earlier := range calls {
 		if earlier == call {
 			return
@@ -117,23 +114,22 @@ func (c *trial) transacts() map[string][]string {
 	return all
 }
 
-// rounds are the two ways in which Del may be called.
+// rounds are the two ways in which Detach may be called.
 var rounds = []string{"with state", "without state"}
 
-// recover undoes what a failed call has left, over a clean connection.
+// recover undoes a call that failed, over a clean connection.
 func (c *trial) recover(round string) {
 	c.t.Helper()
 	c.wire.arm(0, "")
 	if round == "without state" {
-		c.state = nil
+		c.a = unrecorded(c.a)
 	}
-	mustDel(c.t, c.d, c.a, c.state)
+	mustDetach(c.t, c.d, c.a)
 	c.wire.arm(0, "")
-	mustDel(c.t, c.d, c.a, c.state) // and once more: absent is success
+	mustDetach(c.t, c.d, c.a) // and once more: absent is success
 }
 
-// Whatever goes wrong with whichever transact, the call says so, and DEL leaves
-// nothing.
+// When any transact fails, the call returns an error, and the next DEL leaves nothing.
 func TestEveryTransactFails(t *testing.T) {
 	for _, w := range ways {
 		t.Run(w.name, w.everyTransactFails)
@@ -191,7 +187,7 @@ func TestEveryTransactCancelled(t *testing.T) {
 	}
 }
 
-// A silent OVSDB keeps nobody longer than the limit, which the error names. All
+// A call waits for a silent OVSDB no longer than the limit, which the error names. All
 // cases are silent at once.
 func TestSilentOVSDB(t *testing.T) {
 	t.Parallel()
@@ -230,8 +226,8 @@ func TestSilentOVSDB(t *testing.T) {
 // One connection serves many requests, and one that is gone is made anew.
 func TestConnectionIsShared(t *testing.T) {
 	c := ways[0].begin(t)
-	c.upTo("Del")
-	if err := c.do(bounded(t), "Del"); err != nil {
+	c.upTo("Detach")
+	if err := c.do(bounded(t), "Detach"); err != nil {
 		t.Fatal(err)
 	}
 	c.wire.mu.Lock()
@@ -242,13 +238,14 @@ func TestConnectionIsShared(t *testing.T) {
 	}
 }
 
-// Somebody else at the socket, or nobody, is named with the address.
+// A server that is no OVSDB, or none, is an error that names the address.
 func TestNoOVSDBThere(t *testing.T) {
 	r := newRig(t)
 	path := filepath.Join(tempDir(t), "db.sock")
 	r.address = "unix:" + path
-	d, a := newDelegate(t), r.attachment("0123456789abcdef", nil)
-	_, err := d.Prepare(bounded(t), a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	_, err := a.Network.Prepare(bounded(t), a)
 	wantError(t, err, r.address, "is ovsdb-server running")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -261,6 +258,6 @@ func TestNoOVSDBThere(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	_, err = d.Prepare(bounded(t), a)
+	_, err = a.Network.Prepare(bounded(t), a)
 	wantError(t, err, r.address)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
-// FuzzConfig feeds whatever is read from elsewhere: nothing panics, and what is
-// accepted is within its ranges.
+// FuzzConfig feeds any text to the readers of configurations and records: nothing
+// panics, and accepted values are within their ranges.
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		`{"bridge": "br0"}`, `{"bridge": "br0", "vlan": 4095, "trunk": [1, {"id": 2}, {"minID": 3, "maxID": 9}], "mtu": 1500}`,
@@ -126,7 +126,7 @@ func readAll(t *testing.T, rows []ovsdb.Row) {
 				}
 			}
 		}
-		_ = states([]ovsdb.Row{row})
-		_ = told(&state{}, row, row, rows)
+		_, _ = usesByOthers(nil, []ovsdb.Row{row}), recordedState(row)
+		_ = columns(&state{}, row, row, rows)
 	}
 }

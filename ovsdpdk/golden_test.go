@@ -66,7 +66,7 @@ func indented(t testing.TB, data []byte) string {
 func TestConfigurationFile(t *testing.T) {
 	c := userspaceTrial(t)
 	before := c.world()
-	raw := mustAttach(t, c.d, c.a)
+	mustAttach(t, c.d, c.a)
 	data, err := os.ReadFile(filepath.Join(c.dir, shareddir.OwnName(sandbox), "configData-0123456789ab-net1.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,29 +74,31 @@ func TestConfigurationFile(t *testing.T) {
 	if got := indented(t, data); got != golden {
 		t.Errorf("got %s\nwant %s", got, golden)
 	}
-	mustDel(t, c.d, c.a, raw)
+	mustDetach(t, c.d, c.a)
 	sameWorld(t, before, c.world())
 }
 
 // With a kubeconfig the container reads the same from annotations.
 func TestDescribe(t *testing.T) {
 	c := userspaceTrial(t)
-	raw := mustPrepare(t, c.d, c.a)
-	s, err := decodeState(raw, sandbox)
+	mustPrepare(t, c.a)
+	c.a.Result = c.a.IPAM // as it is recorded
+	s, err := decodeState(c.a.State, sandbox)
 	if err != nil {
 		t.Fatal(err)
 	}
-	said, err := c.d.Describe(c.a, raw)
+	said, err := c.a.Network.Describe(c.a)
 	if err != nil || said.Annotations != nil {
 		t.Errorf("without a kubeconfig: annotations %v, %v", said.Annotations, err)
 	}
 	if info := said.DeviceInfo; info.Type != "vhost-user" || info.VhostUser.Mode != "server" || info.VhostUser.Path != s.Socket {
 		t.Errorf("device-info %+v %+v, want the pod's side of %s", info, info.VhostUser, s.Socket)
 	}
-	c.a.Conf = bytes.Replace(c.a.Conf, []byte(`{`), []byte(`{"kubeconfig": "/etc/kubeconfig",`), 1)
+	config := ways[3].config(c.rig)
+	c.a.Network = mustParse(t, c.d, bytes.Replace(config, []byte(`{`), []byte(`{"kubeconfig": "/etc/kubeconfig",`), 1))
 	for mount, want := range map[string]string{"": "/var/lib/cni/usrspcni", "/run/app": "/run/app"} {
 		c.a.Pod.SharedDirMount = mount
-		said, err := c.d.Describe(c.a, raw)
+		said, err := c.a.Network.Describe(c.a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +110,9 @@ func TestDescribe(t *testing.T) {
 			t.Errorf("mapped-dir %q, want %q", got, want)
 		}
 	}
-	plain, err := newDelegate(t).Describe(c.attachment(sandbox, nil), raw)
+	other := c.attachment(newDelegate(t), sandbox, nil)
+	other.State = c.a.State
+	plain, err := other.Network.Describe(other)
 	if err != nil || plain.Annotations != nil {
 		t.Errorf("type ovsdpdk says %v, %v", plain.Annotations, err)
 	}

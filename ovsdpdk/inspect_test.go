@@ -9,7 +9,7 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// Inspect tells what the vswitch has written, and nothing that it has not.
+// Inspect returns the columns that the vswitch has written, and no others.
 func TestInspect(t *testing.T) {
 	c := ways[0].begin(t)
 	c.upTo("Check")
@@ -30,16 +30,16 @@ func TestInspect(t *testing.T) {
 	}
 	wantInspected(t, c, want)
 	c.vsctl("set", "Interface", port, "external_ids:plexus-sandbox=other")
-	_, err := c.d.Inspect(bounded(t), c.a, c.state)
+	_, err := c.a.Network.Inspect(bounded(t), c.a)
 	wantError(t, err, port, "not this attachment's")
 	c.vsctl("del-port", port)
-	_, err = c.d.Inspect(bounded(t), c.a, c.state)
+	_, err = c.a.Network.Inspect(bounded(t), c.a)
 	wantError(t, err, port, "gone")
 }
 
 func wantInspected(t *testing.T, c *trial, want map[string]string) {
 	t.Helper()
-	got, err := c.d.Inspect(bounded(t), c.a, c.state)
+	got, err := c.a.Network.Inspect(bounded(t), c.a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func wantInspected(t *testing.T, c *trial, want map[string]string) {
 // The mode is that of the vswitch's side, as configurations have it.
 func TestInspectServer(t *testing.T) {
 	c := wayOf("server").attached(t)
-	got, err := c.d.Inspect(bounded(t), c.a, c.state)
+	got, err := c.a.Network.Inspect(bounded(t), c.a)
 	if err != nil || got["mode"] != "server" {
 		t.Errorf("%v, %v", got, err)
 	}

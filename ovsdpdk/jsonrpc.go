@@ -11,40 +11,39 @@ import (
 	"sync"
 )
 
-// What a server may send. Its answers to what plexus asks have kilobytes.
+// Bounds of what a server may send. Answers to the requests of plexus have kilobytes.
 const (
 	maxMessage = 64 << 20 // bytes of one message
 	maxEcho    = 4 << 10  // bytes of an echo's params; ovsdb-server's has none
-	maxEchoes  = 16       // unanswered, because the server does not read
+	maxEchoes  = 16       // echoes without an answer, because the server does not read
 )
 
-// conn is a connection to an OVSDB server, in JSON-RPC 1.0 as RFC 7047, section
-// 4, has it. Requests of many goroutines are under way on it at once; the
-// server's echo is answered. Whatever the server sends that makes no sense ends
-// the connection, and with it all requests, with an error that says why. Depth
-// is bounded by the types that messages are decoded into, and by
+// conn is a connection to an OVSDB server, in JSON-RPC 1.0 (RFC 7047, section 4). It
+// carries requests of many goroutines at once, and answers the server's echo. A message
+// that makes no sense ends the connection and all requests, with an error that says why.
+// The depth of messages is bounded by the types that they are decoded into, and by
 // encoding/json where it skips (10000).
 type conn struct {
 	stream net.Conn
-	out    chan *request // unbuffered: what is taken will be written, or fail
+	out    chan *request // unbuffered: a request that is received is written, or fails
 	echoes chan []byte   // answers to the server's echo
 	done   chan struct{} // closed when the connection has ended
 
 	mu      sync.Mutex
 	err     error // why it has ended
 	last    uint64
-	waiting map[uint64]*request // by ID; those given up too, until they are answered
+	pending map[uint64]*request // by ID; a request that its caller gave up stays until its answer comes
 }
 
-// request is what is asked of the server.
+// request is a request to the server.
 type request struct {
-	text    []byte
-	answer  chan rpcMessage // has room for the answer, if anybody waits for it or not
-	written chan struct{}   // closed when text is written, or could not be
-	err     error           // why it could not
+	text   []byte
+	answer chan rpcMessage // of one message: nobody may wait for it any more
+	sent   chan struct{}   // closed when text is written, or err is set
+	err    error           // of the write
 }
 
-// rpcMessage is any message of JSON-RPC 1.0; null is as good as absent.
+// rpcMessage is any message of JSON-RPC 1.0. A key that is null means the same as none.
 type rpcMessage struct {
 	ID     json.RawMessage `json:"id"`
 	Method *string         `json:"method"`
@@ -55,28 +54,28 @@ type rpcMessage struct {
 
 func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
-// errUnsent is in the error of a request that the server cannot have seen.
+// errUnsent marks the error of a request that the server cannot have seen.
 var errUnsent = errors.New("nothing was sent")
 
 // newConn takes over a stream to a server.
 func newConn(stream net.Conn) *conn {
 	c := &conn{
 		stream: stream, out: make(chan *request), echoes: make(chan []byte, maxEchoes), done: make(chan struct{}),
-		waiting: map[uint64]*request{},
+		pending: map[uint64]*request{},
 	}
 	go c.write()
 	go c.read()
 	return c
 }
 
-// end ends the connection, once.
-func (c *conn) end(why error) {
+// Close ends the connection, unless it has ended. Requests under way fail with the cause.
+func (c *conn) Close(cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return
 	}
-	c.err = why
+	c.err = cause
 	_ = c.stream.Close() // nothing that was sent or received depends on it
 	close(c.done)
 }
@@ -91,14 +90,11 @@ func (c *conn) Ended() bool {
 	}
 }
 
-// Close ends the connection. Calls under way fail with the cause.
-func (c *conn) Close(cause error) { c.end(cause) }
-
-// call asks the server and returns the result. When ctx is done first the
-// answer is thrown away as it comes, and the connection is as good as before.
-// An error with errUnsent in it says that the connection was gone already.
+// call makes a request and returns the result. When ctx is done first the answer is
+// ignored, and the connection stays. An error with errUnsent says that the connection had
+// ended before.
 func (c *conn) call(ctx context.Context, method string, params ...any) (json.RawMessage, error) {
-	r, id, err := c.enrol(method, params)
+	r, id, err := c.newRequest(method, params)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +104,7 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 		return nil, fmt.Errorf("%w: %w", errUnsent, c.err)
 	case <-ctx.Done():
 		c.mu.Lock()
-		delete(c.waiting, id)
+		delete(c.pending, id)
 		c.mu.Unlock()
 		return nil, ctx.Err()
 	}
@@ -119,8 +115,8 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 		return nil, ctx.Err()
 	case <-c.done:
 	}
-	// A message that is not written whole is none to the server.
-	if <-r.written; r.err != nil {
+	// The server ignores a message that is not complete.
+	if <-r.sent; r.err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnsent, r.err)
 	}
 	select {
@@ -131,7 +127,7 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 	}
 }
 
-func (c *conn) enrol(method string, params []any) (*request, uint64, error) {
+func (c *conn) newRequest(method string, params []any) (*request, uint64, error) {
 	if params == nil {
 		params = []any{}
 	}
@@ -142,8 +138,8 @@ func (c *conn) enrol(method string, params []any) (*request, uint64, error) {
 		return nil, 0, fmt.Errorf("write %s for OVSDB: %w", method, err)
 	}
 	c.last++
-	r := &request{text: text, answer: make(chan rpcMessage, 1), written: make(chan struct{})}
-	c.waiting[c.last] = r
+	r := &request{text: text, answer: make(chan rpcMessage, 1), sent: make(chan struct{})}
+	c.pending[c.last] = r
 	return r, c.last, nil
 }
 
@@ -153,7 +149,7 @@ func (c *conn) write() {
 		select {
 		case r := <-c.out:
 			_, r.err = c.stream.Write(r.text)
-			close(r.written)
+			close(r.sent)
 			err = r.err
 		case text := <-c.echoes:
 			_, err = c.stream.Write(text)
@@ -161,20 +157,22 @@ func (c *conn) write() {
 			return
 		}
 		if err != nil {
-			c.end(err)
+			c.Close(err)
 		}
 	}
 }
 
-// read takes messages until one is not to be understood.
+// read reads messages until one makes no sense.
 func (c *conn) read() {
-	in := &limited{from: c.stream}
+	in := &io.LimitedReader{R: c.stream}
 	decoder := json.NewDecoder(in)
 	for {
-		in.left = maxMessage
+		in.N = maxMessage
 		var m rpcMessage
 		err := decoder.Decode(&m)
 		switch {
+		case err != nil && in.N <= 0:
+			err = fmt.Errorf("read a message: it is longer than %d bytes", maxMessage)
 		case errors.Is(err, io.EOF):
 			err = errors.New("it closed the connection")
 		case errors.Is(err, io.ErrUnexpectedEOF):
@@ -182,24 +180,24 @@ func (c *conn) read() {
 		case err != nil:
 			err = fmt.Errorf("read a message: %w", err)
 		default:
-			err = c.take(m)
+			err = c.handle(m)
 		}
 		if err != nil {
-			c.end(err)
+			c.Close(err)
 			return
 		}
 	}
 }
 
-// take is what to do with a message. Its errors end the connection.
-func (c *conn) take(m rpcMessage) error {
+// handle handles a message. An error ends the connection.
+func (c *conn) handle(m rpcMessage) error {
 	switch {
 	case m.Method == nil && absent(m.ID):
 		return errors.New("it sent a message with neither method nor id")
 	case m.Method == nil:
 		return c.deliver(m)
 	case absent(m.ID):
-		return nil // a notification, and there is none that was asked for
+		return nil // a notification: plexus requests none
 	case *m.Method == "echo":
 		return c.reply(m.ID, m.Params, nil)
 	default:
@@ -207,22 +205,22 @@ func (c *conn) take(m rpcMessage) error {
 	}
 }
 
-// deliver hands an answer to who waits for it.
+// deliver hands an answer to its request.
 func (c *conn) deliver(m rpcMessage) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id, err := strconv.ParseUint(string(m.ID), 10, 64)
-	r := c.waiting[id]
+	r := c.pending[id]
 	if err != nil || r == nil {
 		return fmt.Errorf("it answered what was not asked: id %.40s", m.ID)
 	}
-	delete(c.waiting, id)
+	delete(c.pending, id)
 	r.answer <- m
 	return nil
 }
 
-// reply answers the server. It waits for nothing: the server may not read
-// before it has written.
+// reply answers the server. It does not wait: the server may read nothing before its own
+// message is read.
 func (c *conn) reply(id, result json.RawMessage, problem any) error {
 	if len(id)+len(result) > maxEcho {
 		return fmt.Errorf("it asked with %d bytes, at most %d are taken", len(id)+len(result), maxEcho)
@@ -239,30 +237,15 @@ func (c *conn) reply(id, result json.RawMessage, problem any) error {
 	}
 }
 
-// outcome is the result, or what the server says is wrong with the request as a
-// whole: a string, or an object with error and details (RFC 7047, 3.1).
+// outcome is the result, or the server's error about the whole request: a string, or an
+// object with error and details (RFC 7047, 3.1).
 func (m rpcMessage) outcome() (json.RawMessage, error) {
 	if absent(m.Error) {
 		return m.Result, nil
 	}
-	var said struct{ Error, Details string }
-	if json.Unmarshal(m.Error, &said) == nil && said.Error != "" {
-		return nil, fmt.Errorf("it answered %.200s: %.1000s", said.Error, said.Details)
+	var e struct{ Error, Details string }
+	if json.Unmarshal(m.Error, &e) == nil && e.Error != "" {
+		return nil, fmt.Errorf("it answered %.200s: %.1000s", e.Error, e.Details)
 	}
 	return nil, fmt.Errorf("it answered %.1000s", m.Error)
-}
-
-// limited lets left bytes through, and then fails.
-type limited struct {
-	from io.Reader
-	left int
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	if l.left <= 0 {
-		return 0, fmt.Errorf("it is longer than %d bytes", maxMessage)
-	}
-	n, err := l.from.Read(p[:min(len(p), l.left)])
-	l.left -= n
-	return n, err
 }

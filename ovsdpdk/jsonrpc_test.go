@@ -70,7 +70,7 @@ func ask(ctx context.Context, d *Delegate, address string) error {
 	return err
 }
 
-// Whatever a server says that makes no sense ends the connection, with its
+// A message of the server that makes no sense ends the connection, with its
 // address, and the next request has another one.
 func TestHostileServer(t *testing.T) {
 	row := func(value string) string {
@@ -149,7 +149,7 @@ func TestSecondAnswer(t *testing.T) {
 		q := next(in)
 		says(conn, bridges+bridges, q.ID, q.ID)
 	})
-	c, err := dial(bounded(t), address)
+	c, err := dial(bounded(t), endpoint.Wait, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestLongMessage(t *testing.T) {
 			_, err = conn.Write(bytes.Repeat([]byte("x"), 1<<20))
 		}
 	})
-	c, err := dial(bounded(t), address)
+	c, err := dial(bounded(t), endpoint.Wait, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestEchoFlood(t *testing.T) {
 			}
 		}
 	})
-	c, err := dial(bounded(t), address)
+	c, err := dial(bounded(t), endpoint.Wait, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,11 +231,11 @@ func TestRequestsShareAConnection(t *testing.T) {
 			says(conn, `{"id": %s, "result": %[1]s, "error": null}`, q.ID)
 		}
 	})
-	c, err := dial(bounded(t), address)
+	c, err := dial(bounded(t), endpoint.Wait, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.end(endpoint.ErrClosed)
+	defer c.Close(endpoint.ErrClosed)
 	results := make([]string, many)
 	err = together(many, func(i int) error {
 		raw, err := c.call(bounded(t), "transact")
@@ -368,7 +368,7 @@ func TestClose(t *testing.T) {
 	d.Close()
 }
 
-// Values come as what they are.
+// Values have the Go types of their OVSDB types.
 func TestDecodeValue(t *testing.T) {
 	for raw, want := range map[string]string{
 		`"a\u00e4"`: "string aä", `true`: "bool true", `false`: "bool false", `-9223372036854775808`: "int64 -9223372036854775808",

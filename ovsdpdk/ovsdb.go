@@ -13,7 +13,7 @@ import (
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/endpoint"
 )
 
@@ -24,28 +24,28 @@ const vswitchDB = "Open_vSwitch"
 // has made, and is over within 10 s.
 const (
 	transactTimeout = 3 * time.Second // for ovsdb-server to answer
-	settleTimeout   = 5 * time.Second // for ovs-vswitchd to act on a row
-	settleMargin    = 2 * time.Second // for ovsdb-server to say that it did not
+	openTimeout     = 5 * time.Second // for ovs-vswitchd to open a port
+	openMargin      = 2 * time.Second // for ovsdb-server to answer that it did not
 	goneTimeout     = time.Second     // for ovs-vswitchd to act on a removal; DEL goes on after it
 )
 
-// databases are the connections to OVSDB servers, by address, and what is known of the
-// vswitches behind them.
+// databases are the connections to OVSDB servers, and the lags of the vswitches behind
+// them.
 type databases struct {
 	pool *endpoint.Pool[*conn]
 
-	mu     sync.Mutex
-	behind map[string]behind // by address
+	mu   sync.Mutex
+	lags map[string]lag // by address
 }
 
 func newDatabases() *databases {
-	return &databases{pool: &endpoint.Pool[*conn]{
+	return &databases{lags: map[string]lag{}, pool: &endpoint.Pool[*conn]{
 		Dial: func(ctx context.Context, address string, suspect bool) (*conn, error) {
 			limit := endpoint.Wait
 			if suspect {
 				limit = endpoint.ShortWait
 			}
-			c, err := dialWithin(ctx, limit, address)
+			c, err := dial(ctx, limit, address)
 			if err != nil {
 				return nil, unavailable(address, err)
 			}
@@ -59,8 +59,8 @@ func newDatabases() *databases {
 func (d *databases) close() { d.pool.Close() }
 
 // unavailable is the error of an OVSDB server that does not answer.
-func unavailable(address string, cause error) *conf.Unavailable {
-	return &conf.Unavailable{Endpoint: address, Kind: "OVSDB", Err: cause, Hint: `is ovsdb-server running, and is "ovsdb" its address?`}
+func unavailable(address string, cause error) *delegates.Unavailable {
+	return &delegates.Unavailable{Endpoint: address, Kind: "OVSDB", Err: cause, Hint: `is ovsdb-server running, and is "ovsdb" its address?`}
 }
 
 // transact runs the operations as one transaction: all or none. Every
@@ -87,8 +87,7 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	return results, nil
 }
 
-// request makes one request, over a new connection if the end of the last one went
-// unnoticed.
+// request makes one request, over a new connection if the last one has ended.
 func (d *databases) request(ctx context.Context, limit time.Duration, address string, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
 	for again := false; ; again = true {
 		c, err := d.pool.Get(ctx, address)
@@ -111,29 +110,25 @@ func (d *databases) request(ctx context.Context, limit time.Duration, address st
 	}
 }
 
-// dialWithin is dial with a limit.
-func dialWithin(ctx context.Context, limit time.Duration, address string) (*conn, error) {
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	c, err := dial(bounded, address)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = endpoint.SilentError{Limit: limit}
-	}
-	return c, err
-}
-
-// dial connects and sees that the vswitch's database is there: a server that accepts
-// and says nothing, or something else, is no OVSDB.
-func dial(ctx context.Context, address string) (*conn, error) {
+// dial connects and checks that the server has the vswitch's database: a server that
+// accepts and does not answer, or answers something else, is no OVSDB.
+func dial(ctx context.Context, limit time.Duration, address string) (c *conn, err error) {
 	if err := checkAddress(address); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer func() {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = endpoint.SilentError{Limit: limit}
+		}
+	}()
 	network, place, _ := strings.Cut(address, ":")
 	stream, err := (&net.Dialer{}).DialContext(ctx, network, place)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(stream)
+	c = newConn(stream)
 	var names []string
 	raw, err := c.call(ctx, "list_dbs")
 	if err == nil {
@@ -143,14 +138,14 @@ func dial(ctx context.Context, address string) (*conn, error) {
 		err = fmt.Errorf("it has no database %s", vswitchDB)
 	}
 	if err != nil {
-		c.end(endpoint.ErrClosed)
+		c.Close(endpoint.ErrClosed)
 		return nil, err
 	}
 	return c, nil
 }
 
-// transact asks for a transaction and reads the results, errors of operations
-// among them.
+// transact requests a transaction and returns the results, which may be errors of
+// operations.
 func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
 	raw, err := c.call(ctx, "transact", ovsdb.NewTransactArgs(vswitchDB, ops...)...)
 	if err != nil {
@@ -158,12 +153,12 @@ func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.Ope
 	}
 	results, err := decodeResults(raw)
 	if err != nil {
-		c.end(err)
+		c.Close(err)
 	}
 	return results, err
 }
 
-// operationError is what OVSDB answered to an operation (RFC 7047, 4.1.3).
+// operationError is OVSDB's error of an operation (RFC 7047, 4.1.3).
 type operationError struct {
 	op     ovsdb.Operation
 	at     int    // its place in the transaction
@@ -183,8 +178,8 @@ func (e *operationError) Error() string {
 	return text
 }
 
-// firstError is the error of the first operation that has one. One behind the
-// last operation is about all of them (RFC 7047, 4.1.3).
+// firstError is the error of the first operation that has one, nil for none. An error
+// behind the last operation is about all of them (RFC 7047, 4.1.3).
 func firstError(ops []ovsdb.Operation, results []ovsdb.OperationResult) *operationError {
 	for i, r := range results {
 		if r.Error == "" {
@@ -199,9 +194,8 @@ func firstError(ops []ovsdb.Operation, results []ovsdb.OperationResult) *operati
 	return nil
 }
 
-// refusedWith returns the operation that failed with an answer, nil when the
-// error is something else.
-func refusedWith(err error, answer string) *operationError {
+// refusal returns the operation that OVSDB refused with an answer, nil for another error.
+func refusal(err error, answer string) *operationError {
 	var e *operationError
 	if errors.As(err, &e) && e.answer == answer {
 		return e

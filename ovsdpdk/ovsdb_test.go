@@ -2,27 +2,28 @@ package ovsdpdk
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// Prepare and Ready say what the vswitch lacks, and change nothing.
+// The errors of Prepare and Ready name the vswitch's defect. Both change nothing.
 func TestVswitchWillNotDo(t *testing.T) {
 	r := newRig(t)
 	d := newDelegate(t)
 	before := r.world()
 	want := func(keys map[string]any, words ...string) {
 		t.Helper()
-		a := r.attachment(sandbox, keys)
-		_, err := d.Prepare(bounded(t), a)
+		a := r.attachment(d, sandbox, keys)
+		_, err := a.Network.Prepare(bounded(t), a)
 		wantError(t, err, words...)
-		wantError(t, d.Ready(bounded(t), a.Conf), words...)
+		wantError(t, a.Network.Ready(bounded(t)), words...)
 	}
 	want(map[string]any{"createBridge": nil}, `"bridge"`, "no bridge "+testBridge, "datapath_type=netdev", "createBridge")
 	r.vsctl("add-br", "br-kernel")
@@ -33,41 +34,44 @@ func TestVswitchWillNotDo(t *testing.T) {
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=false")
 	want(nil, r.address, "not initialised DPDK", "dpdk-init=true")
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true")
-	if err := d.Ready(bounded(t), r.config(nil)); err != nil {
-		t.Errorf("all is well: %v", err)
+	wantErrorNone(t, mustParse(t, d, r.config(nil)).Ready(bounded(t)))
+	_, _, err := d.Parse("n", []byte(`{"bridge": ""}`))
+	wantError(t, err, `"bridge"`)
+	if refusal := (*conf.Refusal)(nil); !errors.As(err, &refusal) {
+		t.Errorf("%v is no refusal", err)
 	}
-	wantError(t, d.Ready(bounded(t), json.RawMessage(`{"bridge": ""}`)), `"bridge"`)
 	sameWorld(t, before, r.world())
 }
 
-// A bridge that became unfit between Prepare and Settle is not used.
+// A bridge that became unfit between Prepare and Attach is not used.
 func TestBridgeChangesMeanwhile(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
-	d, a := newDelegate(t), r.attachment(sandbox, map[string]any{"createBridge": nil})
-	raw := mustPrepare(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, map[string]any{"createBridge": nil})
+	mustPrepare(t, a)
 	r.vsctl("del-br", testBridge)
-	wantError(t, addAndSettle(t, d, a, raw), "no bridge "+testBridge)
+	wantError(t, d.Attach(bounded(t), only(a)), "no bridge "+testBridge)
 	r.vsctl("add-br", testBridge)
-	wantError(t, addAndSettle(t, d, a, raw), "bridges changed")
-	mustDel(t, d, a, raw)
+	wantError(t, d.Attach(bounded(t), only(a)), "bridges changed")
+	mustDetach(t, d, a)
 }
 
 // The vswitch's own words reach the user.
 func TestPortDoesNotOpen(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
 	port := portName(a)
 	r.wire.opens = map[string]any{"ofport": -1, "error": "could not open network device"}
-	wantError(t, addAndSettle(t, d, a, raw), "net1", "default/fast", "cannot open port "+port, "could not open network device")
-	wantError(t, d.Check(bounded(t), a, raw), port, "not open in ovs-vswitchd", "could not open network device")
-	mustDel(t, d, a, raw)
+	wantError(t, d.Attach(bounded(t), only(a)), "net1", "default/fast", "cannot open port "+port, "could not open network device")
+	wantError(t, a.Network.Check(bounded(t), a), port, "not open in ovs-vswitchd", "could not open network device")
+	mustDetach(t, d, a)
 	r.wire.opens = map[string]any{"ofport": -1}
-	raw, err := attach(t, d, a)
-	wantError(t, err, "cannot open port "+port, "no reason", "log")
-	mustDel(t, d, a, raw)
+	wantError(t, attach(t, d, a), "cannot open port "+port, "no reason", "log")
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -75,28 +79,29 @@ func TestPortDoesNotOpen(t *testing.T) {
 func TestPortOfOurNameIsForeign(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
 	port := portName(a)
 	r.vsctl("add-port", testBridge, port, "--", "set", "Interface", port, "type=dpdkvhostuser", "external_ids:plexus-owner=/var/lib/other",
 		"external_ids:plexus-sandbox="+sandbox, "external_ids:plexus-ifname=net1", "error=no-device")
 	before := r.world()
-	_, err := d.Prepare(bounded(t), a)
+	_, err := a.Network.Prepare(bounded(t), a)
 	wantError(t, err, "interface "+port+" already", "no-device", "ovs-vsctl del-port "+port)
-	wantError(t, addAndSettle(t, d, a, raw), "constraint violation", port)
-	mustDel(t, d, a, raw)
-	mustDel(t, d, a, nil)
+	wantError(t, d.Attach(bounded(t), only(a)), "constraint violation", port)
+	mustDetach(t, d, a)
+	mustDetach(t, d, unrecorded(a))
 	sameWorld(t, before, r.world())
 }
 
-// CHECK names what was changed.
+// CHECK names the column that was changed.
 func TestCheckNamesTheDifference(t *testing.T) {
 	r := newRig(t)
 	d := newDelegate(t)
-	a := r.attachment(sandbox, map[string]any{"vlan": 7, "trunk": []int{10, 20}, "mtu": 1500, "mac": "02:00:00:00:00:01"})
-	raw := mustAttach(t, d, a)
+	a := r.attachment(d, sandbox, map[string]any{"vlan": 7, "trunk": []int{10, 20}, "mtu": 1500, "mac": "02:00:00:00:00:01"})
+	mustAttach(t, d, a)
 	port, socket := portName(a), filepath.Join(r.dir, shareddir.OwnName(sandbox), sandbox[:12]+"-net1")
-	if err := d.Check(bounded(t), a, raw); err != nil {
+	if err := a.Network.Check(bounded(t), a); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ change, back, says string }{
@@ -111,22 +116,21 @@ func TestCheckNamesTheDifference(t *testing.T) {
 		{"remove Interface P external_ids plexus-owner", "set Interface P external_ids:plexus-owner=" + testOwner, "marks of ownership"},
 	} {
 		r.vsctl(strings.Fields(strings.ReplaceAll(c.change, " P ", " "+port+" "))...)
-		wantError(t, d.Check(bounded(t), a, raw), port, c.says)
+		wantError(t, a.Network.Check(bounded(t), a), port, c.says)
 		r.vsctl(strings.Fields(strings.ReplaceAll(c.back, " P ", " "+port+" "))...)
-		if err := d.Check(bounded(t), a, raw); err != nil {
+		if err := a.Network.Check(bounded(t), a); err != nil {
 			t.Errorf("after %s: %v", c.back, err)
 		}
 	}
 	r.vsctl("add-br", "br-other", "--", "del-port", port)
-	wantError(t, d.Check(bounded(t), a, raw), port, "gone")
-	mustDel(t, d, a, raw)
+	wantError(t, a.Network.Check(bounded(t), a), port, "gone")
+	mustDetach(t, d, a)
 }
 
-// Where the vswitch keeps its sockets is asked of it.
+// The folder of the vswitch's sockets is read from OVSDB.
 func TestServerSocketFolder(t *testing.T) {
 	r := newRig(t)
 	d := newDelegate(t)
-	s := &state{OVSDB: r.address, Port: "vhu1"}
 	beside := filepath.Dir(strings.TrimPrefix(r.address, "unix:"))
 	outside := tempDir(t)
 	for _, place := range []string{beside + "/vhu1", beside + "/vhost/vhu1", outside + "/vhu1"} {
@@ -143,7 +147,9 @@ func TestServerSocketFolder(t *testing.T) {
 		if dir != "" {
 			r.vsctl("set", "Open_vSwitch", ".", "other_config:vhost-sock-dir="+dir)
 		}
-		got, err := d.serverSocket(bounded(t), s)
+		folder, err := d.socketFolder(bounded(t), r.address)
+		wantErrorNone(t, err)
+		got, err := folder.open("vhu1")
 		switch {
 		case want == "":
 			wantError(t, err, "vhu1", "vhost-sock-dir")
@@ -155,7 +161,7 @@ func TestServerSocketFolder(t *testing.T) {
 		}
 		r.vsctl("clear", "Open_vSwitch", ".", "other_config")
 	}
-	_, err := d.serverSocket(bounded(t), &state{OVSDB: "tcp:127.0.0.1:6640", Port: "vhu1"})
+	_, err := d.socketFolder(bounded(t), "tcp:127.0.0.1:6640")
 	wantError(t, err, `"ovsdb"`, "unix:PATH")
 }
 
@@ -164,12 +170,13 @@ func TestDelAwaitsTheBridge(t *testing.T) {
 	for _, acts := range []bool{true, false} {
 		r := newRig(t)
 		before := r.world()
-		d, a := newDelegate(t), r.attachment(sandbox, nil)
-		raw := mustAttach(t, d, a)
+		d := newDelegate(t)
+		a := r.attachment(d, sandbox, nil)
+		mustAttach(t, d, a)
 		r.vsctl("set", "Open_vSwitch", ".", "next_cfg=5", "cur_cfg=5")
 		r.wire.arm(0, "")
 		done := make(chan error)
-		go func() { done <- d.Del(bounded(t), a, raw) }()
+		go func() { done <- d.Detach(bounded(t), only(a))[0] }()
 		if acts {
 			r.vsctl("wait-until", "Open_vSwitch", ".", "next_cfg=6", "--", "set", "Open_vSwitch", ".", "cur_cfg=6")
 		}
@@ -187,14 +194,12 @@ func TestDelAwaitsTheBridge(t *testing.T) {
 func TestStepRefused(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
-	stop := conf.WithSteps(t.Context(), func(step string) error { return context.Canceled })
-	if _, err := d.Add(stop, a, raw); err == nil {
-		t.Error("Add goes on")
-	}
-	if d.Settle(stop, []conf.Prepared{{Attachment: a, State: raw}}) == nil {
-		t.Error("Settle goes on")
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
+	stop := delegates.WithSteps(t.Context(), func(step string) error { return context.Canceled })
+	if err := d.Attach(stop, only(a)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Attach goes on: %v", err)
 	}
 	sameWorld(t, before, r.world())
 }

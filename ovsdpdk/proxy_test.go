@@ -102,6 +102,16 @@ func (p *proxy) seen() []string {
 	return slices.Clone(p.requests)
 }
 
+// count is how many of the transacts since arm have an operation.
+func (p *proxy) count(operation string) (n int) {
+	for _, transact := range p.seen() {
+		if strings.Contains(transact, operation) {
+			n++
+		}
+	}
+	return n
+}
+
 // message is any JSON-RPC message.
 type message struct {
 	Method string            `json:"method"`

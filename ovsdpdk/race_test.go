@@ -1,7 +1,6 @@
 package ovsdpdk
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // together runs f n times at once.
@@ -47,18 +46,13 @@ func crowd(t *testing.T, r *rig, leave func(func(i int) error) error) {
 	t.Helper()
 	const n = crowdSize
 	before := r.world()
-	var attachments [n]conf.Attachment
-	var delegates [n]*Delegate
-	var states [n]json.RawMessage
+	var all [n]*delegates.Attachment
+	var backends [n]*Delegate
 	for i := range n {
-		attachments[i] = r.attachment(fmt.Sprintf("%02d0123456789", i), nil)
-		delegates[i] = newDelegate(t)
+		backends[i] = newDelegate(t)
+		all[i] = r.attachment(backends[i], fmt.Sprintf("%02d0123456789", i), nil)
 	}
-	err := together(n, func(i int) (err error) {
-		states[i], err = attach(t, delegates[i], attachments[i])
-		return err
-	})
-	if err != nil {
+	if err := together(n, func(i int) error { return attach(t, backends[i], all[i]) }); err != nil {
 		t.Error(err)
 	}
 	if bridges := r.vsctl("list-br"); strings.Count(bridges, testBridge) != 1 {
@@ -67,12 +61,10 @@ func crowd(t *testing.T, r *rig, leave func(func(i int) error) error) {
 	if ports := strings.Fields(r.vsctl("list-ports", testBridge)); len(ports) != n {
 		t.Errorf("%d ports in the bridge, want %d", len(ports), n)
 	}
-	for i := range n {
-		if err := delegates[i].Check(bounded(t), attachments[i], states[i]); err != nil {
-			t.Error(err)
-		}
+	for _, a := range all {
+		wantErrorNone(t, a.Network.Check(bounded(t), a))
 	}
-	if err := leave(func(i int) error { return delegates[i].Del(bounded(t), attachments[i], states[i]) }); err != nil {
+	if err := leave(func(i int) error { return backends[i].Detach(bounded(t), all[i:i+1])[0] }); err != nil {
 		t.Error(err)
 	}
 	sameWorld(t, before, r.world())
@@ -93,8 +85,8 @@ func TestManyInAForeignBridge(t *testing.T) {
 	crowd(t, r, atOnce)
 }
 
-// Of two attachments that want one socket, one gets it, and the other one is
-// told who has it.
+// Of two attachments that want one socket, one gets it, and the error of the other one
+// names the first.
 func TestOneSocketForTwo(t *testing.T) {
 	r := newRig(t)
 	volume := r.dir + "/volume"
@@ -103,15 +95,12 @@ func TestOneSocketForTwo(t *testing.T) {
 	}
 	before := r.world()
 	keys := map[string]any{"vhost": map[string]any{"socketFile": "sock"}}
-	all := []conf.Attachment{shared(r.attachment("first-of-two", keys), volume), shared(r.attachment("second-of-two", keys), volume)}
-	delegates := []*Delegate{newDelegate(t), newDelegate(t)}
-	states := make([]json.RawMessage, 2)
-	for i, a := range all {
-		states[i] = mustPrepare(t, delegates[i], a)
-	}
+	backends := []*Delegate{newDelegate(t), newDelegate(t)}
+	all := []*delegates.Attachment{shared(r.attachment(backends[0], "first-of-two", keys), volume), shared(r.attachment(backends[1], "second-of-two", keys), volume)}
+	mustPrepare(t, all...)
 	errs := make([]error, 2)
 	_ = together(2, func(i int) error {
-		errs[i] = addAndSettle(t, delegates[i], all[i], states[i])
+		errs[i] = backends[i].Attach(bounded(t), all[i:i+1])
 		return nil
 	})
 	winner, loser := 0, 1
@@ -123,35 +112,41 @@ func TestOneSocketForTwo(t *testing.T) {
 	}
 	words := []string{volume + "/sock", portName(all[winner]), "default/" + all[winner].Sandbox, "socketFile"}
 	wantError(t, errs[loser], words...)
-	mustDel(t, delegates[loser], all[loser], states[loser])
-	if err := delegates[winner].Check(bounded(t), all[winner], states[winner]); err != nil {
+	mustDetach(t, backends[loser], all[loser])
+	if err := all[winner].Network.Check(bounded(t), all[winner]); err != nil {
 		t.Errorf("the loser's DEL has hurt the winner: %v", err)
 	}
-	_, err := delegates[loser].Prepare(bounded(t), all[loser])
-	wantError(t, err, words...)
-	mustDel(t, delegates[winner], all[winner], states[winner])
+	wantError(t, prepare(t, all[loser]), words...)
+	mustDetach(t, backends[winner], all[winner])
 	sameWorld(t, before, r.world())
 }
 
-// A pod that asks for one socket twice is told so.
+// A pod that asks for one socket twice gets an error that says so.
 func TestOneSocketTwiceInAPod(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	a := r.attachment(sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "socketFile": "sock"}})
-	b := a
-	b.IfName = "net2"
-	all := []conf.Prepared{{Attachment: a, State: mustPrepare(t, d, a)}, {Attachment: b, State: mustPrepare(t, d, b)}}
-	for _, p := range all {
-		if _, err := d.Add(bounded(t), p.Attachment, p.State); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantError(t, d.Settle(bounded(t), all), "/sock", "asked for twice")
-	for _, p := range all {
-		mustDel(t, d, p.Attachment, p.State)
+	a := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "socketFile": "sock"}})
+	b := sibling(a, "net2")
+	mustPrepare(t, a, b)
+	wantError(t, d.Attach(bounded(t), []*delegates.Attachment{a, b}), "/sock", "asked for twice")
+	for _, a := range []*delegates.Attachment{a, b} {
+		mustDetach(t, d, a)
 	}
 	sameWorld(t, before, r.world())
+}
+
+// podOfFour is four attachments of a pod, at several bridges and in both modes.
+func (r *rig) podOfFour(d *Delegate) []*delegates.Attachment {
+	r.t.Helper()
+	var all []*delegates.Attachment
+	for i, keys := range []map[string]any{
+		{"bridge": "br-a"}, {"bridge": "br-b"}, {"bridge": "br-a", "vlan": 7},
+		{"bridge": "br-b", "vhost": map[string]any{"socketDir": r.dir, "mode": "server"}},
+	} {
+		all = append(all, sibling(r.attachment(d, sandbox, keys), fmt.Sprint("net", i+1)))
+	}
+	return all
 }
 
 // The ports of a pod go in by one transaction, into several bridges and by both
@@ -160,39 +155,22 @@ func TestPodOfFour(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	var all []conf.Prepared
-	for i, keys := range []map[string]any{
-		{"bridge": "br-a"}, {"bridge": "br-b"}, {"bridge": "br-a", "vlan": 7},
-		{"bridge": "br-b", "vhost": map[string]any{"socketDir": r.dir, "mode": "server"}},
-	} {
-		a := r.attachment(sandbox, keys)
-		a.IfName = fmt.Sprint("net", i+1)
-		p := conf.Prepared{Attachment: a, State: mustPrepare(t, d, a)}
-		if _, err := d.Add(bounded(t), p.Attachment, p.State); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, p)
-	}
+	all := r.podOfFour(d)
+	mustPrepare(t, all...)
 	r.wire.arm(0, "")
-	if err := d.Settle(bounded(t), all); err != nil {
+	if err := d.Attach(bounded(t), all); err != nil {
 		t.Fatal(err)
 	}
-	inserts := 0
-	for _, transact := range r.wire.seen() {
-		if strings.Contains(transact, "insert Interface") {
-			inserts++
-		}
-	}
-	if inserts != 1 {
+	if inserts := r.wire.count("insert Interface"); inserts != 1 {
 		t.Errorf("%d transactions insert, want one: %q", inserts, r.wire.seen())
 	}
-	for i, p := range all {
-		for _, q := range all[i:] {
-			if err := d.Check(bounded(t), q.Attachment, q.State); err != nil {
+	for i, a := range all {
+		for _, b := range all[i:] {
+			if err := b.Network.Check(bounded(t), b); err != nil {
 				t.Errorf("after the DEL of %d others: %v", i, err)
 			}
 		}
-		mustDel(t, d, p.Attachment, p.State)
+		mustDetach(t, d, a)
 	}
 	sameWorld(t, before, r.world())
 }
@@ -201,14 +179,15 @@ func TestPodOfFour(t *testing.T) {
 func TestTwoLeaveAtOnce(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
-	a, b := r.attachment("first-to-leave", nil), r.attachment("second-to-leave", nil)
 	d, other := newDelegate(t), newDelegate(t)
-	rawA, rawB := mustAttach(t, d, a), mustAttach(t, other, b)
+	a, b := r.attachment(d, "first-to-leave", nil), r.attachment(other, "second-to-leave", nil)
+	mustAttach(t, d, a)
+	mustAttach(t, other, b)
 	hit := r.wire.arm(2, hold)
 	done := make(chan error)
-	go func() { done <- d.Del(bounded(t), a, rawA) }()
+	go func() { done <- d.Detach(bounded(t), only(a))[0] }()
 	<-hit
-	mustDel(t, other, b, rawB)
+	mustDetach(t, other, b)
 	r.wire.letGo()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -228,28 +207,30 @@ func TestManyLeaveAtOnce(t *testing.T) {
 func TestBridgeMadeMeanwhile(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", "br-unrelated")
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
 	hit := r.wire.arm(2, hold)
 	done := make(chan error)
-	go func() { done <- addAndSettle(t, d, a, raw) }()
+	go func() { done <- d.Attach(bounded(t), only(a)) }()
 	<-hit
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
 	r.wire.letGo()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 }
 
 // A name that is taken, as long as it is, is called that.
 func TestNameOfBridgeTaken(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", "br-other", "--", "add-port", "br-other", testBridge)
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
-	wantError(t, addAndSettle(t, d, a, raw), testBridge, "constraint violation")
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
+	wantError(t, d.Attach(bounded(t), only(a)), testBridge, "constraint violation")
 	r.vsctl("del-br", "br-other")
-	wantErrorNone(t, addAndSettle(t, d, a, raw))
-	mustDel(t, d, a, raw)
+	wantErrorNone(t, d.Attach(bounded(t), only(a)))
+	mustDetach(t, d, a)
 }

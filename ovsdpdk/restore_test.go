@@ -13,7 +13,7 @@ import (
 // mustRestore wants things to be made, in words that begin like these.
 func (c *trial) mustRestore(want ...string) {
 	c.t.Helper()
-	made, err := c.d.Restore(bounded(c.t), c.a, c.state)
+	made, err := c.a.Network.Restore(bounded(c.t), c.a)
 	if err != nil {
 		c.t.Errorf("Restore: %v", err)
 	}
@@ -43,7 +43,7 @@ func TestRestoreEmptyDatabase(t *testing.T) {
 			before := c.world()
 			c.upTo("Restore")
 			attached := c.world()
-			s := decoded(t, c.state)
+			s := decoded(t, c.a.State)
 			c.mustRestore()
 			c.lose()
 			c.vsctl("init", "--", "set", "Open_vSwitch", ".", "dpdk_initialized=true", "cur_cfg=1000000000")
@@ -54,7 +54,7 @@ func TestRestoreEmptyDatabase(t *testing.T) {
 				c.wantLinked(s)
 			}
 			c.mustRestore()
-			mustDel(t, c.d, c.a, c.state)
+			mustDetach(t, c.d, c.a)
 			sameWorld(t, before, c.world())
 		})
 	}
@@ -84,13 +84,13 @@ func (c *trial) wantLinked(s *state) {
 // Somebody deleted the port, and others are in the bridge.
 func TestRestorePortAlone(t *testing.T) {
 	c := ways[0].attached(t)
-	b := c.attachment("another-sandbox", nil)
-	raw := mustAttach(t, c.d, b)
+	b := c.attachment(c.d, "another-sandbox", nil)
+	mustAttach(t, c.d, b)
 	port := portName(c.a)
 	c.vsctl("del-port", port)
 	c.mustRestore("port " + port + " on bridge " + testBridge)
 	wantErrorNone(t, c.do(bounded(t), "Check"))
-	wantErrorNone(t, c.d.Check(bounded(t), b, raw))
+	wantErrorNone(t, b.Network.Check(bounded(t), b))
 }
 
 // A port that is there is not touched, however it was changed: nothing but
@@ -99,7 +99,7 @@ func TestRestoreLeavesAlone(t *testing.T) {
 	c := ways[0].attached(t)
 	port := portName(c.a)
 	c.vsctl("set", "Port", port, "tag=8", "--", "set", "Interface", port, "mtu_request=1400", "ofport=-1")
-	if err := os.Chmod(decoded(t, c.state).Dir, 0o700); err != nil {
+	if err := os.Chmod(decoded(t, c.a.State).Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	changed := c.world()
@@ -118,7 +118,7 @@ func TestRestoreForeign(t *testing.T) {
 	port := portName(c.a)
 	c.vsctl("set", "Interface", port, "external_ids:plexus-owner=/var/lib/other")
 	before := c.world()
-	_, err := c.d.Restore(bounded(t), c.a, c.state)
+	_, err := c.a.Network.Restore(bounded(t), c.a)
 	wantError(t, err, port, "not this attachment's", "marks of ownership")
 	sameWorld(t, before, c.world())
 }
@@ -127,15 +127,16 @@ func TestRestoreForeign(t *testing.T) {
 func TestRestoreForeignBridge(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
-	d, a := newDelegate(t), r.attachment(sandbox, map[string]any{"createBridge": nil})
-	raw := mustAttach(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, map[string]any{"createBridge": nil})
+	mustAttach(t, d, a)
 	r.vsctl("del-br", testBridge)
 	before := r.world()
-	_, err := d.Restore(bounded(t), a, raw)
+	_, err := a.Network.Restore(bounded(t), a)
 	wantError(t, err, "no bridge "+testBridge)
 	sameWorld(t, before, r.world())
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
-	made, err := d.Restore(bounded(t), a, raw)
+	made, err := a.Network.Restore(bounded(t), a)
 	if want := []string{"port " + portName(a) + " on bridge " + testBridge}; err != nil || !slices.Equal(made, want) {
 		t.Errorf("made %q, %v, want %q", made, err, want)
 	}
@@ -148,7 +149,7 @@ func TestRestoreFiles(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			c := wayOf(way).attached(t)
 			attached := c.world()
-			s := decoded(t, c.state)
+			s := decoded(t, c.a.State)
 			remove(t, s.Dir)
 			c.mustRestore(files...)
 			sameWorld(t, attached, c.world())
@@ -182,27 +183,27 @@ func remove(t testing.TB, path string) {
 // A short link is made again; a volume that is gone is not: it was the pod's.
 func TestRestoreVolume(t *testing.T) {
 	c := wayOf("volume").attached(t)
-	s := decoded(t, c.state)
+	s := decoded(t, c.a.State)
 	remove(t, s.Link)
 	c.mustRestore("short link " + s.Link)
 	wantErrorNone(t, c.do(bounded(t), "Check"))
 	remove(t, s.Dir)
 	c.vsctl("del-port", s.Port)
 	before := c.world()
-	_, err := c.d.Restore(bounded(t), c.a, c.state)
+	_, err := c.a.Network.Restore(bounded(t), c.a)
 	wantError(t, err, "volume "+s.Dir, "gone")
 	sameWorld(t, before, c.world())
-	mustDel(t, c.d, c.a, c.state)
+	mustDetach(t, c.d, c.a)
 }
 
 // A folder that was replaced by a link is neither followed nor taken away.
 func TestRestoreFollowsNothing(t *testing.T) {
 	c := wayOf("server").attached(t)
-	s := decoded(t, c.state)
+	s := decoded(t, c.a.State)
 	elsewhere := tempDir(t)
 	remove(t, s.Dir)
 	symlink(t, elsewhere, s.Dir)
-	_, err := c.d.Restore(bounded(t), c.a, c.state)
+	_, err := c.a.Network.Restore(bounded(t), c.a)
 	wantError(t, err, s.Dir, "symbolic link")
 	if exists(elsewhere + "/" + s.File) {
 		t.Error("the link was followed")
@@ -213,24 +214,23 @@ func TestRestoreFollowsNothing(t *testing.T) {
 // One that does not listen yet is named.
 func TestRestoreLink(t *testing.T) {
 	c := wayOf("server").attached(t)
-	s := decoded(t, c.state)
+	s := decoded(t, c.a.State)
 	c.mustRestore()
 	origin := filepath.Join(filepath.Dir(strings.TrimPrefix(c.address, "unix:")), s.Port)
 	remove(t, origin)
-	_, err := c.d.Restore(bounded(t), c.a, c.state)
+	_, err := c.a.Network.Restore(bounded(t), c.a)
 	wantError(t, err, "does not listen for port "+s.Port, origin)
 	listen(t, origin)
 	c.mustRestore("link " + s.Place(s.File) + " to the socket of port " + s.Port)
 	c.wantLinked(s)
 }
 
-// A record that is none, and a configuration that is none, are refused.
+// A record that is none is refused.
 func TestRestoreRefuses(t *testing.T) {
 	r := newRig(t)
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	_, err := d.Restore(bounded(t), a, []byte(`{}`))
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	a.State = []byte(`{}`)
+	_, err := a.Network.Restore(bounded(t), a)
 	wantError(t, err, "recorded state")
-	a.Conf = []byte(`{}`)
-	_, err = d.Restore(bounded(t), a, nil)
-	wantError(t, err, `"bridge"`)
 }

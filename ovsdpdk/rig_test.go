@@ -13,8 +13,9 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/ovs"
 )
 
 func TestMain(m *testing.M) { os.Exit(node.Main(m)) }
@@ -53,7 +54,7 @@ func newRigAt(t testing.TB, listen string) *rig {
 	t.Cleanup(func() { _ = r.Stop() })
 	r.wire = newProxy(t, r.OVSDB(), listen)
 	r.address = r.wire.address
-	// As if a vswitch had acted on whatever was asked for.
+	// As if a vswitch had acted on every transaction.
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true", "cur_cfg=1000000000")
 	return r
 }
@@ -110,13 +111,34 @@ func (r *rig) config(keys map[string]any) json.RawMessage {
 }
 
 // attachment is net1 of a sandbox whose pod has the sandbox's name.
-func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
+func (r *rig) attachment(d *Delegate, sandbox string, keys map[string]any) *delegates.Attachment {
 	r.t.Helper()
-	return conf.Attachment{
-		Sandbox: sandbox, Netns: "/run/netns/" + sandbox, IfName: "net1", Network: "default/fast", Owner: testOwner,
-		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: r.config(keys), Bounds: conf.Bounds{}.ForOwn(),
+	return &delegates.Attachment{
+		Sandbox: sandbox, Netns: "/run/netns/" + sandbox, IfName: "net1", Name: "default/fast", Owner: testOwner,
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Network: mustParse(r.t, d, r.config(keys)), Bounds: conf.Bounds{}.ForOwn(),
 	}
 }
+
+func mustParse(t testing.TB, d *Delegate, config []byte) delegates.Network {
+	t.Helper()
+	n, _, err := d.Parse("default/fast", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// sibling is a new attachment of the same pod to the same network.
+func sibling(a *delegates.Attachment, ifName string) *delegates.Attachment {
+	b := *a
+	b.IfName, b.State, b.Result = ifName, nil, nil
+	return &b
+}
+
+// unrecorded is an attachment whose journal is lost.
+func unrecorded(a *delegates.Attachment) *delegates.Attachment { return sibling(a, a.IfName) }
+
+func only(a *delegates.Attachment) []*delegates.Attachment { return []*delegates.Attachment{a} }
 
 // sweep is Sweep at endpoints of the test.
 func (r *rig) sweep(d *Delegate, endpoints []string, keep func(sandbox, ifName string) bool) error {
@@ -124,7 +146,7 @@ func (r *rig) sweep(d *Delegate, endpoints []string, keep func(sandbox, ifName s
 }
 
 // shared gives an attachment's pod the volume shared-dir.
-func shared(a conf.Attachment, dir string) conf.Attachment {
+func shared(a *delegates.Attachment, dir string) *delegates.Attachment {
 	pod := *a.Pod
 	pod.Volumes = []conf.Volume{{Name: conf.SharedDir, HostPath: dir}}
 	a.Pod = &pod
@@ -152,45 +174,42 @@ func sameWorld(t testing.TB, before, after string) {
 	}
 }
 
-// mustPrepare and mustAttach are the ways to an attachment that no test doubts.
-func mustPrepare(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
-	t.Helper()
-	raw, err := d.Prepare(bounded(t), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
-func mustAttach(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
-	t.Helper()
-	raw, err := attach(t, d, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
+// prepare is the part of ADD before anything is changed.
+func prepare(t testing.TB, a *delegates.Attachment) (err error) {
+	a.State, err = a.Network.Prepare(bounded(t), a)
+	return err
 }
 
 // attach is an ADD of one attachment.
-func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, error) {
-	raw, err := d.Prepare(bounded(t), a)
-	if err != nil {
-		return nil, err
-	}
-	return raw, addAndSettle(t, d, a, raw)
-}
-
-func addAndSettle(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) error {
-	if _, err := d.Add(bounded(t), a, raw); err != nil {
+func attach(t testing.TB, d *Delegate, a *delegates.Attachment) error {
+	if err := prepare(t, a); err != nil {
 		return err
 	}
-	return d.Settle(bounded(t), []conf.Prepared{{Attachment: a, State: raw}})
+	return d.Attach(bounded(t), only(a))
 }
 
-func mustDel(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) {
+// mustPrepare, mustAttach and mustDetach are for calls that have to succeed.
+func mustPrepare(t testing.TB, all ...*delegates.Attachment) {
 	t.Helper()
-	if err := d.Del(bounded(t), a, raw); err != nil {
-		t.Errorf("Del: %v", err)
+	for _, a := range all {
+		if err := prepare(t, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mustAttach(t testing.TB, d *Delegate, all ...*delegates.Attachment) {
+	t.Helper()
+	mustPrepare(t, all...)
+	if err := d.Attach(bounded(t), all); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustDetach(t testing.TB, d *Delegate, all ...*delegates.Attachment) {
+	t.Helper()
+	if err := errors.Join(d.Detach(bounded(t), all)...); err != nil {
+		t.Errorf("Detach: %v", err)
 	}
 }
 

@@ -9,12 +9,13 @@ import (
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 func id(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
 
-// set is how OVSDB writes a set: one member stands alone.
-func set(names ...string) any {
+// members is how OVSDB writes a set: one member stands alone.
+func members(names ...string) any {
 	if len(names) == 1 {
 		return id(names[0])
 	}
@@ -22,11 +23,11 @@ func set(names ...string) any {
 	for _, n := range names {
 		ids = append(ids, id(n))
 	}
-	return uuidSet(ids...)
+	return set(ids)
 }
 
 func bridgeRow(name, owner string, ports ...string) ovsdb.Row {
-	row := ovsdb.Row{"_uuid": id(name), "name": name, "ports": set(ports...), "external_ids": stringMap(nil)}
+	row := ovsdb.Row{"_uuid": id(name), "name": name, "ports": members(ports...), "external_ids": stringMap(nil)}
 	if owner != "" {
 		row["external_ids"] = stringMap(map[string]string{markOwner: owner})
 	}
@@ -48,35 +49,40 @@ func inWords(ops []ovsdb.Operation) string {
 
 // A port goes if it is ours. Its bridge goes too if that is ours and nothing
 // but its local port would be left in it.
-func TestRemoval(t *testing.T) {
+func TestDeletion(t *testing.T) {
 	const bridgeGone = "Open_vSwitch {" + noUUID + "} delete [{br}]"
 	const portGone = "Bridge {br} delete [{p}]"
 	for _, c := range []struct {
 		name    string
-		ours    bool
-		ports   []ovsdb.Row
+		ports   []ovsdb.UUID // of the attachment; none if its row is gone, or another's
 		bridges []ovsdb.Row
 		want    string
 	}{
-		{"our bridge, we are the last", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, bridgeGone},
-		{"our bridge with another port", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, portGone},
-		{"a foreign bridge, we are the last", true, portP, []ovsdb.Row{bridgeRow("br", "", "local", "p")}, portGone},
-		{"a bridge of another plexus", true, portP, []ovsdb.Row{bridgeRow("br", "/var/lib/other", "local", "p")}, portGone},
-		{"a foreign bridge without a local port", true, portP, []ovsdb.Row{bridgeRow("br", "", "p")}, portGone},
-		{"the port is gone, our bridge is empty", false, nil, []ovsdb.Row{bridgeRow("br", testOwner, "local")}, bridgeGone},
-		{"the port is gone, our bridge has another", false, nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
-		{"the port is gone, the bridge is foreign", false, nil, []ovsdb.Row{bridgeRow("br", "", "local")}, ""},
-		{"the port is in no bridge", true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
-		{"the port is not ours", false, portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, ""},
-		{"the port was moved to a foreign bridge", true, portP,
+		{"our bridge, we are the last", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, bridgeGone},
+		{"our bridge with another port", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, portGone},
+		{"a foreign bridge, we are the last", portP, []ovsdb.Row{bridgeRow("br", "", "local", "p")}, portGone},
+		{"a bridge of another plexus", portP, []ovsdb.Row{bridgeRow("br", "/var/lib/other", "local", "p")}, portGone},
+		{"a foreign bridge without a local port", portP, []ovsdb.Row{bridgeRow("br", "", "p")}, portGone},
+		{"the port is gone, our bridge is empty", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local")}, bridgeGone},
+		{"the port is gone, our bridge has another", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
+		{"the port is gone, the bridge is foreign", nil, []ovsdb.Row{bridgeRow("br", "", "local")}, ""},
+		{"the port is in no bridge", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
+		{"the port is not ours", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, ""},
+		{"the port was moved to a foreign bridge", portP,
 			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "q"), bridgeRow("other", "", "local2", "p")}, "Bridge {other} delete [{p}]"},
-		{"another bridge of ours is empty", true, portP,
+		{"another bridge of ours is empty", portP,
 			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q"), bridgeRow("other", testOwner, "local2")}, portGone},
-		{"no bridge at all", true, portP, nil, ""},
-		{"a row without an id", true, portP, []ovsdb.Row{{"name": "br"}}, ""},
+		{"no bridge at all", portP, nil, ""},
+		{"two ports, and both leave our bridge", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, bridgeGone},
+		{"two of three ports", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q", "x")}, "Bridge {br} delete [{p} {q}]"},
+		{"two bridges of ours", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p"), bridgeRow("other", testOwner, "q", "local2")},
+			"Open_vSwitch {" + noUUID + "} delete [{br} {other}]"},
+		{"a foreign bridge and ours", portsPQ, []ovsdb.Row{bridgeRow("other", "", "q", "local2"), bridgeRow("br", testOwner, "local", "p")},
+			"Bridge {other} delete [{q}]; " + bridgeGone},
+		{"a row without an id", portP, []ovsdb.Row{{"name": "br"}}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, c.ours, c.ports, c.bridges, []ovsdb.UUID{id("local"), id("local2")})
+			ops := deletion(testOwner, c.ports, []string{"br"}, c.bridges, []ovsdb.Row{{"_uuid": id("local"), "name": "br"}, {"_uuid": id("local2"), "name": "other"}, {"_uuid": id("p"), "name": "p"}})
 			if got := inWords(ops); got != c.want {
 				t.Errorf("does %q, want %q", got, c.want)
 			}
@@ -90,11 +96,11 @@ func TestRemoval(t *testing.T) {
 // noUUID is in the condition that every row meets.
 const noUUID = "00000000-0000-0000-0000-000000000000"
 
-var portP = []ovsdb.Row{{"_uuid": id("p")}}
+var portP, portsPQ = []ovsdb.UUID{id("p")}, []ovsdb.UUID{id("p"), id("q")}
 
 func testPort(c *Config, mode string) *port {
-	a := conf.Attachment{Sandbox: "s", IfName: "net1", Network: "default/fast", Owner: testOwner, Pod: &conf.Pod{Namespace: "default", Name: "pod"}}
-	return &port{a, &state{Port: "p", Bridge: "br", Mode: mode, Socket: "/run/x/sock"}, c, []byte(`{"port":"p"}`)}
+	a := &delegates.Attachment{Sandbox: "s", IfName: "net1", Name: "default/fast", Owner: testOwner, State: []byte(`{"port":"p"}`), Pod: &conf.Pod{Namespace: "default", Name: "pod"}}
+	return &port{Attachment: a, state: &state{Port: "p", Bridge: "br", Mode: mode, Socket: "/run/x/sock"}, network: &network{Config: c}}
 }
 
 func number(n int) *int { return &n }
@@ -161,12 +167,12 @@ func TestPortRowsInterface(t *testing.T) {
 func TestInsertion(t *testing.T) {
 	a, b := testPort(&Config{}, modeClient), testPort(&Config{CreateBridge: true}, modeServer)
 	b.state = &state{Port: "q", Bridge: "other", Mode: modeServer}
-	ops, sockets, err := insertion([]*port{a, b}, map[string]bool{"br": true})
+	ops, guards, err := insertion([]*port{a, b}, map[string]bool{"br": true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	guarded := false
-	for at, p := range sockets {
+	for at, p := range guards {
 		guarded = guarded || p == a
 		if ops[at].Op != ovsdb.OperationWait || ops[at].Table != "Interface" || ops[at].Rows[0]["name"] != p.Port {
 			t.Errorf("operation %d does not guard the socket of %s: %+v", at, p.Port, ops[at])
@@ -195,7 +201,7 @@ func TestInsertion(t *testing.T) {
 }
 
 func TestPortName(t *testing.T) {
-	a := conf.Attachment{Owner: testOwner, Sandbox: "0123456789abcdef", IfName: "net1"}
+	a := &delegates.Attachment{Owner: testOwner, Sandbox: sandbox, IfName: "net1"}
 	name := portName(a)
 	if len(name) > 15 || !strings.HasPrefix(name, "vhu") || conf.CheckIfName(name) != nil {
 		t.Errorf("%q is no name of an interface", name)
@@ -203,8 +209,8 @@ func TestPortName(t *testing.T) {
 	if name != "vhu5664a83cf48f" {
 		t.Errorf("%q: the names of ports in use have changed", name)
 	}
-	seen := map[string]conf.Attachment{name: a}
-	for _, other := range []conf.Attachment{
+	seen := map[string]*delegates.Attachment{name: a}
+	for _, other := range []*delegates.Attachment{
 		{Owner: "/var/lib/other", Sandbox: a.Sandbox, IfName: "net1"},
 		{Owner: testOwner, Sandbox: "0123456789abcdeg", IfName: "net1"},
 		{Owner: testOwner, Sandbox: a.Sandbox, IfName: "net2"},
@@ -216,7 +222,7 @@ func TestPortName(t *testing.T) {
 		}
 		seen[portName(other)] = other
 	}
-	a.Netns, a.Network, a.Pod = "/elsewhere", "other", &conf.Pod{Name: "x"}
+	a.Netns, a.Name, a.Pod = "/elsewhere", "other", &conf.Pod{Name: "x"}
 	if portName(a) != name {
 		t.Error("the name depends on more than owner, sandbox and interface")
 	}

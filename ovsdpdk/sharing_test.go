@@ -16,14 +16,15 @@ func TestSandboxesThatBeginAlike(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	a, b := r.attachment("cnitool-7738aaaaaaaa", nil), r.attachment("cnitool-7738bbbbbbbb", nil)
+	a, b := r.attachment(d, "cnitool-7738aaaaaaaa", nil), r.attachment(d, "cnitool-7738bbbbbbbb", nil)
 	b.IfName = "net2"
-	rawA, rawB := mustAttach(t, d, a), mustAttach(t, d, b)
-	mustDel(t, d, a, rawA)
-	if err := d.Check(bounded(t), b, rawB); err != nil {
+	mustAttach(t, d, a)
+	mustAttach(t, d, b)
+	mustDetach(t, d, a)
+	if err := b.Network.Check(bounded(t), b); err != nil {
 		t.Error(err)
 	}
-	mustDel(t, d, b, rawB)
+	mustDetach(t, d, b)
 	sameWorld(t, before, r.world())
 }
 
@@ -32,15 +33,15 @@ func TestMissingVolumeOfTwoPods(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	a, b := shared(r.attachment("first-of-two", nil), r.dir+"/volume"), shared(r.attachment("second-of-two", nil), r.dir+"/volume")
-	rawA, rawB := mustPrepare(t, d, a), mustPrepare(t, d, b)
-	wantErrorNone(t, addAndSettle(t, d, a, rawA))
-	wantErrorNone(t, addAndSettle(t, d, b, rawB))
-	mustDel(t, d, a, rawA)
-	if err := d.Check(bounded(t), b, rawB); err != nil {
+	a, b := shared(r.attachment(d, "first-of-two", nil), r.dir+"/volume"), shared(r.attachment(d, "second-of-two", nil), r.dir+"/volume")
+	mustPrepare(t, a, b)
+	wantErrorNone(t, d.Attach(bounded(t), only(a)))
+	wantErrorNone(t, d.Attach(bounded(t), only(b)))
+	mustDetach(t, d, a)
+	if err := b.Network.Check(bounded(t), b); err != nil {
 		t.Error(err)
 	}
-	mustDel(t, d, b, rawB)
+	mustDetach(t, d, b)
 	sameWorld(t, before, r.world())
 }
 
@@ -56,16 +57,17 @@ func TestPermissionsReachTheFolder(t *testing.T) {
 	}{{nil, 0o750, 0}, {map[string]any{"group": group}, 0o770, gid}, {map[string]any{"permissions": "0711"}, 0o711, 0}} {
 		keys := map[string]any{"socketDir": r.dir}
 		maps.Copy(keys, c.keys)
-		d, a := newDelegate(t), r.attachment(sandbox, map[string]any{"vhost": keys})
-		raw := mustAttach(t, d, a)
-		s, err := decodeState(raw, sandbox)
+		d := newDelegate(t)
+		a := r.attachment(d, sandbox, map[string]any{"vhost": keys})
+		mustAttach(t, d, a)
+		s, err := decodeState(a.State, sandbox)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if modeOf(t, s.Dir) != c.mode || gidOf(t, s.Dir) != c.gid {
 			t.Errorf("%v: mode %o group %d, want %o and %d", c.keys, modeOf(t, s.Dir), gidOf(t, s.Dir), c.mode, c.gid)
 		}
-		mustDel(t, d, a, raw)
+		mustDetach(t, d, a)
 	}
 }
 
@@ -86,27 +88,27 @@ func TestOneSocketForTwoInEveryMode(t *testing.T) {
 			before := r.world()
 			d := newDelegate(t)
 			keys := map[string]any{"vhost": map[string]any{"socketFile": "sock", "mode": c.mode}}
-			a, b := shared(r.attachment("first-of-two", keys), volume), shared(r.attachment("second-of-two", keys), volume)
-			rawB := mustPrepare(t, d, b) // before a has it
-			rawA := mustAttach(t, d, a)
-			_, err := d.Prepare(bounded(t), b)
+			a, b := shared(r.attachment(d, "first-of-two", keys), volume), shared(r.attachment(d, "second-of-two", keys), volume)
+			mustPrepare(t, b) // before a has it
+			mustAttach(t, d, a)
+			_, err := b.Network.Prepare(bounded(t), b)
 			wantError(t, err, "sock", portName(a), "default/first-of-two", "socketFile")
-			wantError(t, addAndSettle(t, d, b, rawB), "sock", portName(a), "default/first-of-two", "socketFile")
+			wantError(t, d.Attach(bounded(t), only(b)), "sock", portName(a), "default/first-of-two", "socketFile")
 			if c.mode == "client" { // the winner's application makes it
-				s, err := decodeState(rawA, a.Sandbox)
+				s, err := decodeState(a.State, a.Sandbox)
 				if err != nil {
 					t.Fatal(err)
 				}
 				socketAt(t, s.Socket)
 			}
-			mustDel(t, d, b, rawB)
+			mustDetach(t, d, b)
 			if !exists(volume + "/sock") {
 				t.Error("the loser's DEL has removed the winner's socket")
 			}
-			if err := d.Check(bounded(t), a, rawA); err != nil {
+			if err := a.Network.Check(bounded(t), a); err != nil {
 				t.Errorf("the loser's DEL has hurt the winner: %v", err)
 			}
-			mustDel(t, d, a, rawA)
+			mustDetach(t, d, a)
 			sameWorld(t, before, r.world())
 		})
 	}
@@ -123,25 +125,20 @@ func TestGroupStaysForTheOther(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(pods + uid) })
 	d := newDelegate(t)
-	a := r.attachment(sandbox, map[string]any{"vhost": map[string]any{"group": group}})
+	a := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"group": group}})
 	a.Pod = &conf.Pod{Namespace: "default", Name: "p", UID: uid, Volumes: []conf.Volume{{Name: conf.SharedDir}}}
-	b := a
-	b.IfName = "net2"
-	var all []conf.Prepared
-	for _, a := range []conf.Attachment{a, b} {
-		all = append(all, conf.Prepared{Attachment: a, State: mustPrepare(t, d, a)})
+	b := sibling(a, "net2")
+	mustPrepare(t, a, b)
+	wantErrorNone(t, d.Attach(bounded(t), only(a)))
+	wantErrorNone(t, d.Attach(bounded(t), only(b)))
+	if gidOf(t, volume) != gid {
+		t.Errorf("group %d, want %d", gidOf(t, volume), gid)
 	}
-	for i, p := range all {
-		wantErrorNone(t, addAndSettle(t, d, p.Attachment, p.State))
-		if i > 0 && gidOf(t, volume) != gid {
-			t.Errorf("group %d, want %d", gidOf(t, volume), gid)
-		}
-	}
-	mustDel(t, d, a, all[0].State)
+	mustDetach(t, d, a)
 	if gidOf(t, volume) != gid {
 		t.Errorf("group %d while a port remains, want %d", gidOf(t, volume), gid)
 	}
-	mustDel(t, d, b, all[1].State)
+	mustDetach(t, d, b)
 	if gidOf(t, volume) != 0 {
 		t.Errorf("group %d, want it as it was", gidOf(t, volume))
 	}

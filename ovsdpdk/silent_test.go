@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // verbLimit is what a verb may take while OVSDB or ovs-vswitchd hangs.
@@ -16,7 +16,7 @@ const verbLimit = 10 * time.Second
 // wantAway wants an error about one endpoint alone.
 func wantAway(t testing.TB, err error, kind, address string) {
 	t.Helper()
-	away := conf.AllUnavailable(err)
+	away := delegates.AllUnavailable(err)
 	if len(away) == 0 {
 		t.Errorf("error %v, want %s to be unavailable", err, kind)
 	}
@@ -27,7 +27,7 @@ func wantAway(t testing.TB, err error, kind, address string) {
 	}
 }
 
-// A server that is an OVSDB to who connects, and answers nothing else, costs the requests
+// A server that introduces itself as an OVSDB and answers nothing else costs the requests
 // of one verb a bounded time; when it answers they are made again.
 func TestConnectsOnly(t *testing.T) {
 	t.Parallel()
@@ -76,16 +76,15 @@ func TestStoppedVswitchd(t *testing.T) {
 	r, d := newRig(t), newDelegate(t)
 	defer d.Close()
 	before := r.world()
-	old := r.attachment("feed456789abcdef", map[string]any{"bridge": "br-old"})
-	oldState := mustAttach(t, d, old)
+	old := r.attachment(d, "feed456789abcdef", map[string]any{"bridge": "br-old"})
+	mustAttach(t, d, old)
 	resume := r.stopVswitchd()
 	begun := time.Now()
 	_ = together(10, func(i int) error {
-		a := r.attachment(string(rune('a'+i))+sandbox[1:], nil)
+		a := r.attachment(d, string(rune('a'+i))+sandbox[1:], nil)
 		a.IfName = "net1"
-		raw, err := attach(t, d, a)
-		wantAway(t, err, "ovs-vswitchd behind OVSDB", r.address)
-		mustDel(t, d, a, raw)
+		wantAway(t, attach(t, d, a), "ovs-vswitchd behind OVSDB", r.address)
+		mustDetach(t, d, a)
 		return nil
 	})
 	if took := time.Since(begun); took > verbLimit {
@@ -93,20 +92,19 @@ func TestStoppedVswitchd(t *testing.T) {
 	}
 	begun = time.Now()
 	for range 10 {
-		_, err := d.Prepare(bounded(t), r.attachment(sandbox, nil))
-		wantAway(t, err, "ovs-vswitchd behind OVSDB", r.address)
-		wantAway(t, d.Ready(bounded(t), old.Conf), "ovs-vswitchd behind OVSDB", r.address)
+		wantAway(t, prepare(t, r.attachment(d, sandbox, nil)), "ovs-vswitchd behind OVSDB", r.address)
+		wantAway(t, old.Network.Ready(bounded(t)), "ovs-vswitchd behind OVSDB", r.address)
 		wantAway(t, d.open(bounded(t), r.address, nil), "ovs-vswitchd behind OVSDB", r.address)
 	}
-	mustDel(t, d, old, oldState)
-	if took := time.Since(begun); took > settleTimeout {
+	mustDetach(t, d, old)
+	if took := time.Since(begun); took > openTimeout {
 		t.Errorf("what needs no waiting took %s", took)
 	}
 	sameWorld(t, before, r.world())
 	resume()
-	a := r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
-	mustDel(t, d, a, raw)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -126,8 +124,8 @@ func TestBusyVswitchd(t *testing.T) {
 	found, err := d.db.transact(bounded(t), r.address, configured())
 	wantErrorNone(t, err)
 	d.db.standstill(r.address, found[0].Rows)
-	if len(d.db.behind) != 0 {
-		t.Errorf("remembered: %v", d.db.behind)
+	if len(d.db.lags) != 0 {
+		t.Errorf("remembered: %v", d.db.lags)
 	}
 }
 

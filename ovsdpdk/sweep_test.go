@@ -7,7 +7,7 @@ import (
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 func keepNone(string, string) bool { return false }
@@ -17,9 +17,10 @@ func TestForeignBridgeStays(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", testBridge, "--", "set", "Bridge", testBridge, "datapath_type=netdev")
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
-	mustDel(t, d, a, raw)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -28,16 +29,17 @@ func TestForeignBridgeStays(t *testing.T) {
 func TestForeignPortKeepsOurBridge(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
 	r.vsctl("add-port", testBridge, "uplink")
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	if ports := r.vsctl("list-ports", testBridge); ports != "uplink" {
 		t.Errorf("ports %q, want the foreign one", ports)
 	}
-	raw = mustAttach(t, d, a)
+	mustAttach(t, d, a)
 	r.vsctl("del-port", "uplink")
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -45,14 +47,15 @@ func TestForeignPortKeepsOurBridge(t *testing.T) {
 func TestRowRemovedByHand(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
 	r.vsctl("del-port", portName(a))
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
-	raw = mustAttach(t, d, a)
+	mustAttach(t, d, a)
 	r.vsctl("del-br", testBridge)
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -61,57 +64,57 @@ func TestPortMovedByHand(t *testing.T) {
 	r := newRig(t)
 	r.vsctl("add-br", "br-other", "--", "set", "Bridge", "br-other", "datapath_type=netdev")
 	before := r.world()
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
 	port := r.vsctl("get", "Port", portName(a), "_uuid")
 	r.vsctl("remove", "Bridge", testBridge, "ports", port, "--", "add", "Bridge", "br-other", "ports", port)
-	wantError(t, d.Check(bounded(t), a, raw), portName(a), "no longer in bridge "+testBridge)
-	mustDel(t, d, a, raw)
+	wantError(t, a.Network.Check(bounded(t), a), portName(a), "no longer in bridge "+testBridge)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
 // Without state DEL goes by the marks, and takes that one attachment alone.
-func TestDelByMarks(t *testing.T) {
+func TestDetachByMarks(t *testing.T) {
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
 			c := w.begin(t)
 			empty := c.world()
 			mustAttach(t, c.d, c.a)
 			one := c.world()
-			b := c.a
-			b.IfName = "net2"
+			b := sibling(c.a, "net2")
 			mustAttach(t, c.d, b)
-			mustDel(t, w.delegate(t), b, nil)
+			mustDetach(t, w.delegate(t), unrecorded(b))
 			sameWorld(t, one, c.world())
+			b = sibling(c.a, "net1")
 			b.Owner = "/var/lib/other"
-			b.IfName = "net1"
-			mustDel(t, w.delegate(t), b, nil)
+			mustDetach(t, w.delegate(t), b)
 			sameWorld(t, one, c.world())
-			mustDel(t, w.delegate(t), c.a, nil)
+			mustDetach(t, w.delegate(t), unrecorded(c.a))
 			sameWorld(t, empty, c.world())
 		})
 	}
 	d := newDelegate(t)
-	mustDel(t, d, conf.Attachment{Conf: json.RawMessage(`{"bridge": ""}`)}, nil) // never was
-	wantError(t, d.Del(bounded(t), conf.Attachment{}, json.RawMessage(`{}`)), "recorded state")
-	wantError(t, d.Del(bounded(t), conf.Attachment{}, json.RawMessage(`{`)), "recorded state")
+	mustDetach(t, d, &delegates.Attachment{}) // its configuration is refused: it never was
+	for _, state := range []string{`{}`, `{`} {
+		wantError(t, d.Detach(bounded(t), only(&delegates.Attachment{State: json.RawMessage(state)}))[0], "recorded state")
+	}
 }
 
-// Sweep removes what is ours and not to be kept, and nothing else.
+// Sweep removes our attachments that are not to be kept, and nothing else.
 func TestSweep(t *testing.T) {
 	r := newRig(t)
 	empty := r.world()
 	d := newDelegate(t)
 	endpoints := []string{r.address, r.address, "/run/vpp/api.sock"}
-	theirs := r.attachment("their-sandbox", nil)
+	theirs := r.attachment(d, "their-sandbox", nil)
 	theirs.Owner = "/var/lib/other"
-	rawTheirs := mustAttach(t, d, theirs)
+	mustAttach(t, d, theirs)
 	r.vsctl("add-port", testBridge, "nobodys", "--", "set", "Interface", "nobodys", "external_ids:plexus-sandbox=gone")
 	foreign := r.world()
-	kept, gone := r.attachment("kept-sandbox", nil), r.attachment("gone-sandbox", nil)
-	other := kept
-	other.IfName = "net2"
-	rawKept := mustAttach(t, d, kept)
+	kept, gone := r.attachment(d, "kept-sandbox", nil), r.attachment(d, "gone-sandbox", nil)
+	other := sibling(kept, "net2")
+	mustAttach(t, d, kept)
 	withKept := r.world()
 	mustAttach(t, d, gone)
 	mustAttach(t, d, other)
@@ -128,7 +131,7 @@ func TestSweep(t *testing.T) {
 	if len(asked) != 3 || asked["their-sandbox/net1"] {
 		t.Errorf("asked about %v, want our three", asked)
 	}
-	if err := d.Check(bounded(t), kept, rawKept); err != nil {
+	if err := kept.Network.Check(bounded(t), kept); err != nil {
 		t.Error(err)
 	}
 	if err := r.sweep(newDelegate(t), endpoints, keepNone); err != nil {
@@ -136,7 +139,7 @@ func TestSweep(t *testing.T) {
 	}
 	sameWorld(t, foreign, r.world())
 	r.vsctl("del-port", "nobodys")
-	mustDel(t, d, theirs, rawTheirs)
+	mustDetach(t, d, theirs)
 	sameWorld(t, empty, r.world())
 }
 
@@ -146,7 +149,7 @@ func TestSweepPlaces(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	mustAttach(t, d, r.attachment(sandbox, nil))
+	mustAttach(t, d, r.attachment(d, sandbox, nil))
 	absent := "unix:/run/nowhere/db.sock"
 	dead := "unix:" + tempDir(t) + "/db.sock"
 	socketAt(t, strings.TrimPrefix(dead, "unix:"))
@@ -173,7 +176,7 @@ func TestSweepUnreadableState(t *testing.T) {
 			"external_ids:plexus-sandbox=gone", "external_ids:plexus-ifname=net1", "external_ids:plexus-state="+string(state))
 	}
 	before := r.world()
-	mustAttach(t, d, r.attachment(sandbox, nil))
+	mustAttach(t, d, r.attachment(d, sandbox, nil))
 	err := r.sweep(d, []string{r.address}, keepNone)
 	for i := range 10 {
 		wantError(t, err, "interface bad"+string(rune('a'+i)))
@@ -183,18 +186,19 @@ func TestSweepUnreadableState(t *testing.T) {
 
 // A bridge of ours that has lost its local port is not removed with the port of
 // somebody else in it.
-func TestRemovalWithoutLocalPort(t *testing.T) {
-	ops := removal(&state{Bridge: "br", Port: "p"}, testOwner, true, portP, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")}, nil)
+func TestDeletionWithoutLocalPort(t *testing.T) {
+	ops := deletion(testOwner, portP, []string{"br"}, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")}, nil)
 	if got, want := inWords(ops), "Bridge {br} delete [{p}]"; got != want {
 		t.Errorf("does %q, want %q", got, want)
 	}
 	r := newRig(t)
-	d, a := newDelegate(t), r.attachment(sandbox, nil)
-	raw := mustAttach(t, d, a)
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, nil)
+	mustAttach(t, d, a)
 	r.vsctl("add-port", testBridge, "uplink")
 	local := r.vsctl("get", "Port", testBridge, "_uuid")
 	r.vsctl("remove", "Bridge", testBridge, "ports", local)
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	if out := r.vsctl("--columns=name", "find", "Port", "name=uplink"); !strings.Contains(out, "uplink") {
 		t.Error("somebody else's port went with the bridge")
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -61,13 +61,13 @@ func TestPodCannotBlockDel(t *testing.T) {
 		if volume {
 			c.a, dir = shared(c.a, c.dir+"/volume"), c.dir+"/volume"
 		}
-		raw := mustAttach(t, c.d, c.a)
+		mustAttach(t, c.d, c.a)
 		name := dir + "/" + shareddir.ConfigFile(c.a.Sandbox, c.a.IfName)
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
 		write(t, name+"/not/empty", "")
-		mustDel(t, c.d, c.a, raw)
+		mustDetach(t, c.d, c.a)
 		if exists(name) != volume {
 			t.Errorf("volume %v: what stands at the configuration's name exists: %v", volume, exists(name))
 		}

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -57,7 +58,7 @@ func TestRowsAreNoLicence(t *testing.T) {
 			for _, dir := range []string{host, host + "/kubelet", host + "/empty"} {
 				watched(t, dir)
 			}
-			port := portName(conf.Attachment{Owner: testOwner, Sandbox: c.sandbox, IfName: "net1"})
+			port := portName(&delegates.Attachment{Owner: testOwner, Sandbox: c.sandbox, IfName: "net1"})
 			state := map[string]any{"port": port, "ovsdb": r.address, "bridge": testBridge, "mode": "client", "gid": -1}
 			for k, v := range c.state {
 				if text, ok := v.(string); ok && k == "dir" {
@@ -89,13 +90,12 @@ func TestSocketFileReplacesNothing(t *testing.T) {
 			write(t, volume+"/passwd", "root")
 			watched(t, volume)
 			d := newDelegate(t)
-			a := shared(r.attachment(sandbox, map[string]any{"vhost": map[string]any{"mode": mode, "socketFile": "passwd"}}), volume)
-			raw, err := attach(t, d, a)
-			wantError(t, err, volume+"/passwd", `"vhost.socketFile"`)
+			a := shared(r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"mode": mode, "socketFile": "passwd"}}), volume)
+			wantError(t, attach(t, d, a), volume+"/passwd", `"vhost.socketFile"`)
 			if !recorded {
-				raw = nil
+				a = unrecorded(a)
 			}
-			mustDel(t, d, a, raw)
+			mustDetach(t, d, a)
 		}
 	}
 }
@@ -110,12 +110,12 @@ func TestLinkAtFolderEndsWithDel(t *testing.T) {
 		write(t, host+"/file", "the node's")
 		watched(t, host)
 		d := newDelegate(t)
-		a := r.attachment(sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "socketFile": "sock"}})
+		a := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "socketFile": "sock"}})
 		if !own {
 			a = shared(a, r.dir+"/volume")
 		}
-		raw := mustAttach(t, d, a)
-		s, err := decodeState(raw, a.Sandbox)
+		mustAttach(t, d, a)
+		s, err := decodeState(a.State, a.Sandbox)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestLinkAtFolderEndsWithDel(t *testing.T) {
 			t.Fatal(err)
 		}
 		symlink(t, host, s.Dir)
-		mustDel(t, d, a, raw)
+		mustDetach(t, d, a)
 		if to, err := os.Readlink(s.Dir); err != nil || to != host {
 			t.Errorf("the link of the pod is gone: %v", err)
 		}
@@ -135,22 +135,22 @@ func TestStateOfFormerForm(t *testing.T) {
 	r := newRig(t)
 	before := r.world()
 	d := newDelegate(t)
-	a := r.attachment(sandbox, nil)
-	raw := mustPrepare(t, d, a)
-	raw = json.RawMessage(strings.ReplaceAll(string(raw), shareddir.OwnName(sandbox), sandbox[:12]))
-	wantErrorNone(t, addAndSettle(t, d, a, raw))
-	s, err := decodeState(raw, sandbox)
+	a := r.attachment(d, sandbox, nil)
+	mustPrepare(t, a)
+	a.State = json.RawMessage(strings.ReplaceAll(string(a.State), shareddir.OwnName(sandbox), sandbox[:12]))
+	wantErrorNone(t, d.Attach(bounded(t), only(a)))
+	s, err := decodeState(a.State, sandbox)
 	if err != nil || s.Dir != r.dir+"/"+sandbox[:12] || !exists(s.Dir) {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	wantErrorNone(t, d.Check(bounded(t), a, raw))
+	wantErrorNone(t, a.Network.Check(bounded(t), a))
 	if err := os.Remove(s.Dir); err != nil {
 		t.Fatal(err)
 	}
-	if made, err := d.Restore(bounded(t), a, raw); err != nil || len(made) != 1 || !exists(s.Dir) {
+	if made, err := a.Network.Restore(bounded(t), a); err != nil || len(made) != 1 || !exists(s.Dir) {
 		t.Errorf("Restore made %q, %v", made, err)
 	}
-	mustDel(t, d, a, raw)
+	mustDetach(t, d, a)
 	sameWorld(t, before, r.world())
 }
 
@@ -161,6 +161,6 @@ func TestRefusedDelLeavesSockets(t *testing.T) {
 	socketAt(t, volume+"/stopped.sock")
 	watched(t, volume)
 	d := newDelegate(t)
-	a := shared(r.attachment(sandbox, map[string]any{"vhost": map[string]any{"socketFile": "stopped.sock"}}), volume)
-	mustDel(t, d, a, nil)
+	a := shared(r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketFile": "stopped.sock"}}), volume)
+	mustDetach(t, d, unrecorded(a))
 }

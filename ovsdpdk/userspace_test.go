@@ -10,7 +10,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 )
 
 func newUserspace(t testing.TB) *Delegate {
@@ -104,8 +105,8 @@ func userspaceTrial(t *testing.T) *trial {
 	return c
 }
 
-// What the container's half leaves open is taken from the host's, the mode
-// turned round; what it says stays.
+// A key that the container's half does not have is taken from the host's half, with
+// the opposite mode.
 func TestContainerHalf(t *testing.T) {
 	for _, c := range []struct{ container, mode, want string }{
 		{"", modeServer, `iftype vhostuser netType interface mode client`},
@@ -117,11 +118,11 @@ func TestContainerHalf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := parsed.userspace.ConfigurationData(conf.Attachment{}, "s", nil)
+		data, err := parsed.userspace.ConfigurationData(&delegates.Attachment{}, "s", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got struct{ Config conf.UserspaceSide }
+		var got struct{ Config userspace.Side }
 		if err := json.Unmarshal(data, &got); err != nil {
 			t.Fatal(err)
 		}

@@ -4,18 +4,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
-// Operations and what is in them are written by libovsdb. Answers are read
-// here: its decoding panics on an empty array, and on a set or map of anything
-// else than it expects.
+// Operations and their values are encoded by libovsdb. Answers are decoded here:
+// libovsdb panics on an empty array, and on a set or map whose members it does not expect.
 
-// decodeResults reads the result of a transact (RFC 7047, 4.1.3). An operation
-// that was not made, because one before it failed, has null.
+// decodeResults reads the result of a transact (RFC 7047, 4.1.3). An operation behind one
+// that failed has null.
 func decodeResults(raw json.RawMessage) ([]ovsdb.OperationResult, error) {
 	var wire []struct {
 		Count   int    `json:"count"`
@@ -162,15 +164,21 @@ func anyRow() []ovsdb.Condition {
 	return []ovsdb.Condition{ovsdb.NewCondition("_uuid", ovsdb.ConditionNotEqual, ovsdb.UUID{GoUUID: "00000000-0000-0000-0000-000000000000"})}
 }
 
-// must makes a wait that fails the transaction at once unless exactly the
-// given rows match.
-func must(table string, where []ovsdb.Condition, rows ...ovsdb.Row) ovsdb.Operation {
-	now := 0
-	var columns []string
-	for column := range rows[0] {
-		columns = append(columns, column)
-	}
-	return ovsdb.Operation{Op: ovsdb.OperationWait, Table: table, Where: where, Columns: columns, Until: string(ovsdb.WaitConditionEqual), Rows: rows, Timeout: &now}
+// mutate changes a column of the rows that match.
+func mutate(table string, where []ovsdb.Condition, column string, mutator ovsdb.Mutator, value any) ovsdb.Operation {
+	return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: table, Where: where, Mutations: []ovsdb.Mutation{*ovsdb.NewMutation(column, mutator, value)}}
+}
+
+// wait waits until exactly the given row matches, or any other. It fails the transaction
+// when limit has passed, at once with 0.
+func wait(table string, where []ovsdb.Condition, limit time.Duration, until ovsdb.WaitCondition, row ovsdb.Row) ovsdb.Operation {
+	ms, columns := int(limit/time.Millisecond), slices.Collect(maps.Keys(row))
+	return ovsdb.Operation{Op: ovsdb.OperationWait, Table: table, Where: where, Columns: columns, Until: string(until), Rows: []ovsdb.Row{row}, Timeout: &ms}
+}
+
+// must fails the transaction unless exactly the given row matches.
+func must(table string, where []ovsdb.Condition, row ovsdb.Row) ovsdb.Operation {
+	return wait(table, where, 0, ovsdb.WaitConditionEqual, row)
 }
 
 func selectRows(table string, where []ovsdb.Condition, columns ...string) ovsdb.Operation {
@@ -185,31 +193,36 @@ func stringMap(m map[string]string) ovsdb.OvsMap {
 	return out
 }
 
-func uuidSet(uuids ...ovsdb.UUID) ovsdb.OvsSet {
-	set := ovsdb.OvsSet{GoSet: []any{}}
-	for _, u := range uuids {
-		set.GoSet = append(set.GoSet, u)
-	}
-	return set
-}
+// pair is a map of one.
+func pair(key, value string) ovsdb.OvsMap { return stringMap(map[string]string{key: value}) }
 
-func intSet(ints []int) ovsdb.OvsSet {
-	set := ovsdb.OvsSet{GoSet: []any{}}
-	for _, i := range ints {
-		set.GoSet = append(set.GoSet, i)
+func set[T any](members []T) ovsdb.OvsSet {
+	s := ovsdb.OvsSet{GoSet: []any{}}
+	for _, m := range members {
+		s.GoSet = append(s.GoSet, m)
 	}
-	return set
+	return s
 }
 
 // Readers of a row. A set of one comes as its only member (RFC 7047, 5.1).
 
 func text(row ovsdb.Row, column string) string {
-	for _, v := range values(row, column) {
-		if s, ok := v.(string); ok {
-			return s
-		}
+	for _, s := range atoms[string](row, column) {
+		return s
 	}
 	return ""
+}
+
+func uuids(row ovsdb.Row, column string) []ovsdb.UUID { return atoms[ovsdb.UUID](row, column) }
+
+func atoms[T any](row ovsdb.Row, column string) []T {
+	var list []T
+	for _, v := range values(row, column) {
+		if atom, ok := v.(T); ok {
+			list = append(list, atom)
+		}
+	}
+	return list
 }
 
 func values(row ovsdb.Row, column string) []any {
@@ -223,25 +236,10 @@ func values(row ovsdb.Row, column string) []any {
 	}
 }
 
-func uuids(row ovsdb.Row, column string) []ovsdb.UUID {
-	var list []ovsdb.UUID
-	for _, v := range values(row, column) {
-		if u, ok := v.(ovsdb.UUID); ok {
-			list = append(list, u)
-		}
-	}
-	return list
-}
-
 func ints(row ovsdb.Row, column string) []int {
-	list := []int{}
-	for _, v := range values(row, column) {
-		switch n := v.(type) {
-		case int64:
-			list = append(list, int(n))
-		case int:
-			list = append(list, n)
-		}
+	list := atoms[int](row, column)
+	for _, n := range atoms[int64](row, column) {
+		list = append(list, int(n))
 	}
 	return list
 }
@@ -260,10 +258,7 @@ func strMap(row ovsdb.Row, column string) map[string]string {
 	return out
 }
 
-// joinIDs writes a list of VLANs for people.
-func joinIDs(ids []int) string {
-	if len(ids) == 0 {
-		return "none"
-	}
+// join writes numbers for people, "" for none.
+func join(ids []int) string {
 	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ","), "[]")
 }

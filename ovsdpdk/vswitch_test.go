@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/ovs"
+	"github.com/plexus-cni/plexus/rig/ovs"
 )
 
 // newVswitch is a rig with the real thing: ovsdb-server and ovs-vswitchd with
@@ -26,10 +26,12 @@ func newVswitch(t *testing.T) *rig {
 // is lost its connection is left in peace.
 func TestRestoreAtVswitch(t *testing.T) {
 	r := newVswitch(t)
-	d, a := newDelegate(t), r.attachment(sandbox, map[string]any{"vlan": 7, "mtu": 1500})
+	d := newDelegate(t)
+	a := r.attachment(d, sandbox, map[string]any{"vlan": 7, "mtu": 1500})
 	defer d.Close()
-	c := &trial{rig: r, d: d, a: a, state: mustAttach(t, d, a)}
-	s := decoded(t, c.state)
+	c := &trial{rig: r, d: d, a: a}
+	mustAttach(t, d, a)
+	s := decoded(t, c.a.State)
 	peer, err := ovs.StartPeer(bounded(t), tempDir(t), s.Socket, ovs.PeerOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -71,12 +73,12 @@ func TestRestoreAtVswitch(t *testing.T) {
 	c.mustRestore("bridge "+testBridge, "port "+s.Port)
 	c.wantConnected(s)
 	c.vsctl("wait-until", "Interface", s.Port, "statistics:rx_packets=0")
-	got, err := d.Inspect(bounded(t), a, c.state)
+	got, err := a.Network.Inspect(bounded(t), a)
 	if err != nil || got["rx_packets"] != "0" || got["tx_packets"] == "" {
 		t.Errorf("%v, %v", got, err)
 	}
-	wantErrorNone(t, d.Check(bounded(t), a, c.state))
-	mustDel(t, d, a, c.state)
+	wantErrorNone(t, a.Network.Check(bounded(t), a))
+	mustDetach(t, d, a)
 }
 
 func (c *trial) reconfigurations() int {
@@ -93,7 +95,7 @@ func (c *trial) reconfigurations() int {
 func (c *trial) wantConnected(s *state) {
 	c.t.Helper()
 	c.vsctl("wait-until", "Interface", s.Port, "status:status=connected", "mtu=1500", "link_state=up")
-	got, err := c.d.Inspect(bounded(c.t), c.a, c.state)
+	got, err := c.a.Network.Inspect(bounded(c.t), c.a)
 	if err != nil {
 		c.t.Error(err)
 	}
@@ -111,9 +113,10 @@ func TestRestoreServerAtVswitch(t *testing.T) {
 	r := newVswitch(t)
 	d := newDelegate(t)
 	defer d.Close()
-	a := r.attachment(sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "mode": "server"}})
-	c := &trial{rig: r, d: d, a: a, state: mustAttach(t, d, a)}
-	s := decoded(t, c.state)
+	a := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "mode": "server"}})
+	c := &trial{rig: r, d: d, a: a}
+	mustAttach(t, d, a)
+	s := decoded(t, c.a.State)
 	c.vsctl("del-port", s.Port)
 	c.mustRestore("port " + s.Port)
 	c.wantLinked(s)
@@ -123,9 +126,9 @@ func TestRestoreServerAtVswitch(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = peer.Stop() })
 	c.vsctl("wait-until", "Interface", s.Port, "status:status=connected")
-	got, err := d.Inspect(bounded(t), a, c.state)
+	got, err := a.Network.Inspect(bounded(t), a)
 	if err != nil || got["status"] != "connected" || got["mode"] != "server" {
 		t.Errorf("%v, %v", got, err)
 	}
-	mustDel(t, d, a, c.state)
+	mustDetach(t, d, a)
 }

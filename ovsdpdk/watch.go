@@ -2,7 +2,6 @@ package ovsdpdk
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
@@ -13,29 +12,20 @@ import (
 // watchPause is between two attempts to reach a server that is away.
 const watchPause = 500 * time.Millisecond
 
-// Place is the OVSDB of a configuration.
-func (d *Delegate) Place(config json.RawMessage) (string, error) {
-	c, _, err := d.parse("", config)
-	if err != nil {
-		return "", err
-	}
-	return c.OVSDB, nil
-}
-
-// Watch holds a connection to an OVSDB server and returns nil when it was lost
-// and there is one again, to a server whose vswitch is up. A server that is not
-// there at first was away too. A restart of ovs-vswitchd alone goes unnoticed:
-// it reads from OVSDB what there was.
-func (d *Delegate) Watch(ctx context.Context, place string) error {
-	if err := checkAddress(place); err != nil {
+// Watch keeps a connection to an OVSDB server. It returns nil when the connection has
+// ended and there is another one, to a server whose vswitch is up. A server that does
+// not answer at first is waited for, too. Watch does not notice a restart of
+// ovs-vswitchd alone: it reads its ports from OVSDB.
+func (d *Delegate) Watch(ctx context.Context, address string) error {
+	if err := checkAddress(address); err != nil {
 		return err
 	}
 	for away := false; ; away = true {
-		back, err := stay(ctx, place, away)
+		back, err := watchOnce(ctx, address, away)
 		if back || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.log.Debug("OVSDB is away", "ovsdb", place, "why", err)
+		d.log.Debug("OVSDB is away", "ovsdb", address, "why", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -44,14 +34,14 @@ func (d *Delegate) Watch(ctx context.Context, place string) error {
 	}
 }
 
-// stay connects and stays until the server goes, or, when it was away, until
-// its vswitch is up.
-func stay(ctx context.Context, place string, away bool) (back bool, err error) {
-	c, err := dialWithin(ctx, endpoint.Wait, place)
+// watchOnce connects, and waits until the server ends the connection or, when it was
+// away before, until its vswitch is up.
+func watchOnce(ctx context.Context, address string, away bool) (back bool, err error) {
+	c, err := dial(ctx, endpoint.Wait, address)
 	if err != nil {
 		return false, err
 	}
-	defer c.end(endpoint.ErrClosed)
+	defer c.Close(endpoint.ErrClosed)
 	if away {
 		return vswitchUp(ctx, c)
 	}
@@ -63,17 +53,14 @@ func stay(ctx context.Context, place string, away bool) (back bool, err error) {
 	}
 }
 
-// vswitchUp waits until ovs-vswitchd has said that DPDK works: in a new
-// database it has not. OVSDB does the waiting, without limit.
+// vswitchUp waits until ovs-vswitchd has written to OVSDB that DPDK works, which it has
+// not in a new database. The wait is OVSDB's, without limit.
 func vswitchUp(ctx context.Context, c *conn) (bool, error) {
 	ops := []ovsdb.Operation{{Op: ovsdb.OperationWait, Table: "Open_vSwitch", Where: anyRow(), Columns: []string{"dpdk_initialized"},
 		Until: string(ovsdb.WaitConditionEqual), Rows: []ovsdb.Row{{"dpdk_initialized": true}}}}
 	results, err := c.transact(ctx, ops)
-	if err != nil {
-		return false, err
+	if e := firstError(ops, results); err == nil && e != nil {
+		err = e
 	}
-	if refused := firstError(ops, results); refused != nil {
-		return false, refused
-	}
-	return true, nil
+	return err == nil, err
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// watch starts a Watch; what comes of it comes by the channel.
+// watch starts a Watch, whose result comes by the channel.
 func watch(ctx context.Context, d *Delegate, place string) <-chan error {
 	ended := make(chan error, 1)
 	go func() { ended <- d.Watch(ctx, place) }()
@@ -116,19 +116,17 @@ func TestWatchEnds(t *testing.T) {
 	<-gone
 }
 
-// The place is the OVSDB's address.
-func TestPlace(t *testing.T) {
+// The endpoint is the OVSDB's address.
+func TestEndpoint(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"bridge": "br0"}`: "unix:/run/openvswitch/db.sock",
 		`{"bridge": "br0", "ovsdb": "tcp:127.0.0.1:6640"}`:   "tcp:127.0.0.1:6640",
 		`{"bridge": "br0", "ovsdb": "unix:/run/x/../db.so"}`: "unix:/run/x/../db.so",
 	} {
-		if got, err := newDelegate(t).Place(json.RawMessage(config)); got != want || err != nil {
-			t.Errorf("%s: %q, %v, want %q", config, got, err, want)
+		if got := mustParse(t, newDelegate(t), []byte(config)).Endpoint(); got != want {
+			t.Errorf("%s: %q, want %q", config, got, want)
 		}
 	}
-	_, err := newDelegate(t).Place(json.RawMessage(`{}`))
-	wantError(t, err, `"bridge"`)
 	for _, place := range []string{"", "ssl:1.2.3.4:6640", "unix:db.sock", "tcp:localhost", "unix:/" + strings.Repeat("x", 200)} {
 		wantError(t, newDelegate(t).Watch(bounded(t), place), "want ")
 	}

@@ -10,29 +10,28 @@ import (
 // One request that is given up keeps no other one waiting.
 func TestCancelledRequestBlocksNobody(t *testing.T) {
 	c := ways[0].begin(t)
-	d := c.d
-	if err := d.Ready(bounded(t), c.a.Conf); err != nil {
+	if err := c.a.Network.Ready(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	slow := make(chan error, 1)
 	hit := c.wire.arm(1, neverAnswer)
-	go func() { slow <- d.Ready(bounded(t), c.a.Conf) }()
+	go func() { slow <- c.a.Network.Ready(bounded(t)) }()
 	<-hit
 	ctx, cancel := context.WithCancel(t.Context())
 	hit = c.wire.arm(1, neverAnswer)
 	given := make(chan error, 1)
-	go func() { given <- d.Ready(ctx, c.a.Conf) }()
+	go func() { given <- c.a.Network.Ready(ctx) }()
 	<-hit
 	c.wire.arm(0, "")
 	cancel()
 	wantErrorIn(t, given, slow, "a request that is given up ends only when another one does", context.Canceled.Error())
 	next := make(chan error, 1)
-	go func() { next <- d.Ready(bounded(t), c.a.Conf) }()
+	go func() { next <- c.a.Network.Ready(bounded(t)) }()
 	wantErrorIn(t, next, slow, "a request waits for one that has nothing to do with it")
 }
 
-// wantErrorIn takes what comes of a request that must end before another one,
-// with an error that says the words; without words with none.
+// wantErrorIn wants a request to end before another one, with an error that says the
+// words; without words with none.
 func wantErrorIn(t *testing.T, first, second <-chan error, what string, words ...string) {
 	t.Helper()
 	select {
@@ -52,7 +51,7 @@ func wantErrorIn(t *testing.T, first, second <-chan error, what string, words ..
 func TestSilentRequestIsShared(t *testing.T) {
 	t.Parallel()
 	c := ways[0].begin(t)
-	wantErrorNone(t, c.d.Ready(bounded(t), c.a.Conf))
+	wantErrorNone(t, c.a.Network.Ready(bounded(t)))
 	slow := make(chan error, 1)
 	hit := c.wire.arm(1, neverAnswer)
 	go func() {
@@ -61,13 +60,13 @@ func TestSilentRequestIsShared(t *testing.T) {
 	}()
 	<-hit
 	c.wire.arm(1, neverAnswer)
-	wantError(t, c.d.Ready(bounded(t), c.a.Conf), "no answer within")
+	wantError(t, c.a.Network.Ready(bounded(t)), "no answer within")
 	c.wire.arm(0, "")
 	wantError(t, <-slow, c.address, "no answer within")
-	wantErrorNone(t, c.d.Ready(bounded(t), c.a.Conf))
+	wantErrorNone(t, c.a.Network.Ready(bounded(t)))
 }
 
-// An OVSDB that does not answer keeps nobody from another one.
+// An OVSDB that does not answer delays no request to another one.
 func TestDeadOVSDBBlocksNobody(t *testing.T) {
 	r := newRig(t)
 	d := newDelegate(t)
@@ -84,10 +83,12 @@ func TestDeadOVSDBBlocksNobody(t *testing.T) {
 		}
 	}()
 	dead, alive := make(chan error, 1), make(chan error, 1)
-	go func() { dead <- d.Ready(bounded(t), r.config(map[string]any{"ovsdb": "unix:" + path})) }()
+	there := mustParse(t, d, r.config(nil))
+	away := mustParse(t, d, r.config(map[string]any{"ovsdb": "unix:" + path}))
+	go func() { dead <- away.Ready(bounded(t)) }()
 	conn := <-accepted
 	defer conn.Close()
-	go func() { alive <- d.Ready(bounded(t), r.config(nil)) }()
+	go func() { alive <- there.Ready(bounded(t)) }()
 	wantErrorIn(t, alive, dead, "a request waits for another one's connection")
 }
 
@@ -95,8 +96,8 @@ func TestDeadOVSDBBlocksNobody(t *testing.T) {
 func TestOVSDBRestarts(t *testing.T) {
 	r := newRig(t)
 	r.address = r.OVSDB()
-	d, config := newDelegate(t), r.config(nil)
-	wantErrorNone(t, d.Ready(bounded(t), config))
+	n := mustParse(t, newDelegate(t), r.config(nil))
+	wantErrorNone(t, n.Ready(bounded(t)))
 	if err := r.StopOVSDB(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,14 +105,14 @@ func TestOVSDBRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.vsctl("set", "Open_vSwitch", ".", "dpdk_initialized=true")
-	wantErrorNone(t, d.Ready(bounded(t), config))
+	wantErrorNone(t, n.Ready(bounded(t)))
 }
 
-// An answer that is too short is told with the address.
+// The error of an answer that is too short names the address.
 func TestShortAnswerNamesOVSDB(t *testing.T) {
 	c := ways[0].begin(t)
 	c.wire.arm(1, answerShort)
-	wantError(t, c.d.Ready(bounded(t), c.a.Conf), "OVSDB at "+c.address)
+	wantError(t, c.a.Network.Ready(bounded(t)), "OVSDB at "+c.address)
 }
 
 // A request that is given up ends there and then, even while another one is
@@ -131,13 +132,13 @@ func TestCancelledWhileAnotherConnects(t *testing.T) {
 			accepted <- conn // and never a word
 		}
 	}()
-	config := r.config(map[string]any{"ovsdb": "unix:" + path})
+	n := mustParse(t, d, r.config(map[string]any{"ovsdb": "unix:" + path}))
 	first, given := make(chan error, 1), make(chan error, 1)
-	go func() { first <- d.Ready(bounded(t), config) }()
+	go func() { first <- n.Ready(bounded(t)) }()
 	conn := <-accepted
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	go func() { given <- d.Ready(ctx, config) }()
+	go func() { given <- n.Ready(ctx) }()
 	wantErrorIn(t, given, first, "a request that is given up waits for another one's connection", context.Canceled.Error())
 }

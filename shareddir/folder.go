@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // Folder is the folder of one attachment, as decided before anything is changed
@@ -81,8 +82,14 @@ var ownForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
 
 // Choose picks the pod's volume shared-dir, else a folder of the sandbox below
 // the base, and a short link when the socket's path would not fit. It changes
-// nothing, and refuses what Make would refuse. unique names the attachment.
-func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
+// nothing, and refuses what Make would refuse: the error is a conf.Refusal of what the
+// pod or the network asks for. unique names the attachment.
+func Choose(w Wish, a *delegates.Attachment, file, unique string) (Folder, error) {
+	f, err := decide(w, a, file, unique)
+	return f, conf.Refuse(err)
+}
+
+func decide(w Wish, a *delegates.Attachment, file, unique string) (Folder, error) {
 	f := Folder{GID: -1, Perm: 0o750}
 	volume := a.Pod.HostDir(conf.SharedDir)
 	if volume != "" {
@@ -96,7 +103,7 @@ func Choose(w Wish, a conf.Attachment, file, unique string) (Folder, error) {
 	if w.Group != "" {
 		g, err := user.LookupGroup(w.Group)
 		if err != nil {
-			return f, conf.Refuse(fmt.Errorf("key %q: %w", w.Key("group"), err))
+			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
 		}
 		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
 			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
@@ -136,7 +143,7 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 	var link *notOurs
 	switch {
 	case errors.As(err, &link) && !f.Own:
-		return conf.Refuse(fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err))
+		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
 	case errors.Is(err, fs.ErrNotExist):
 		f.Made = !f.Own
 		return f.mayMake(emptyDir)
@@ -168,7 +175,7 @@ func (f *Folder) mayMake(emptyDir bool) error {
 	}
 	above, _, err := f.openAbove()
 	if errors.Is(err, fs.ErrNotExist) {
-		return conf.Refuse(fmt.Errorf("%s: there is no folder %s: make it, or give the hostPath \"type\": \"DirectoryOrCreate\"", f.Dir, filepath.Dir(f.Dir)))
+		return fmt.Errorf("%s: there is no folder %s: make it, or give the hostPath \"type\": \"DirectoryOrCreate\"", f.Dir, filepath.Dir(f.Dir))
 	}
 	if err != nil {
 		return fmt.Errorf("socket folder: %w", err)

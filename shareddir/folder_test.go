@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 func TestOwnName(t *testing.T) {
@@ -82,6 +83,15 @@ func TestChooseRefuses(t *testing.T) {
 	wantError(t, err, "default/p", conf.SharedDir, `"vhost.group"`, dir, "emptyDir")
 	_, err = choose(wish(dir), podWith(dir+"/missing/volume"))
 	wantError(t, err, "default/p", dir+"/missing", "DirectoryOrCreate")
+	for _, permissions := range []string{"0888", "rwx", "-7", "01777", "7777777777777777777777777"} {
+		w := wish(dir)
+		w.Permissions = permissions
+		_, err := choose(w, nil)
+		wantError(t, err, `"vhost.permissions"`, "want octal digits up to 0777")
+	}
+	long := strings.Repeat("n", MaxSocketPath-len(ShortLinks))
+	_, err = Choose(wish(dir), &delegates.Attachment{Sandbox: sandbox, IfName: "net1"}, long, unique)
+	wantError(t, err, ShortLinks, "at most 107 are allowed", `shorten "vhost.file"`)
 }
 
 // What stands at the folder's place, or above it, and is no folder is refused, and

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 const (
@@ -42,7 +43,7 @@ func anyGroup(t testing.TB) (name string, gid int) {
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("only root can do this")
+		t.Skip("SKIPPED: this needs root: it mounts, or works in folders of the node")
 	}
 }
 
@@ -122,7 +123,7 @@ func wish(base string) Wish {
 
 // choose is Choose for the socket sock.
 func choose(w Wish, pod *conf.Pod) (Use, error) {
-	f, err := Choose(w, conf.Attachment{Sandbox: sandbox, IfName: "net1", Pod: pod}, "sock", unique)
+	f, err := Choose(w, &delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: pod}, "sock", unique)
 	return Use{Folder: f, File: "sock", Config: ConfigFile(sandbox, "net1")}, err
 }
 

@@ -1,11 +1,14 @@
 package shareddir
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
 )
 
 func TestMakeOwn(t *testing.T) {
@@ -215,4 +218,53 @@ func TestShortLink(t *testing.T) {
 	if u, err := choose(w, podWith(longest+"x")); err != nil || u.Link != "" {
 		t.Errorf("%d bytes fit where the vswitch takes them: link %q, %v", w.MaxPath, u.Link, err)
 	}
+}
+
+// A file of the node may want the folders above a hostPath made.
+func TestMakeAbove(t *testing.T) {
+	dir := tempDir(t)
+	pod := podWith(dir + "/a/b/volume")
+	pod.Volumes[0].Create = true
+	u, err := choose(wish(dir), pod)
+	must(t, err)
+	if !u.Above || exists(dir+"/a") {
+		t.Fatalf("chosen %+v", u.Folder)
+	}
+	must(t, u.Make())
+	if !exists(u.Dir) {
+		t.Errorf("%s is not made", u.Dir)
+	}
+	clear(t, &u, true)
+	if exists(u.Dir) || !exists(dir+"/a/b") {
+		t.Errorf("left: %s", tree(t, dir))
+	}
+	must(t, os.RemoveAll(dir+"/a/b"))
+	write(t, dir+"/a/b")
+	wantError(t, u.Make(), dir+"/a/b", "is no folder")
+	must(t, os.Remove(dir+"/a/b"))
+	must(t, os.Symlink("/", dir+"/a/b"))
+	wantError(t, u.Make(), dir+"/a/b", "symbolic link")
+}
+
+// A folder that this user may not write to is an error that names it.
+func TestMakeWithoutPermission(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("SKIPPED: root may write to any folder: run it as another user")
+	}
+	base := tempDir(t)
+	must(t, os.Chmod(base, 0o500))
+	for name, pod := range map[string]*conf.Pod{"own": nil, "volume": podWith(base + "/volume"), "above": podWith(base + "/a/volume")} {
+		if name == "above" {
+			pod.Volumes[0].Create = true
+		}
+		u, err := choose(wish(base), pod)
+		must(t, err)
+		if err := u.Make(); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t, os.Chmod(base, 0))
+	_, err := choose(wish(base), nil)
+	wantError(t, err, "socket folder", base, "permission denied")
+	must(t, os.Chmod(base, 0o700))
 }

@@ -1,6 +1,8 @@
 package shareddir
 
 import (
+	"errors"
+	"net"
 	"os"
 	"testing"
 
@@ -135,4 +137,43 @@ func TestLinkSocketAcross(t *testing.T) {
 	must(t, err)
 	must(t, u.Make())
 	wantError(t, u.LinkSocket(origin, "sock", "file"), mounted+"/vhu1", u.Dir, "different file systems", "client")
+}
+
+// A listener of whatever kind is noticed, and does not hear of it.
+func TestListened(t *testing.T) {
+	dir := tempDir(t)
+	u, err := choose(wish(dir), podWith(dir))
+	must(t, err)
+	for _, network := range []string{"unix", "unixpacket", "unixgram"} {
+		addr := &net.UnixAddr{Name: dir + "/" + network, Net: network}
+		if network == "unixgram" {
+			c, err := net.ListenUnixgram(network, addr)
+			must(t, err)
+			defer c.Close()
+		} else {
+			l, err := net.ListenUnix(network, addr)
+			must(t, err)
+			defer l.Close()
+			raw, err := l.SyscallConn()
+			must(t, err)
+			defer func() {
+				must(t, raw.Control(func(fd uintptr) {
+					if _, _, err := unix.Accept4(int(fd), unix.SOCK_CLOEXEC); !errors.Is(err, unix.EAGAIN) {
+						t.Errorf("%s: the listener has a connection, %v", network, err)
+					}
+				}))
+			}()
+		}
+		if !u.Listened(network) {
+			t.Errorf("%s: the listener is not noticed", network)
+		}
+	}
+	socketAt(t, dir+"/stale")
+	write(t, dir+"/file")
+	must(t, os.Symlink("unix", dir+"/link"))
+	for _, name := range []string{"stale", "file", "link", "none"} {
+		if u.Listened(name) {
+			t.Errorf("%s: it counts as a listener", name)
+		}
+	}
 }

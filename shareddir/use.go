@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // Use is one attachment's use of a folder: the socket and the configuration
@@ -46,9 +46,10 @@ func (u *Use) Valid(sandbox string, unique ...string) bool {
 }
 
 // Provide makes the folder ready for the socket, and hands the container its
-// configuration when the network is written in userspace-cni's way.
-func (u *Use) Provide(ctx context.Context, a conf.Attachment, userspace *conf.Userspace) error {
-	if err := conf.Step(ctx, "%s: make folder %s", a.IfName, u.Dir); err != nil {
+// configuration when the network is written in userspace-cni's way: config is what the
+// file Config gets.
+func (u *Use) Provide(ctx context.Context, ifName string, config []byte) error {
+	if err := delegates.Step(ctx, "%s: make folder %s", ifName, u.Dir); err != nil {
 		return err
 	}
 	if err := u.Make(); err != nil {
@@ -57,14 +58,10 @@ func (u *Use) Provide(ctx context.Context, a conf.Attachment, userspace *conf.Us
 	if u.Config == "" {
 		return nil
 	}
-	if err := conf.Step(ctx, "%s: write %s", a.IfName, u.Config); err != nil {
+	if err := delegates.Step(ctx, "%s: write %s", ifName, u.Config); err != nil {
 		return err
 	}
-	data, err := userspace.ConfigurationData(a, u.File, a.IPAM)
-	if err == nil {
-		err = u.WriteFile(u.Config, data)
-	}
-	if err != nil {
+	if err := u.WriteFile(u.Config, config); err != nil {
 		return fmt.Errorf("write %s in %s: %w", u.Config, u.Dir, err)
 	}
 	return nil

@@ -1,8 +1,8 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,54 +10,50 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Check compares the PF's side and the pod's with what Add made.
-func (d *Delegate) Check(_ context.Context, a conf.Attachment, raw json.RawMessage) error {
-	w, _, err := parse(a)
+// Check compares the PF's side and the pod's with what Attach made.
+func (n *network) Check(_ context.Context, a *delegates.Attachment) error {
+	want, err := n.spec(a.Args)
 	if err != nil {
 		return err
 	}
-	s, err := decodeState(raw)
+	s, err := decodeState(a.State)
 	if err != nil {
 		return err
 	}
-	h, err := d.open()
+	h, err := n.delegate.open()
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	c, err := readClaim(s.PCI)
+	r, err := readReservation(s.PCI)
 	if err != nil {
 		return err
 	}
-	if !c.of(a) {
-		return fmt.Errorf("%s is not claimed for this pod any more", s.PCI)
+	if !r.of(a) {
+		return fmt.Errorf("%s is not reserved for this pod any more", s.PCI)
 	}
 	f, err := h.sys.function(s.PCI)
 	if err != nil {
 		return err
 	}
-	if f.Incarnation != c.Found.Incarnation {
+	if f.Incarnation != r.Original.Incarnation {
 		return fmt.Errorf("%s was made anew since the pod got it", s.PCI)
 	}
-	if !w.kernel(&function{Driver: c.Found.Driver}) {
-		driver := w.driver
-		if driver == "" {
-			driver = c.Found.Driver
-		}
-		if f.Driver != driver {
-			err = fmt.Errorf("%s has %s, was %s", s.PCI, orNone(f.Driver), driver)
+	if !want.kernel(r.Original.Driver) {
+		if driver := cmp.Or(want.driver, r.Original.Driver); f.Driver != driver {
+			err = fmt.Errorf("%s has %s, was %s", s.PCI, cmp.Or(f.Driver, "no driver"), driver)
 		}
 	} else {
-		err = checkPod(a, w, s.PCI)
+		err = checkPod(a, want, s.PCI)
 	}
-	return errors.Join(err, h.checkOnWire(f, w))
+	return errors.Join(err, h.checkOnWire(f, want))
 }
 
 // checkPod looks for the function's interface in the pod.
-func checkPod(a conf.Attachment, w *want, pci string) error {
+func checkPod(a *delegates.Attachment, want *spec, pci string) error {
 	inPod, err := openLinks(a.Netns)
 	if err != nil {
 		return err
@@ -82,24 +78,24 @@ func checkPod(a conf.Attachment, w *want, pci string) error {
 		}
 	}
 	differ("up", l.RawFlags&unix.IFF_UP != 0, true)
-	if w.mac != nil {
-		differ("mac", l.HardwareAddr, w.mac)
+	if want.mac != nil {
+		differ("mac", l.HardwareAddr, want.mac)
 	}
-	if w.mtu != 0 {
-		differ("mtu", l.MTU, w.mtu)
+	if want.mtu != 0 {
+		differ("mtu", l.MTU, want.mtu)
 	}
-	if w.promisc {
+	if want.promisc {
 		differ("promiscuous", l.RawFlags&unix.IFF_PROMISC != 0, true)
 	}
-	if w.allMulti {
+	if want.allMulti {
 		differ("allMulti", l.RawFlags&unix.IFF_ALLMULTI != 0, true)
 	}
 	return errors.Join(errs...)
 }
 
 // checkOnWire compares the VF on its PF with what was asked for.
-func (h *host) checkOnWire(f *function, w *want) error {
-	if f.PF == "" || w.settings == (settings{}) && w.mac == nil {
+func (h *host) checkOnWire(f *function, want *spec) error {
+	if f.PF == "" || want.settings == (settings{}) && want.mac == nil {
 		return nil
 	}
 	pf, err := h.pfLink(f)
@@ -111,11 +107,11 @@ func (h *host) checkOnWire(f *function, w *want) error {
 		return err
 	}
 	var errs []error
-	for _, c := range changes(now.settings, w.settings) {
+	for _, c := range changes(now.settings, want.settings) {
 		errs = append(errs, fmt.Errorf("VF %d of %s has changed: not as after %q", f.VF, pf.Name, c.says))
 	}
-	if w.mac != nil && !sameMAC(now.MAC, w.mac) {
-		errs = append(errs, fmt.Errorf("VF %d of %s: mac is %s, was %s", f.VF, pf.Name, now.MAC, w.mac))
+	if want.mac != nil && !sameMAC(now.MAC, want.mac) {
+		errs = append(errs, fmt.Errorf("VF %d of %s: mac is %s, was %s", f.VF, pf.Name, now.MAC, want.mac))
 	}
 	return errors.Join(errs...)
 }

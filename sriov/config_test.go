@@ -9,30 +9,34 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/plexus-cni/plexus/conf"
 )
 
 const testDevice = `"deviceID": "0000:03:02.3"`
 
-// parseText parses a whole configuration, with CNI_ARGS.
-func parseText(t testing.TB, text, args string) (*want, []string, error) {
+// parseText parses a whole configuration, and resolves it with CNI_ARGS for Prepare.
+func parseText(t testing.TB, text, args string) (*spec, []string, error) {
 	t.Helper()
 	parsed, err := conf.ParseArgs(args)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parse(conf.Attachment{Network: "default/fast", IfName: "net1", Conf: json.RawMessage(text), Args: parsed})
+	n, warnings, err := New(logTo(t)).Parse("default/fast", []byte(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := n.(*network).specToReserve(parsed)
+	return s, warnings, err
 }
 
 // parseKeys parses keys beside a device.
-func parseKeys(t testing.TB, keys string) (*want, []string, error) {
+func parseKeys(t testing.TB, keys string) (*spec, []string, error) {
 	t.Helper()
 	return parseText(t, "{"+testDevice+", "+keys+"}", "")
 }
 
-func mustParse(t testing.TB, text, args string) *want {
+func mustParse(t testing.TB, text, args string) *spec {
 	t.Helper()
 	w, warnings, err := parseText(t, text, args)
 	if err != nil || len(warnings) > 0 {
@@ -50,16 +54,16 @@ func hw(t testing.TB, text string) net.HardwareAddr {
 	return mac
 }
 
-// sameWant compares what is asked for, but for the keys that it came from.
-func sameWant(t testing.TB, got, expected *want) {
+// sameSpec compares what is asked for.
+func sameSpec(t testing.TB, got, expected *spec) {
 	t.Helper()
-	if d := cmp.Diff(expected, got, cmp.AllowUnexported(want{}, vfInfo{}), cmpopts.IgnoreFields(want{}, "config")); d != "" {
+	if d := cmp.Diff(expected, got, cmp.AllowUnexported(spec{}, vfInfo{})); d != "" {
 		t.Errorf("asked for is (-want +got)\n%s", d)
 	}
 }
 
 func TestParseDefaults(t *testing.T) {
-	sameWant(t, mustParse(t, "{"+testDevice+"}", ""), &want{device: "0000:03:02.3", vf: -1})
+	sameSpec(t, mustParse(t, "{"+testDevice+"}", ""), &spec{device: "0000:03:02.3", vf: -1})
 }
 
 func TestParseEveryKey(t *testing.T) {
@@ -71,7 +75,7 @@ func TestParseEveryKey(t *testing.T) {
 		"master": "eth2", "if0": "eth3", "if0name": "net0", "l2enable": true, "cniDir": "/x", "logFile": "/y", "logLevel": "debug", "vfid": 3,
 		"runtimeConfig": {"infinibandGUID": "00:11:22:33:44:55:66:77", "ips": ["x"]}}`
 	w := mustParse(t, text, "")
-	sameWant(t, w, &want{
+	sameSpec(t, w, &spec{
 		device: "0000:03:02.3", pfs: []string{"eth1", "0000:03:00.0", "eth2", "eth3"}, vf: 65535, allowInUse: true,
 		settings: settings{VLAN: &vlanTag{4094, 7, proto8021ad}, SpoofChk: new(false), Trust: new(true), LinkState: new(uint32(2)), MinRate: new(uint32(1)), MaxRate: new(uint32(1<<31 - 1))},
 		mac:      hw(t, "02:00:00:00:00:01"), guid: hw(t, "00:11:22:33:44:55:66:77"), mtu: 9000, driver: driverKernel, l2: true, promisc: true, allMulti: true,
@@ -356,7 +360,7 @@ func TestParseDriver(t *testing.T) {
 		asked, has string
 		kernel     bool
 	}{{"", "ixgbevf", true}, {"", "", true}, {"", "vfio-pci", false}, {"", "mlx5_core", true}, {"kernel", "vfio-pci", true}, {"vfio-pci", "ixgbevf", false}} {
-		if got := (&want{driver: c.asked}).kernel(&function{Driver: c.has}); got != c.kernel {
+		if got := (&spec{driver: c.asked}).kernel(c.has); got != c.kernel {
 			t.Errorf("asked for %q, has %q: kernel %t", c.asked, c.has, got)
 		}
 	}
@@ -367,67 +371,67 @@ func TestParseDriver(t *testing.T) {
 func TestParsePeers(t *testing.T) {
 	const ipam = `"ipam": {"type": "host-local", "subnet": "10.56.217.0/24", "routes": [{"dst": "0.0.0.0/0"}], "gateway": "10.56.217.1"}`
 	const multus = `, "deviceID": "0000:03:02.3", "pciBusID": "0000:03:02.3"}` // as Multus hands it on
-	device := func(w want) want {
+	device := func(w spec) spec {
 		w.device, w.vf = "0000:03:02.3", -1
 		return w
 	}
 	tag := func(id uint32) settings { return settings{VLAN: &vlanTag{ID: id, Proto: proto8021q}} }
 	for _, c := range []struct {
 		name, text, args string
-		means            want
+		means            spec
 	}{
-		{"sriov-cni README, kernel", `{"type": "sriov", "cniVersion": "0.3.1", "name": "sriov-network", ` + ipam + multus, "", device(want{})},
+		{"sriov-cni README, kernel", `{"type": "sriov", "cniVersion": "0.3.1", "name": "sriov-network", ` + ipam + multus, "", device(spec{})},
 		{"sriov-cni README, extended", `{"cniVersion": "0.3.1", "name": "sriov-advanced", "type": "sriov", "vlan": 1000, "spoofchk": "off", "trust": "on", ` + ipam + multus, "",
-			device(want{settings: settings{VLAN: tag(1000).VLAN, SpoofChk: new(false), Trust: new(true)}})},
-		{"sriov-cni README, DPDK", `{"cniVersion": "0.3.1", "name": "sriov-dpdk", "type": "sriov", "vlan": 1000` + multus, "", device(want{settings: tag(1000)})},
+			device(spec{settings: settings{VLAN: tag(1000).VLAN, SpoofChk: new(false), Trust: new(true)}})},
+		{"sriov-cni README, DPDK", `{"cniVersion": "0.3.1", "name": "sriov-dpdk", "type": "sriov", "vlan": 1000` + multus, "", device(spec{settings: tag(1000)})},
 		{"sriov-cni reference", `{"cniVersion": "0.3.1", "name": "sriov-dpdk", "type": "sriov", "deviceID": "0000:03:02.0", "mac": "CA:FE:C0:FF:EE:00", "vlan": 1000, "vlanQoS": 4,
 			"vlanProto": "802.1ad", "min_tx_rate": 100, "max_tx_rate": 200, "spoofchk": "off", "trust": "on", "link_state": "enable", "logLevel": "debug", "logFile": "/tmp/sriov.log"}`, "",
-			want{device: "0000:03:02.0", vf: -1, mac: hw(t, "ca:fe:c0:ff:ee:00"), settings: settings{VLAN: &vlanTag{1000, 4, proto8021ad}, SpoofChk: new(false), Trust: new(true),
+			spec{device: "0000:03:02.0", vf: -1, mac: hw(t, "ca:fe:c0:ff:ee:00"), settings: settings{VLAN: &vlanTag{1000, 4, proto8021ad}, SpoofChk: new(false), Trust: new(true),
 				LinkState: new(uint32(1)), MinRate: new(uint32(100)), MaxRate: new(uint32(200))}}},
 		{"sriov-cni, a pod's mac", `{"type": "sriov", "name": "sriov-net", "capabilities": {"mac": true}, "runtimeConfig": {"mac": "CA:FE:C0:FF:EE:00"}` + multus, "",
-			device(want{mac: hw(t, "ca:fe:c0:ff:ee:00")})},
-		{"operator, the least", `{"cniVersion":"1.0.0","name":"test","type":"sriov","vlan":0,"vlanQoS":0,"ipam":{}` + multus, "", device(want{settings: tag(0)})},
+			device(spec{mac: hw(t, "ca:fe:c0:ff:ee:00")})},
+		{"operator, the least", `{"cniVersion":"1.0.0","name":"test","type":"sriov","vlan":0,"vlanQoS":0,"ipam":{}` + multus, "", device(spec{settings: tag(0)})},
 		{"operator, everything", `{"cniVersion":"1.0.0","name":"test","type":"sriov","vlan":100,"spoofchk":"on","trust":"off","vlanQoS":5,"vlanProto":"802.1Q","capabilities":{"mac":true,"ips":true},
 			"link_state":"auto","min_tx_rate":10,"max_tx_rate":100,"logLevel":"info","logFile":"/x","ipam":{"type":"host-local"}` + multus, "",
-			device(want{settings: settings{VLAN: &vlanTag{100, 5, proto8021q}, SpoofChk: new(true), Trust: new(false), LinkState: new(uint32(0)), MinRate: new(uint32(10)), MaxRate: new(uint32(100))}})},
+			device(spec{settings: settings{VLAN: &vlanTag{100, 5, proto8021q}, SpoofChk: new(true), Trust: new(false), LinkState: new(uint32(0)), MinRate: new(uint32(10)), MaxRate: new(uint32(100))}})},
 		{"operator, old", `{"cniVersion":"0.3.1","name":"sriov-net","type":"sriov","spoofchk":"off","trust":"on","vlan":0,"ipam":{"type":"dhcp"}` + multus, "",
-			device(want{settings: settings{VLAN: tag(0).VLAN, SpoofChk: new(false), Trust: new(true)}})},
+			device(spec{settings: settings{VLAN: tag(0).VLAN, SpoofChk: new(false), Trust: new(true)}})},
 		{"hustcat README", `{"name": "mynet", "type": "sriov", "master": "eth1", "ipam": {"type": "fixipam", "subnet": "10.55.206.0/26", "gateway": "10.55.206.1"}}`,
-			"IgnoreUnknown=1;IP=10.55.206.46;VF=1;MAC=66:d8:02:77:aa:aa", want{pfs: []string{"eth1"}, vf: 1, mac: hw(t, "66:d8:02:77:aa:aa")}},
+			"IgnoreUnknown=1;IP=10.55.206.46;VF=1;MAC=66:d8:02:77:aa:aa", spec{pfs: []string{"eth1"}, vf: 1, mac: hw(t, "66:d8:02:77:aa:aa")}},
 		{"hustcat README, a whole PF", `{"name": "mynet", "type": "sriov", "master": "eth1", "pfOnly": true, "ipam": {"type": "fixipam", "subnet": "10.55.206.0/26"}}`,
-			"IgnoreUnknown=1;IP=10.55.206.46", want{pfs: []string{"eth1"}, vf: -1, pfOnly: true}},
+			"IgnoreUnknown=1;IP=10.55.206.46", spec{pfs: []string{"eth1"}, vf: -1, pfOnly: true}},
 		{"hustcat v0.1", `{"name": "mynet", "type": "sriov", "master": "eth1", "vf": 1, "vlan": 5, "mac": "66:d8:02:77:aa:aa", ` + ipam + `}`,
-			"IP=10.55.206.46", want{pfs: []string{"eth1"}, vf: 1, settings: tag(5), mac: hw(t, "66:d8:02:77:aa:aa")}},
-		{"intel README", `{"name": "mynet", "type": "sriov", "if0": "enp1s0f1", ` + ipam + `}`, "", want{pfs: []string{"enp1s0f1"}, vf: -1}},
+			"IP=10.55.206.46", spec{pfs: []string{"eth1"}, vf: 1, settings: tag(5), mac: hw(t, "66:d8:02:77:aa:aa")}},
+		{"intel README", `{"name": "mynet", "type": "sriov", "if0": "enp1s0f1", ` + ipam + `}`, "", spec{pfs: []string{"enp1s0f1"}, vf: -1}},
 		{"intel README, L2", `{"name": "mynet", "type": "sriov", "if0": "enp1s0f1", "if0name": "net0", "l2enable": true, "vlan": 210}`, "",
-			want{pfs: []string{"enp1s0f1"}, vf: -1, l2: true, settings: tag(210)}},
+			spec{pfs: []string{"enp1s0f1"}, vf: -1, l2: true, settings: tag(210)}},
 		{"intel README, DPDK", `{"name": "mynet", "type": "sriov", "if0": "enp1s0f1", "if0name": "net0",
 			"dpdk": {"kernel_driver":"ixgbevf", "dpdk_driver":"igb_uio", "dpdk_tool":"/opt/dpdk/usertools/dpdk-devbind.py"}}`, "",
-			want{pfs: []string{"enp1s0f1"}, vf: -1, driver: "igb_uio"}},
-		{"intel v1.0", `{"name": "mynet", "type": "sriov", "master": "enp1s0f1", "cniDir": "/var/lib/cni/sriov", "l2enable": true}`, "", want{pfs: []string{"enp1s0f1"}, vf: -1, l2: true}},
+			spec{pfs: []string{"enp1s0f1"}, vf: -1, driver: "igb_uio"}},
+		{"intel v1.0", `{"name": "mynet", "type": "sriov", "master": "enp1s0f1", "cniDir": "/var/lib/cni/sriov", "l2enable": true}`, "", spec{pfs: []string{"enp1s0f1"}, vf: -1, l2: true}},
 		{"the seed", `{"type": "sriov", "if0": "ens786f1", "if0name": "net0", "dpdk": {"kernel_driver": "ixgbevf", "dpdk_driver": "igb_uio", "dpdk_tool": "/path/to/dpdk/tools/dpdk-devbind.py"}}`, "",
-			want{pfs: []string{"ens786f1"}, vf: -1, driver: "igb_uio"}},
+			spec{pfs: []string{"ens786f1"}, vf: -1, driver: "igb_uio"}},
 	} {
-		t.Run(c.name, func(t *testing.T) { sameWant(t, mustParse(t, c.text, c.args), &c.means) })
+		t.Run(c.name, func(t *testing.T) { sameSpec(t, mustParse(t, c.text, c.args), &c.means) })
 	}
 }
 
 // A configuration whose device a device plugin chooses is whole as it is; one
 // that names a device or a PF is checked for it.
-func TestValidate(t *testing.T) {
+func TestParseWithoutDevice(t *testing.T) {
 	d := New(logTo(t))
 	for _, text := range []string{`{"type": "sriov", "vlan": 0, "vlanQoS": 0, "ipam": {}}`, `{"type": "sriov", "pfOnly": true}`, `{"type": "sriov", "if0": "eth1"}`, `{"DeviceID": "0000:03:02.3"}`} {
-		if warnings, err := d.Validate("default/fast", json.RawMessage(text)); err != nil || len(warnings) > 0 {
+		if _, warnings, err := d.Parse("default/fast", []byte(text)); err != nil || len(warnings) > 0 {
 			t.Errorf("%s: %v, warnings %q", text, err, warnings)
 		}
 	}
 	for text, says := range map[string]string{
 		`{"vlan": 5000}`: `"vlan"`, `{"deviceid": "x"}`: `"deviceID"`, `{"PF": "a/b"}`: `"pf"`, `null`: "object", `[]`: "object", `{`: "invalid JSON", `{"trsut": "on"}`: "trust",
 	} {
-		_, err := d.Validate("default/fast", json.RawMessage(text))
+		_, _, err := d.Parse("default/fast", []byte(text))
 		wantError(t, err, says, "default/fast")
 	}
-	warnings, err := d.Validate("default/fast", json.RawMessage(`{"x": 1}`))
+	_, warnings, err := d.Parse("default/fast", []byte(`{"x": 1}`))
 	if err != nil || len(warnings) != 1 {
 		t.Errorf("%v, warnings %q, want one about x", err, warnings)
 	}

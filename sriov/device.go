@@ -1,7 +1,6 @@
 package sriov
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,11 +11,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // sysfs is where sysfs(5) is mounted.
 type sysfs string
+
+const nodeSysfs = sysfs("/sys")
 
 func (s sysfs) device(pci string, parts ...string) string {
 	return filepath.Join(append([]string{string(s), "bus/pci/devices", pci}, parts...)...)
@@ -182,94 +182,6 @@ func (s sysfs) hasDriver(driver string) bool {
 	return err == nil
 }
 
-// Time limits towards a driver.
-const (
-	driverTimeout = 20 * time.Second
-	netdevTimeout = 5 * time.Second
-)
-
-// write writes to an attribute. A driver may keep the writer waiting for ever;
-// the request does not.
-func (s sysfs) write(ctx context.Context, path, value string) error {
-	done := make(chan error, 1)
-	go func() { done <- os.WriteFile(path, []byte(value), 0) }()
-	ctx, cancel := context.WithTimeout(ctx, driverTimeout)
-	defer cancel()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("write %s: the driver does not answer: %w", path, ctx.Err())
-	}
-}
-
-// unbind takes a function from its driver.
-func (s sysfs) unbind(ctx context.Context, pci string) error {
-	err := s.write(ctx, s.device(pci, "driver/unbind"), pci)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
-		return fmt.Errorf("unbind %s: %w", pci, err)
-	}
-	return nil
-}
-
-// bind gives a function that is unbound to a driver; an empty one is the one
-// that the kernel chooses. override is what stays in driver_override.
-func (s sysfs) bind(ctx context.Context, pci, driver, override string) error {
-	// While driver_override names another driver the function takes none but that.
-	if err := s.override(ctx, pci, driver); err != nil {
-		return err
-	}
-	probe := filepath.Join(string(s), "bus/pci/drivers_probe")
-	if err := s.write(ctx, probe, pci); err != nil && !errors.Is(err, syscall.EBUSY) {
-		return fmt.Errorf("bind %s to %s: %w", pci, orKernels(driver), err)
-	}
-	now, err := s.link(pci, "driver")
-	if err == nil && (now == "" || driver != "" && now != driver) {
-		err = fmt.Errorf("bind %s to %s: it has %s now: see the kernel's log", pci, orKernels(driver), orNone(now))
-	}
-	return errors.Join(err, s.override(ctx, pci, override))
-}
-
-func (s sysfs) override(ctx context.Context, pci, driver string) error {
-	if now, err := s.overridden(pci); err == nil && now == driver {
-		return nil
-	}
-	if err := s.write(ctx, s.device(pci, "driver_override"), driver+"\n"); err != nil {
-		return fmt.Errorf("driver_override of %s: %w", pci, err)
-	}
-	return nil
-}
-
-// overridden is the driver_override of a function, empty when it has none.
-func (s sysfs) overridden(pci string) (string, error) {
-	text, err := s.read(pci, "driver_override")
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", pci, err)
-	}
-	if text == "(null)" {
-		text = ""
-	}
-	return text, nil
-}
-
-// awaitNetdevs waits until a function that was just bound to a kernel driver
-// has an interface.
-func (s sysfs) awaitNetdevs(ctx context.Context, pci string, count int) ([]netdev, error) {
-	ctx, cancel := context.WithTimeout(ctx, netdevTimeout)
-	defer cancel()
-	for {
-		all, err := s.netdevs(pci)
-		if err != nil || len(all) >= count {
-			return all, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s has got no interface from its driver within %s: see the kernel's log", pci, netdevTimeout)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 // iommuGroup is the number of a function's IOMMU group, and the device node by
 // which a user-space driver reaches the function.
 func (s sysfs) iommuGroup(pci, driver string) (group, node string, err error) {
@@ -302,18 +214,4 @@ func (s sysfs) rdmaDevice(pci string) (string, error) {
 		return "", err
 	}
 	return entries[0].Name(), nil
-}
-
-func orKernels(driver string) string {
-	if driver == "" {
-		return "the kernel's driver"
-	}
-	return driver
-}
-
-func orNone(driver string) string {
-	if driver == "" {
-		return "no driver"
-	}
-	return driver
 }

@@ -150,15 +150,18 @@ func TestAwaitBothInterfaces(t *testing.T) {
 }
 
 // A device that the runtime names is one, and needs no other in its place.
-func TestValidateOfRuntimeConfig(t *testing.T) {
-	if _, err := New(logTo(t)).Validate("default/fast", []byte(`{"runtimeConfig": {"deviceID": "0000:03:02.3"}}`)); err != nil {
+func TestParseOfRuntimeConfig(t *testing.T) {
+	if _, _, err := New(logTo(t)).Parse("default/fast", []byte(`{"runtimeConfig": {"deviceID": "0000:03:02.3"}}`)); err != nil {
 		t.Error(err)
 	}
 }
 
 // Ready looks at the device whichever key names it.
 func TestReadyOfPCIBusID(t *testing.T) {
-	err := New(logTo(t)).Ready(t.Context(), []byte(`{"pciBusID": "0000:ff:1f.7"}`))
+	n, _, err := New(logTo(t)).Parse("default/fast", []byte(`{"pciBusID": "0000:ff:1f.7"}`))
+	if err == nil {
+		err = n.Ready(t.Context())
+	}
 	if !errors.Is(err, errNoDevice) {
 		t.Errorf("%v, want %v", err, errNoDevice)
 	}

@@ -37,23 +37,27 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		a := conf.Attachment{Network: "n", IfName: "net1", Conf: json.RawMessage(text), Args: args}
-		if _, err := New(logTo(t)).Validate("n", a.Conf); err != nil && !strings.HasPrefix(err.Error(), "network n: sriov: ") {
-			t.Errorf("error %q does not say whose", err)
+		parsed, _, err := New(logTo(t)).Parse("n", []byte(text))
+		n, _ := parsed.(*network)
+		var w *spec
+		if err == nil {
+			w, err = n.specToReserve(args)
 		}
-		w, _, err := parse(a)
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), "network n: sriov: ") {
+				t.Errorf("error %q does not say whose", err)
+			}
 			// One that is no JSON, or no object, has no keys.
 			if json.Valid([]byte(text)) && strings.HasPrefix(strings.TrimSpace(text), "{") && len(text) <= 1<<20 && !strings.Contains(err.Error(), "key") {
 				t.Errorf("error %q names no key", err)
 			}
 			return
 		}
-		checkWant(t, w)
+		checkSpec(t, w, &n.config)
 	})
 }
 
-func checkWant(t *testing.T, w *want) {
+func checkSpec(t *testing.T, w *spec, c *Config) {
 	t.Helper()
 	if w.device == "" && len(w.pfs) == 0 || w.device != "" && !pciForm.MatchString(w.device) || w.device != strings.ToLower(w.device) {
 		t.Errorf("device %q, PFs %q", w.device, w.pfs)
@@ -63,8 +67,8 @@ func checkWant(t *testing.T, w *want) {
 			t.Errorf("PF %q", name)
 		}
 	}
-	if w.vf < -1 || w.vf > maxVF || w.mtu != 0 && (w.mtu < minMTU || w.mtu > maxMTU) || w.config.IF0Name != "" && conf.CheckIfName(w.config.IF0Name) != nil {
-		t.Errorf("VF %d, mtu %d, if0name %q", w.vf, w.mtu, w.config.IF0Name)
+	if w.vf < -1 || w.vf > maxVF || w.mtu != 0 && (w.mtu < minMTU || w.mtu > maxMTU) || c.IF0Name != "" && conf.CheckIfName(c.IF0Name) != nil {
+		t.Errorf("VF %d, mtu %d, if0name %q", w.vf, w.mtu, c.IF0Name)
 	}
 	if w.mac != nil && (len(w.mac) != 6 || w.mac[0]&1 != 0) || w.guid != nil && len(w.guid) != 8 || w.baseline.MAC != nil && len(w.baseline.MAC) != 6 {
 		t.Errorf("mac %s, GUID %s, baseline.mac %s", w.mac, w.guid, w.baseline.MAC)
@@ -78,7 +82,7 @@ func checkWant(t *testing.T, w *want) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if w.pfOnly && (w.settings != settings{} || w.vf >= 0 || w.guid != nil || w.config.Baseline != nil || w.device == "" && len(w.pfs) != 1) {
+	if w.pfOnly && (w.settings != settings{} || w.vf >= 0 || w.guid != nil || c.Baseline != nil || w.device == "" && len(w.pfs) != 1) {
 		t.Errorf("a whole PF with %+v", w)
 	}
 	if w.driver != "" && w.driver != driverKernel && (w.promisc || w.allMulti) {
@@ -108,12 +112,12 @@ func FuzzParseVF(f *testing.F) {
 	})
 }
 
-// FuzzClaim feeds the file of a claim: what is read is the function's and can be
+// FuzzReservation feeds the file of a reservation: what is read is the function's and can be
 // written again.
-func FuzzClaim(f *testing.F) {
+func FuzzReservation(f *testing.F) {
 	pci := fmt.Sprintf("0000:%02x:%02x.%d", os.Getpid()>>11&0xff, os.Getpid()>>3&0xff, os.Getpid()&7) // each worker has its own
-	whole, err := json.Marshal(claim{PCI: pci, Owner: "/var/lib/plexus", Sandbox: "s", IfName: "net1", Netns: "/run/netns/x", NetnsID: "1:2",
-		Found: found{Incarnation: 7, Driver: "iavf", Links: []foundLink{{Name: "eth1", AltNames: []string{"a"}, MAC: zeroMAC, MTU: 1500, Up: true}},
+	whole, err := json.Marshal(reservation{PCI: pci, Owner: "/var/lib/plexus", Sandbox: "s", IfName: "net1", Netns: "/run/netns/x", NetnsID: "1:2",
+		Original: snapshot{Incarnation: 7, Driver: "iavf", Links: []linkSnapshot{{Name: "eth1", AltNames: []string{"a"}, MAC: zeroMAC, MTU: 1500, Up: true}},
 			VF: &vfInfo{settings{VLAN: &vlanTag{7, 3, proto8021ad}, Trust: new(true), MinRate: new(uint32(1))}, zeroMAC}}})
 	if err != nil {
 		f.Fatal(err)
@@ -121,30 +125,30 @@ func FuzzClaim(f *testing.F) {
 	for _, seed := range []string{string(whole), `null`, `{}`, ``, `{"pci": "` + pci + `"}`, `{"pci": "` + pci + `", "sandbox": "s", "found": {"vf": null, "links": [{}]}}`, `{"pci": "0000:00:00.0", "sandbox": "s"}`, `[]`} {
 		f.Add([]byte(seed), pci)
 	}
-	if err := os.MkdirAll(claimDir, 0o700); err != nil {
+	if err := os.MkdirAll(reservationDir, 0o700); err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, as string) {
 		data = bytes.ReplaceAll(data, []byte(as), []byte(pci)) // so that a seed of another process is one here
-		if err := os.WriteFile(claimFile(pci), data, 0o600); err != nil {
+		if err := os.WriteFile(reservationFile(pci), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, err := readClaim(pci)
+		c, err := readReservation(pci)
 		if err != nil {
 			wantError(t, err, pci, "remove the file")
 			return
 		}
 		if c == nil || c.PCI != pci || c.Sandbox == "" {
-			t.Fatalf("claim %+v is accepted", c)
+			t.Fatalf("reservation %+v is accepted", c)
 		}
-		_, _ = c.tells(), c.alive()
-		if c.Found.VF != nil {
+		_, _ = c.driverMAC(), c.alive()
+		if c.Original.VF != nil {
 			c.home()
 		}
 		if err := c.write(); err != nil {
 			t.Fatal(err)
 		}
-		again, err := readClaim(pci)
+		again, err := readReservation(pci)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +158,7 @@ func FuzzClaim(f *testing.F) {
 		if err := c.remove(); err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat(claimFile(pci)); !errors.Is(err, unix.ENOENT) {
+		if _, err := os.Stat(reservationFile(pci)); !errors.Is(err, unix.ENOENT) {
 			t.Errorf("it is there still: %v", err)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/netns"
+	"github.com/plexus-cni/plexus/podnet"
 )
 
 // unused refuses a function whose interface the node uses: DEL could not give
@@ -82,7 +82,7 @@ var families = []int{unix.AF_INET, unix.AF_INET6}
 
 // dump asks for all objects of a kind that a request selects.
 func (l *links) dump(typ int, data ...nl.NetlinkRequestData) ([][]byte, error) {
-	return netns.Dump(func() ([][]byte, error) { return l.request(typ, unix.NLM_F_DUMP, data...) })
+	return podnet.Dump(func() ([][]byte, error) { return l.request(typ, unix.NLM_F_DUMP, data...) })
 }
 
 // addressOf names an address of an interface. A link-local one of IPv6 does not

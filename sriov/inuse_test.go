@@ -8,9 +8,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/netns"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/podnet"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // newHost is a node with the functions of newTree. The PF's interface is the
@@ -182,13 +182,13 @@ func TestWhichFunctionMayBeGiven(t *testing.T) {
 // A PF whose VFs pods have stays: their settings are reached by its interface
 // alone. And a VF of a PF that a pod has is not to be had.
 func TestAPFOfVFsThatPodsHave(t *testing.T) {
-	if err := os.MkdirAll(claimDir, 0o700); err != nil {
+	if err := os.MkdirAll(reservationDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	h, s := newHost(t)
 	const whole = `{"deviceID": "` + pfPCI + `", "pfOnly": true}`
-	claimed := func(pci string, incarnation uint64) *claim {
-		c := &claim{PCI: pci, Owner: "o", Sandbox: "sandbox000001", IfName: "net1", Found: found{Incarnation: incarnation}}
+	reserved := func(pci string, incarnation uint64) *reservation {
+		c := &reservation{PCI: pci, Owner: "o", Sandbox: "sandbox000001", IfName: "net1", Original: snapshot{Incarnation: incarnation}}
 		if err := c.write(); err != nil {
 			t.Fatal(err)
 		}
@@ -199,12 +199,12 @@ func TestAPFOfVFsThatPodsHave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := claimed(vf2PCI, f.Incarnation)
+	c := reserved(vf2PCI, f.Incarnation)
 	wantError(t, h.may(t, pfPCI, whole), pfPCI, vf2PCI, "in use", "sandbox000001")
 	if err := c.remove(); err != nil {
 		t.Fatal(err)
 	}
-	c = claimed(vf2PCI, f.Incarnation+1) // of a VF that went
+	c = reserved(vf2PCI, f.Incarnation+1) // of a VF that went
 	if err := h.may(t, pfPCI, whole); err != nil {
 		t.Error(err)
 	}
@@ -220,11 +220,11 @@ func TestAPFOfVFsThatPodsHave(t *testing.T) {
 	if f, err = s.function(pfPCI); err != nil {
 		t.Fatal(err)
 	}
-	c = claimed(pfPCI, f.Incarnation)
+	c = reserved(pfPCI, f.Incarnation)
 	if err := h.may(t, vf2PCI, `{"deviceID": "`+vf2PCI+`"}`); err != nil { // that pod is gone
 		t.Error(err)
 	}
-	c.Netns, c.NetnsID = "/proc/self/ns/net", netns.ID("/proc/self/ns/net")
+	c.Netns, c.NetnsID = "/proc/self/ns/net", podnet.ID("/proc/self/ns/net")
 	if err := c.write(); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestNamedDevicesTakeTurns(t *testing.T) {
 	defer release()
 	for _, text := range []string{`{"deviceID": "` + vfPCI + `"}`, `{"deviceID": "` + pfPCI + `", "pfOnly": true}`, `{"pf": "pf0", "pfOnly": true}`} {
 		ctx, cancel := contextOf(t)
-		_, err := h.choose(ctx, conf.Attachment{Sandbox: "sandbox000001", IfName: "net1", Owner: "o"}, mustParse(t, text, ""))
+		_, err := h.choose(ctx, &delegates.Attachment{Sandbox: "sandbox000001", IfName: "net1", Owner: "o"}, mustParse(t, text, ""))
 		cancel()
 		wantError(t, err, "VFs of PF "+pfPCI)
 	}

@@ -10,20 +10,22 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// restore brings a claimed function home and makes it what it was, wherever it
+// restore brings a reserved function home and makes it what it was, wherever it
 // is and however far ADD has come. netns is the pod's namespace if it is still
 // there. What is as it was is not touched.
-func (h *host) restore(ctx context.Context, step stepper, c *claim, netns string) error {
-	f, err := h.sys.function(c.PCI)
+func (h *host) restore(ctx context.Context, r *reservation, netns string) error {
+	f, err := h.sys.function(r.PCI)
 	if errors.Is(err, errNoDevice) {
 		return nil // it went, with all that was set
 	}
 	if err != nil {
 		return err
 	}
-	if f.Incarnation != c.Found.Incarnation {
+	if f.Incarnation != r.Original.Incarnation {
 		return nil // that function went; this is a new one
 	}
 	// Nothing is to be heard of the pod's VLAN, so the function leaves the pod
@@ -33,23 +35,23 @@ func (h *host) restore(ctx context.Context, step stepper, c *claim, netns string
 		return err
 	}
 	defer release()
-	if err := h.bringHome(ctx, step, f, c, netns); err != nil {
+	if err := h.bringHome(ctx, f, r, netns); err != nil {
 		return err
 	}
-	if err := h.sys.override(ctx, f.PCI, c.Found.Override); err != nil {
+	if err := h.sys.override(ctx, f.PCI, r.Original.Override); err != nil {
 		return err
 	}
-	links, err := h.atRest(ctx, step, f, c)
+	links, err := h.atRest(ctx, f, r)
 	if err != nil {
 		return err
 	}
-	if c.Found.VF != nil {
-		if err := h.resetOnWire(ctx, step, f, c); err != nil {
+	if r.Original.VF != nil {
+		if err := h.resetOnWire(ctx, f, r); err != nil {
 			return err
 		}
 	}
 	for i, l := range links {
-		if c.Found.Links[i].Up && l.RawFlags&unix.IFF_UP == 0 {
+		if r.Original.Links[i].Up && l.RawFlags&unix.IFF_UP == 0 {
 			if err := h.links.set(l.Index, unix.IFF_UP, unix.IFF_UP); err != nil {
 				return fmt.Errorf("set %s up: %w", l.Name, err)
 			}
@@ -61,97 +63,89 @@ func (h *host) restore(ctx context.Context, step stepper, c *claim, netns string
 // bringHome gives the function its former driver, or takes its interfaces out of
 // the pod. Those that are in no namespace that can be entered come home when the
 // driver starts anew.
-func (h *host) bringHome(ctx context.Context, step stepper, f *function, c *claim, netns string) error {
-	if f.Driver == c.Found.Driver {
-		lost, err := h.takeOut(ctx, step, f, c, netns)
+func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns string) error {
+	if f.Driver == r.Original.Driver {
+		lost, err := h.takeOut(ctx, f, r, netns)
 		if err != nil {
 			return err
 		}
 		if lost {
 			h.log.Warn("the interface is in no namespace that can be entered: its driver starts anew", "device", f.PCI, "driver", f.Driver)
-		} else if told, err := h.toldOther(f, c); err != nil {
+		} else if other, err := h.restartedWithOtherMAC(f, r); err != nil {
 			return err
-		} else if !told {
-			return h.untell(ctx, step, f, c)
+		} else if !other {
+			return h.clearMACOnPF(ctx, f, r)
 		}
 	}
-	if f.Driver != "" {
-		if err := step(ctx, "unbind %s from %s", f.PCI, f.Driver); err != nil {
-			return err
-		}
-		if err := h.sys.unbind(ctx, f.PCI); err != nil {
-			return err
-		}
+	if err := h.sys.unbind(ctx, f.PCI); err != nil {
+		return err
 	}
-	if c.Found.GUID != nil {
-		if err := h.restoreGUID(ctx, step, f, c); err != nil {
+	if r.Original.GUID != nil {
+		if err := h.restoreGUID(ctx, f, r); err != nil {
 			return err
 		}
 	}
-	if c.Found.Driver == "" {
-		return h.sys.override(ctx, f.PCI, c.Found.Override)
+	if r.Original.Driver == "" {
+		return h.sys.override(ctx, f.PCI, r.Original.Override)
 	}
-	if tells := c.tells(); tells != nil {
-		if err := step(ctx, "tell VF %d its address %s", f.VF, tells); err != nil {
+	if mac := r.driverMAC(); mac != nil {
+		if err := delegates.Step(ctx, "tell VF %d its address %s", f.VF, mac); err != nil {
 			return err
 		}
-		c.Told = true
-		if err := c.write(); err != nil {
+		r.MACOnPF = true
+		if err := r.write(); err != nil {
 			return err
 		}
-		if err := h.tell(f, tells); err != nil {
+		if err := h.setMACOnPF(f, mac); err != nil {
 			h.log.Warn("the PF does not take the address that its VF had", "device", f.PCI, "error", err.Error())
 		}
 	}
-	if err := step(ctx, "bind %s to %s", f.PCI, c.Found.Driver); err != nil {
-		return err
+	if err := h.sys.bind(ctx, f.PCI, r.Original.Driver, r.Original.Override); err != nil {
+		return fmt.Errorf("%s is without its driver %s: %w", f.PCI, r.Original.Driver, err)
 	}
-	if err := h.sys.bind(ctx, f.PCI, c.Found.Driver, c.Found.Override); err != nil {
-		return fmt.Errorf("%s is without its driver %s: %w", f.PCI, c.Found.Driver, err)
-	}
-	if len(c.Found.Links) == 0 {
+	if len(r.Original.Links) == 0 {
 		return nil
 	}
-	if _, err := h.sys.awaitNetdevs(ctx, f.PCI, len(c.Found.Links)); err != nil {
+	if _, err := h.sys.awaitNetdevs(ctx, f.PCI, len(r.Original.Links)); err != nil {
 		return err
 	}
-	return h.untell(ctx, step, f, c)
+	return h.clearMACOnPF(ctx, f, r)
 }
 
-// untell makes the PF forget the address that it was told for the pod, or just
-// for the driver's start, and learn from the VF itself again: one that the PF has
-// told an address may choose no other.
-func (h *host) untell(ctx context.Context, step stepper, f *function, c *claim) error {
-	if !c.Told || len(c.Found.Links) == 0 {
+// clearMACOnPF makes the PF forget the address that it was given for the pod, or just for
+// the driver's start, and learn from the VF itself again: a VF whose address the PF has
+// set may choose no other.
+func (h *host) clearMACOnPF(ctx context.Context, f *function, r *reservation) error {
+	if !r.MACOnPF || len(r.Original.Links) == 0 {
 		return nil
 	}
-	if err := step(ctx, "let VF %d choose its address", f.VF); err != nil {
+	if err := delegates.Step(ctx, "let VF %d choose its address", f.VF); err != nil {
 		return err
 	}
 	devs, err := h.sys.netdevs(f.PCI)
 	if err != nil || len(devs) == 0 {
 		return err
 	}
-	if h.tell(f, zeroMAC) == nil && sameMAC(c.home().MAC, c.Found.Links[0].MAC) {
-		_ = h.links.setMAC(devs[0].Index, c.Found.Links[0].MAC) // atRest tries again, and says so
+	if h.setMACOnPF(f, zeroMAC) == nil && sameMAC(r.home().MAC, r.Original.Links[0].MAC) {
+		_ = h.links.setMAC(devs[0].Index, r.Original.Links[0].MAC) // atRest tries again, and says so
 	}
-	c.Told = false
-	return c.write()
+	r.MACOnPF = false
+	return r.write()
 }
 
-// tells is the address that a VF's driver was told by the PF when it started, or
-// had chosen itself; nil when that is not known.
-func (c *claim) tells() net.HardwareAddr {
-	if c.Found.VF == nil || len(c.Found.Links) == 0 || len(c.Found.Links[0].PermMAC) != 6 {
+// driverMAC is the address that a VF's driver got from the PF when it started, or chose
+// itself; nil when that is not known.
+func (r *reservation) driverMAC() net.HardwareAddr {
+	if r.Original.VF == nil || len(r.Original.Links) == 0 || len(r.Original.Links[0].PermMAC) != 6 {
 		return nil
 	}
-	return c.Found.Links[0].PermMAC
+	return r.Original.Links[0].PermMAC
 }
 
-// toldOther reports whether the driver has been started anew since, and was told
+// restartedWithOtherMAC reports whether the driver has been started anew since, and got
 // another address.
-func (h *host) toldOther(f *function, c *claim) (bool, error) {
-	if c.tells() == nil {
+func (h *host) restartedWithOtherMAC(f *function, r *reservation) (bool, error) {
+	if r.driverMAC() == nil {
 		return false, nil
 	}
 	devs, err := h.sys.netdevs(f.PCI)
@@ -159,11 +153,11 @@ func (h *host) toldOther(f *function, c *claim) (bool, error) {
 		return false, err
 	}
 	link, err := h.links.byIndex(devs[0].Index)
-	return err == nil && link != nil && !sameMAC(link.PermHWAddr, c.tells()), err
+	return err == nil && link != nil && !sameMAC(link.PermHWAddr, r.driverMAC()), err
 }
 
-// tell makes the PF tell its VF an address, at its driver's next start.
-func (h *host) tell(f *function, mac net.HardwareAddr) error {
+// setMACOnPF makes the PF give its VF an address, at its driver's next start.
+func (h *host) setMACOnPF(f *function, mac net.HardwareAddr) error {
 	pf, err := h.pfLink(f)
 	if err != nil {
 		return err
@@ -172,29 +166,29 @@ func (h *host) tell(f *function, mac net.HardwareAddr) error {
 }
 
 // restoreGUID gives an InfiniBand VF its GUID back, while it has no driver.
-func (h *host) restoreGUID(ctx context.Context, step stepper, f *function, c *claim) error {
+func (h *host) restoreGUID(ctx context.Context, f *function, r *reservation) error {
 	pf, err := h.pfLink(f)
 	if err != nil {
 		return err
 	}
-	return h.apply(ctx, step, f, pf, guidChanges(c.Found.GUID))
+	return h.apply(ctx, f, pf, guidChanges(r.Original.GUID))
 }
 
 // takeOut moves the function's interfaces from the pod to the node. lost: they
 // are in neither.
-func (h *host) takeOut(ctx context.Context, step stepper, f *function, c *claim, netns string) (lost bool, err error) {
-	missing := len(c.Found.Links)
+func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns string) (lost bool, err error) {
+	missing := len(r.Original.Links)
 	if missing == 0 {
-		return false, h.sys.override(ctx, f.PCI, c.Found.Override)
+		return false, h.sys.override(ctx, f.PCI, r.Original.Override)
 	}
 	devs, err := h.sys.netdevs(f.PCI)
 	if err != nil {
 		return false, err
 	}
 	if len(devs) >= missing {
-		if c.Found.GUID != nil { // the driver takes the GUID when it starts
+		if r.Original.GUID != nil { // the driver takes the GUID when it starts
 			link, err := h.links.byIndex(devs[0].Index)
-			return err == nil && link != nil && !slices.Equal(guidOf(link.HardwareAddr), c.Found.GUID), err
+			return err == nil && link != nil && !slices.Equal(guidOf(link.HardwareAddr), r.Original.GUID), err
 		}
 		return false, nil
 	}
@@ -220,20 +214,20 @@ func (h *host) takeOut(ctx context.Context, step stepper, f *function, c *claim,
 	}
 	for _, l := range links {
 		at := min(len(devs), missing-1) // they have kept their order
-		if err := h.takeOne(ctx, step, inPod, here, l, c.Found.Links[at].Name); err != nil {
+		if err := h.takeOne(ctx, inPod, here, l, r.Original.Links[at].Name); err != nil {
 			return false, err
 		}
 		devs = append(devs, netdev{Index: l.Index})
 	}
-	if c.Found.GUID != nil {
-		return h.takeOut(ctx, step, f, c, "")
+	if r.Original.GUID != nil {
+		return h.takeOut(ctx, f, r, "")
 	}
 	return false, nil
 }
 
 // takeOne takes one interface out of the pod, silent.
-func (h *host) takeOne(ctx context.Context, step stepper, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, name string) error {
-	if err := step(ctx, "move %s home as %s", l.Name, name); err != nil {
+func (h *host) takeOne(ctx context.Context, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, name string) error {
+	if err := delegates.Step(ctx, "move %s home as %s", l.Name, name); err != nil {
 		return err
 	}
 	if err := inPod.set(l.Index, 0, unix.IFF_UP); err != nil {
@@ -253,7 +247,7 @@ func (h *host) takeOne(ctx context.Context, step stepper, inPod *links, here ns.
 }
 
 // resetOnWire makes the VF on its PF what it was.
-func (h *host) resetOnWire(ctx context.Context, step stepper, f *function, c *claim) error {
+func (h *host) resetOnWire(ctx context.Context, f *function, r *reservation) error {
 	pf, err := h.pfLink(f)
 	if err != nil {
 		return err
@@ -262,7 +256,7 @@ func (h *host) resetOnWire(ctx context.Context, step stepper, f *function, c *cl
 	if err != nil {
 		return fmt.Errorf("PF %s: %w", pf.Name, err)
 	}
-	home := c.home()
+	home := r.home()
 	all := changes(now.settings, home.settings)
 	if len(home.MAC) == 6 && !sameMAC(now.MAC, home.MAC) && !isInfiniBand(pf) {
 		all = append(all, change{"set mac " + home.MAC.String(), func(l *links, pf, vf int) error {
@@ -274,5 +268,5 @@ func (h *host) resetOnWire(ctx context.Context, step stepper, f *function, c *cl
 			return err
 		}})
 	}
-	return h.apply(ctx, step, f, pf, all)
+	return h.apply(ctx, f, pf, all)
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 func TestMain(m *testing.M) { os.Exit(node.Main(m)) }

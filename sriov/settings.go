@@ -2,6 +2,7 @@ package sriov
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,29 +11,16 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // with are the settings with those of another that are known.
 func (s settings) with(o settings) settings {
-	if o.VLAN != nil {
-		s.VLAN = o.VLAN
+	return settings{
+		cmp.Or(o.VLAN, s.VLAN), cmp.Or(o.SpoofChk, s.SpoofChk), cmp.Or(o.Trust, s.Trust),
+		cmp.Or(o.LinkState, s.LinkState), cmp.Or(o.MinRate, s.MinRate), cmp.Or(o.MaxRate, s.MaxRate),
 	}
-	if o.SpoofChk != nil {
-		s.SpoofChk = o.SpoofChk
-	}
-	if o.Trust != nil {
-		s.Trust = o.Trust
-	}
-	if o.LinkState != nil {
-		s.LinkState = o.LinkState
-	}
-	if o.MinRate != nil {
-		s.MinRate = o.MinRate
-	}
-	if o.MaxRate != nil {
-		s.MaxRate = o.MaxRate
-	}
-	return s
 }
 
 // change is one request to the PF.
@@ -54,7 +42,7 @@ func changes(now, wanted settings) []change {
 		all = append(all, change{"set trust " + onOff(*t), flag(nl.IFLA_VF_TRUST, *t)})
 	}
 	if differs(now.MinRate, wanted.MinRate) || differs(now.MaxRate, wanted.MaxRate) {
-		low, high := orKept(wanted.MinRate, now.MinRate), orKept(wanted.MaxRate, now.MaxRate)
+		low, high := orZero(cmp.Or(wanted.MinRate, now.MinRate)), orZero(cmp.Or(wanted.MaxRate, now.MaxRate))
 		what := "max_tx_rate"
 		if differs(now.MinRate, wanted.MinRate) {
 			what = "min_tx_rate"
@@ -101,14 +89,11 @@ func (v vlanTag) String() string {
 
 func differs(now, wanted *uint32) bool { return wanted != nil && (now == nil || *now != *wanted) }
 
-func orKept(wanted, now *uint32) uint32 {
-	switch {
-	case wanted != nil:
-		return *wanted
-	case now != nil:
-		return *now
+func orZero(n *uint32) uint32 {
+	if n == nil {
+		return 0
 	}
-	return 0
+	return *n
 }
 
 func onOff(on bool) string {
@@ -136,24 +121,42 @@ func (h *host) pfLink(f *function) (*netlink.LinkAttrs, error) {
 	if len(devs) == 0 {
 		return nil, fmt.Errorf("PF %s of %s has no interface in this network namespace: its driver is gone, or it is in a pod", f.PF, f.PCI)
 	}
-	link, err := h.links.byIndex(devs[0].Index)
-	if err == nil && link == nil {
-		err = errors.New("it is not in this network namespace, though sysfs shows it")
-	}
+	link, err := h.link(devs[0])
 	if err != nil {
-		return nil, fmt.Errorf("PF %s: %w", devs[0].Name, err)
+		return nil, fmt.Errorf("PF %s of %s: %w", f.PF, f.PCI, err)
 	}
 	return link, nil
 }
 
-// apply makes changes one by one; an error names the setting.
-func (h *host) apply(ctx context.Context, step stepper, f *function, pf *netlink.LinkAttrs, all []change) error {
+// link is an interface that sysfs shows.
+func (h *host) link(d netdev) (*netlink.LinkAttrs, error) {
+	link, err := h.links.byIndex(d.Index)
+	if err == nil && link == nil {
+		err = errors.New("it is not in this network namespace, though sysfs shows it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", d.Name, err)
+	}
+	return link, nil
+}
+
+// do makes a change, which is announced before it; an error names it.
+func do(ctx context.Context, change func() error, format string, args ...any) error {
+	says := fmt.Sprintf(format, args...)
+	if err := delegates.Step(ctx, "%s", says); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return fmt.Errorf("%s: %w", says, err)
+	}
+	return nil
+}
+
+// apply makes changes one by one.
+func (h *host) apply(ctx context.Context, f *function, pf *netlink.LinkAttrs, all []change) error {
 	for _, c := range all {
-		if err := step(ctx, "%s of VF %d of %s", c.says, f.VF, pf.Name); err != nil {
+		if err := do(ctx, func() error { return explain(c.do(h.links, pf.Index, f.VF)) }, "%s of VF %d of %s", c.says, f.VF, pf.Name); err != nil {
 			return err
-		}
-		if err := c.do(h.links, pf.Index, f.VF); err != nil {
-			return fmt.Errorf("%s of VF %d of %s: %w", c.says, f.VF, pf.Name, explain(err))
 		}
 	}
 	return nil

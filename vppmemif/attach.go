@@ -4,309 +4,254 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ethernet_types"
-	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/vhost_user"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // newSocketID lets VPP choose the number of a socket (memif.api).
 const newSocketID = ^uint32(0)
 
-// socketFree refuses a socket that somebody else uses in this VPP, or a place
-// where VPP could not listen.
-func (s *session) socketFree(ctx context.Context, st *state) error {
-	if !st.Alone {
-		sockets, err := s.sockets(ctx)
+// attachment is an attachment with its configuration, its state, and the view of VPP.
+type attachment struct {
+	*delegates.Attachment
+	config    *Config
+	state     *state
+	addresses []string // of the vswitch's side
+	view      *view
+	prefix    string   // of errors
+	made      []string // for people: objects that VPP had lost
+}
+
+// step announces a change.
+func (p *attachment) step(ctx context.Context, what string) error {
+	if err := delegates.Step(ctx, "%s: %s", p.IfName, what); err != nil {
+		return fmt.Errorf("%s%w", p.prefix, err)
+	}
+	return nil
+}
+
+// Attach is delegates.Delegate.
+func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) error {
+	byVPP := map[string][]*attachment{}
+	users := map[string]string{} // of sockets
+	for _, a := range all {
+		c, prefix := configOf(a), fmt.Sprintf("%s (network %s): ", a.IfName, a.Name)
+		if c == nil {
+			return fmt.Errorf("%sits configuration is not accepted any more", prefix)
+		}
+		st, err := decodeState(a)
 		if err != nil {
 			return err
 		}
-		all, err := s.ports(ctx, sockets)
+		if other, ok := users[st.Socket]; ok {
+			return fmt.Errorf("%ssocket %s is used by the pod's %s: choose another %q, or none", prefix, st.Socket, other, "socket.file")
+		}
+		users[st.Socket] = a.IfName
+		byVPP[st.API] = append(byVPP[st.API], &attachment{
+			Attachment: a, config: c, state: st, addresses: c.addresses(addressesOf(a.IPAM, st)), view: &view{}, prefix: prefix,
+		})
+	}
+	for _, api := range slices.Sorted(maps.Keys(byVPP)) {
+		if err := d.attachTo(ctx, api, byVPP[api]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attachTo makes the attachments of one VPP.
+func (d *Delegate) attachTo(ctx context.Context, api string, all []*attachment) error {
+	s, err := d.vpps.open(ctx, api)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if err := p.provide(ctx, p.IPAM); err != nil {
+			return fmt.Errorf("%s%w", p.prefix, err)
+		}
+	}
+	if slices.ContainsFunc(all, func(p *attachment) bool { return !p.state.Alone }) { // others may have had the socket before
+		snap, err := s.snapshot(ctx)
 		if err != nil {
 			return err
 		}
 		for _, p := range all {
-			if p.socket == st.Socket {
-				return usedBy(st, &p)
-			}
+			p.view.numbers = snap.numbers(p.state.Socket)
 		}
 	}
-	return placeFree(st)
-}
-
-func usedBy(st *state, p *port) error {
-	return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.name, "socket.file")
-}
-
-// placeFree refuses a place in a folder where VPP could not listen, or would
-// take it from somebody.
-func placeFree(st *state) error {
-	if st.Abstract != "" {
-		return nil
+	if err := s.attach(ctx, all); err != nil {
+		return err
 	}
-	return st.Vacant(st.File, "socket.file", st.Role == "server")
-}
-
-// wiring is one attachment that is made, or made whole.
-type wiring struct {
-	*session
-	c     *Config
-	a     conf.Attachment
-	st    *state
-	who   string // before an error
-	have  *found // what there is; Add has found nothing
-	again bool   // it was there: numbers of its socket may be left, its folder is
-	index interface_types.InterfaceIndex
-	made  []string // for people, what was missing
-	asked *begun   // for the number of its socket, of its interface then
-	sent  []*begun // unanswered
-	held  *held
-}
-
-func (w *wiring) step(ctx context.Context, format string, args ...any) error {
-	return conf.Step(ctx, w.a.IfName+": "+format, args...)
-}
-
-// mended notes what was missing of an interface that was there; a new one has
-// all that it needs.
-func (w *wiring) mended(format string, args ...any) {
-	if w.have.port != nil {
-		w.made = append(w.made, fmt.Sprintf(format, args...))
+	for _, p := range all {
+		p.Result = result(p.config, p.Attachment, p.state)
 	}
-}
-
-// ask makes the request that is waited for next. The one before is over.
-func (w *wiring) ask(ctx context.Context, doing string, request api.Message) (err error) {
-	w.forgetAsked()
-	if w.asked, err = w.begin(ctx, request); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	w.asked.doing = doing
 	return nil
 }
 
-func (w *wiring) forgetAsked() {
-	if w.asked != nil {
-		w.asked.end()
-		w.asked = nil
-	}
-}
-
-// send makes a request whose answer answers will read.
-func (w *wiring) send(ctx context.Context, doing, made string, request api.Message) error {
-	b, err := w.begin(ctx, request)
-	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	b.doing, b.made = doing, made
-	w.sent = append(w.sent, b)
-	return nil
-}
-
-// answers waits for the answers to what was sent, and tells the first refusal.
-func (w *wiring) answers(ctx context.Context) (first error) {
-	w.forgetAsked()
-	for _, b := range w.sent {
-		if _, err := answer[api.Message](ctx, w.session, b); err == nil {
-			w.mended("%s", b.made)
-		} else if first == nil {
-			first = fmt.Errorf("%s: %w", b.doing, err)
-		}
-		b.end()
-	}
-	w.sent = nil
-	return first
-}
-
-// attach makes one attachment.
-func (w *wiring) attach(ctx context.Context) error { return w.wire(ctx, []*wiring{w}) }
-
-// wire makes sockets, interfaces on them and their places in the network, up at last,
-// as far as they are not there. VPP does what it is sent one after the other, without being
-// waited for: all attachments wait as often as one, for the numbers of the
-// sockets, for those of the interfaces, and for all that is left.
-func (s *session) wire(ctx context.Context, all []*wiring) (err error) {
-	h := &held{session: s}
-	for _, w := range all {
-		w.held = h
-	}
-	defer func() {
-		for _, w := range all {
-			late := w.answers(ctx)
-			if err == nil && late != nil {
-				err = fmt.Errorf("%s%w", w.who, late)
-			}
-		}
-		h.release()
-	}()
-	each := func(do func(*wiring, context.Context) error) error {
-		for _, w := range all {
-			if err := do(w, ctx); err != nil {
-				return fmt.Errorf("%s%w", w.who, err)
-			}
-		}
+// provide makes the folder ready for the socket. ipam is for the container's
+// configuration.
+func (p *attachment) provide(ctx context.Context, ipam *types100.Result) error {
+	if p.state.Abstract != "" {
 		return nil
 	}
-	if err := each((*wiring).addSocket); err != nil {
-		return err
-	}
-	if err := h.take(ctx, all); err != nil {
-		return err
-	}
-	if err := each((*wiring).provide); err != nil {
-		return err
-	}
-	if err := each((*wiring).create); err != nil {
-		return err
-	}
-	return each((*wiring).place)
-}
-
-// provide makes the folder ready for the socket, before VPP uses it.
-func (w *wiring) provide(ctx context.Context) error {
-	if w.again || w.st.Abstract != "" {
-		return nil
-	}
-	return w.st.Provide(ctx, w.a, w.c.userspace)
-}
-
-// place gives the interface its place in the network.
-func (w *wiring) place(ctx context.Context) error {
-	if err := w.created(ctx); err != nil {
-		return err
-	}
-	if err := w.shape(ctx); err != nil {
-		return err
-	}
-	enter := w.route
-	if w.c.BridgeDomain != nil {
-		enter = w.join
-	}
-	if err := enter(ctx); err != nil {
-		return err
-	}
-	if w.have.up() {
-		return nil
-	}
-	if err := w.step(ctx, "set up"); err != nil {
-		return err
-	}
-	return w.send(ctx, "set up", "admin state up", &interfaces.SwInterfaceSetFlags{SwIfIndex: w.index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP})
-}
-
-// mark gives the interface the attachment's tag.
-func (w *wiring) mark(ctx context.Context) error {
-	if err := w.step(ctx, "tag %s", w.st.Tag); err != nil {
-		return err
-	}
-	return w.send(ctx, "tag memif", "tag "+w.st.Tag, &interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: w.index, Tag: w.st.Tag})
-}
-
-// addSocket gives the socket of a memif a number of its own. A number that is left from
-// before is not used again: after a listen failure VPP answers success on it and
-// listens on nothing. Beside one of a name that is the attachment's alone it may
-// stay until detach removes both.
-func (w *wiring) addSocket(ctx context.Context) error {
-	st := w.st
-	if w.have.port != nil || st.Vhost {
-		return nil
-	}
-	if err := w.step(ctx, "add socket %s", st.Socket); err != nil {
-		return err
-	}
-	if !st.Alone || w.again {
-		sockets, err := w.sockets(ctx)
-		if err != nil {
+	var config []byte
+	if u := p.config.userspace; u != nil {
+		var err error
+		if config, err = u.ConfigurationData(p.Attachment, p.state.File, ipam); err != nil {
 			return err
 		}
-		for id, name := range sockets {
-			if name != st.Socket {
-				continue
-			}
-			if err := w.deleteSocket(ctx, id); err != nil {
-				return fmt.Errorf("socket %s is in use: %w", st.Socket, err)
-			}
+	}
+	return p.state.Provide(ctx, p.IfName, config)
+}
+
+// attach makes what the views of attachments lack at one VPP: sockets, interfaces on them,
+// and places of these in the network. All attachments wait for VPP as often as one: for the
+// numbers of sockets, for the indices of interfaces, and for the rest.
+func (s *session) attach(ctx context.Context, all []*attachment) error {
+	var tags []string // of bridge domains
+	for _, p := range all {
+		if p.joins() {
+			tags = append(tags, p.state.DomainTag)
 		}
 	}
-	return w.ask(ctx, "add socket "+st.Socket, &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: st.Socket})
-}
-
-func (s *session) deleteSocket(ctx context.Context, id uint32) error {
-	_, err := call(ctx, s, func(ctx context.Context) (*memif.MemifSocketFilenameAddDelV2Reply, error) {
-		return memif.NewServiceClient(s.conn).MemifSocketFilenameAddDelV2(ctx, &memif.MemifSocketFilenameAddDelV2{SocketID: id})
-	})
-	return err
-}
-
-// create asks for the interface.
-func (w *wiring) create(ctx context.Context) error {
-	switch {
-	case w.have.port != nil:
-		return nil
-	case w.st.Vhost:
-		return w.createVhost(ctx)
+	var errs []error
+	_, unlock := s.lockDomains(ctx, tags, func(_ string, err error) { errs = append(errs, err) })
+	defer unlock()
+	if len(errs) > 0 {
+		return errs[0]
 	}
-	reply, err := answer[*memif.MemifSocketFilenameAddDelV2Reply](ctx, w.session, w.asked)
+	sockets, err := s.addSockets(ctx, all)
 	if err != nil {
-		return fmt.Errorf("%s: %w", w.asked.doing, err)
-	}
-	if err := w.step(ctx, "create memif"); err != nil {
 		return err
 	}
-	c := w.c
+	var domains []*l2.BridgeDomainDetails
+	if len(tags) > 0 {
+		s.listDomains(&domains)
+	}
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	indices, err := s.create(ctx, all, sockets)
+	if err != nil {
+		return err
+	}
+	joined, err := s.makeDomains(ctx, all, domains)
+	if err != nil {
+		return err
+	}
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
+	if err := s.place(ctx, all, indices, joined); err != nil {
+		return err
+	}
+	return s.flush(ctx)
+}
+
+// addSockets queues a number for each socket without an interface. The next flush fills
+// the numbers in. A number that is left from before is deleted: after a listen failure
+// VPP answers success on it and listens on nothing.
+func (s *session) addSockets(ctx context.Context, all []*attachment) (numbers []uint32, err error) {
+	numbers = make([]uint32, len(all))
+	for i, p := range all {
+		socket := p.state.Socket
+		if p.view.port != nil || p.state.Vhost {
+			continue
+		}
+		if err := p.step(ctx, "add socket "+socket); err != nil {
+			return nil, err
+		}
+		for _, number := range p.view.numbers {
+			s.send(request{doing: p.prefix + "socket " + socket + " is in use", message: &memif.MemifSocketFilenameAddDelV2{SocketID: number}})
+		}
+		s.send(request{
+			doing: p.prefix + "add socket " + socket, message: &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket},
+			done: func(reply api.Message) { numbers[i] = reply.(*memif.MemifSocketFilenameAddDelV2Reply).SocketID },
+		})
+	}
+	return numbers, nil
+}
+
+// create queues an interface for each attachment without one. The next flush fills the
+// indices in.
+func (s *session) create(ctx context.Context, all []*attachment, sockets []uint32) (indices []interface_types.InterfaceIndex, err error) {
+	indices = make([]interface_types.InterfaceIndex, len(all))
+	for i, p := range all {
+		if p.view.port != nil {
+			indices[i] = p.view.port.index
+			continue
+		}
+		mac, err := p.config.hwAddr(p.state)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.step(ctx, "create "+p.state.name()); err != nil {
+			return nil, err
+		}
+		r := p.createMemif(mac, sockets[i])
+		if p.state.Vhost {
+			r = p.createVhost(mac)
+		}
+		r.done = func(reply api.Message) {
+			switch reply := reply.(type) {
+			case *memif.MemifCreateV2Reply:
+				indices[i] = reply.SwIfIndex
+			case *vhost_user.CreateVhostUserIfV2Reply:
+				indices[i] = reply.SwIfIndex
+			}
+			p.made = append(p.made, p.state.name())
+		}
+		s.send(r)
+	}
+	return indices, nil
+}
+
+func (p *attachment) createMemif(mac ethernet_types.MacAddress, socket uint32) request {
+	c := p.config
 	m := &memif.MemifCreateV2{
-		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: reply.SocketID, Secret: c.Secret,
-		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize,
+		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: socket, Secret: c.Secret,
+		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize, HwAddr: mac,
 	}
 	if c.Role == "client" {
 		m.Role = memif.MEMIF_ROLE_API_SLAVE
 	}
 	if c.Mode == "ip" {
-		m.Mode = memif.MEMIF_MODE_API_IP
+		m.Mode, m.HwAddr = memif.MEMIF_MODE_API_IP, ethernet_types.MacAddress{}
 	}
-	mac, err := c.hwAddr(w.st)
-	if err != nil {
-		return err
-	}
-	if c.Mode == "ethernet" {
-		m.HwAddr = mac
-	}
-	return w.ask(ctx, "create memif on "+w.st.Socket, m)
-}
-
-// created learns the number of the interface. A memif gets its tag then.
-func (w *wiring) created(ctx context.Context) error {
-	switch {
-	case w.have.port != nil:
-		w.index = w.have.port.index
-		return nil
-	case w.st.Vhost:
-		if err := w.createdVhost(ctx); err != nil {
-			return err
+	doing := p.prefix + "create memif on " + p.state.Socket
+	return request{doing: doing, message: m, refused: func(err error) error {
+		if isCode(err, codeListen) {
+			return fmt.Errorf("%sVPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", p.prefix, p.state.Socket, err)
 		}
-		w.made = append(w.made, w.st.name())
-		return nil
-	}
-	reply, err := answer[*memif.MemifCreateV2Reply](ctx, w.session, w.asked)
-	if answered(err, codeListen) {
-		return fmt.Errorf("VPP cannot use the socket %s: is its folder there, and may VPP write to it?: %w", w.st.Socket, err)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", w.asked.doing, err)
-	}
-	w.index = reply.SwIfIndex
-	w.made = append(w.made, w.st.name())
-	return w.mark(ctx)
+		return fmt.Errorf("%s: %w", doing, err)
+	}}
 }
 
-// hwAddr is the address of the vswitch's side, zero where VPP may choose one at
-// random. In L3 it may not: the pod remembers to which address it sends, and has
-// to find it again after a restart of VPP. What the attachment's name gives is
-// local and unicast, as VPP's own choice is.
+// createVhost makes an interface with its tag (vhost_user.api).
+func (p *attachment) createVhost(mac ethernet_types.MacAddress) request {
+	st := p.state
+	return request{
+		doing: p.prefix + "create vhost-user interface on " + st.Socket + " (is its folder there, and may VPP write to it?)",
+		message: &vhost_user.CreateVhostUserIfV2{
+			IsServer: st.Role == "server", SockFilename: st.Socket, Tag: st.Tag, UseCustomMac: mac != ethernet_types.MacAddress{}, MacAddress: mac,
+		},
+	}
+}
+
+// hwAddr is the address of the vswitch's side, zero where VPP may choose one at random.
+// In L3 it may not: the pod remembers to which address it sends, and has to find it again
+// after a restart of VPP. The one made from the attachment's name is local and unicast,
+// as VPP's own choice is.
 func (c *Config) hwAddr(st *state) (mac ethernet_types.MacAddress, err error) {
 	switch {
 	case c.MAC != "":
@@ -316,29 +261,4 @@ func (c *Config) hwAddr(st *state) (mac ethernet_types.MacAddress, err error) {
 	}
 	sum := sha256.Sum256([]byte(st.Tag))
 	return ethernet_types.MacAddress{0x02, 0xfe, sum[0], sum[1], sum[2], sum[3]}, nil
-}
-
-// shape gives the interface its MTU, and its MAC address if it is no new one,
-// which has it from the start.
-func (w *wiring) shape(ctx context.Context) error {
-	if mtu := w.c.MTU; mtu != 0 && w.have.mtu() != mtu {
-		if err := w.step(ctx, "set mtu %d", mtu); err != nil {
-			return err
-		}
-		err := w.send(ctx, fmt.Sprintf("set mtu %d", mtu), fmt.Sprintf("mtu %d", mtu), &interfaces.SwInterfaceSetMtu{SwIfIndex: w.index, Mtu: []uint32{uint32(mtu), 0, 0, 0}})
-		if err != nil {
-			return err
-		}
-	}
-	if w.have.port == nil || !w.c.hasMAC() || w.have.mac() == w.c.mac() {
-		return nil
-	}
-	if err := w.step(ctx, "set mac %s", w.c.MAC); err != nil {
-		return err
-	}
-	mac, err := ethernet_types.ParseMacAddress(w.c.MAC)
-	if err != nil {
-		return err
-	}
-	return w.send(ctx, "set mac "+w.c.MAC, "mac "+w.c.MAC, &interfaces.SwInterfaceSetMacAddress{SwIfIndex: w.index, MacAddress: mac})
 }

@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
-// VPP lets few wait at its API socket; the kernel tells the others to come again,
-// and they do.
+// VPP lets few clients wait at its API socket. The kernel sends the others away, and they
+// try again.
 func TestBusyAPISocket(t *testing.T) {
 	r := newRig(t, standin.Options{})
 	real := filepath.Join(r.vpp, standin.SocketName)
@@ -45,7 +45,7 @@ func TestBusyAPISocket(t *testing.T) {
 	_ = unix.Close(second)
 	done, sentAway := make(chan error, 1), make(chan bool, 1)
 	go func() {
-		conn, err := dial(waiting{bounded(t), sentAway}, busy)
+		conn, err := dial(notifier{bounded(t), sentAway}, busy)
 		if err == nil {
 			conn.Disconnect()
 		}
@@ -56,7 +56,7 @@ func TestBusyAPISocket(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("it has not tried again: %v", err)
 	}
-	// From now on whoever comes is led to the stand-in.
+	// From now on every client is led to the stand-in.
 	var work sync.WaitGroup
 	l, err := net.FileListener(os.NewFile(uintptr(mustDup(t, fd)), "busy"))
 	if err != nil {
@@ -86,15 +86,15 @@ func TestBusyAPISocket(t *testing.T) {
 	work.Wait()
 }
 
-// waiting is a context that tells when somebody waits for it.
-type waiting struct {
+// notifier is a context that notifies when a goroutine waits for it.
+type notifier struct {
 	context.Context
-	told chan bool
+	notify chan bool
 }
 
-func (w waiting) Done() <-chan struct{} {
+func (w notifier) Done() <-chan struct{} {
 	select {
-	case w.told <- true:
+	case w.notify <- true:
 	default:
 	}
 	return w.Context.Done()

@@ -8,8 +8,8 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/standin"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -173,7 +173,7 @@ func TestDecide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := conf.Attachment{Sandbox: sandboxA, IfName: "net1", Owner: testOwner, Netns: "/run/netns/" + strings.Repeat("x", 43)}
+	a := &delegates.Attachment{Sandbox: sandboxA, IfName: "net1", Owner: testOwner, Netns: "/run/netns/" + strings.Repeat("x", 43)}
 	if s, err := decide(c, a); err != nil || len(s.Socket) > shareddir.MaxSocketPath {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -206,14 +206,14 @@ func TestDecodeRefuses(t *testing.T) {
 		damaged = append(damaged, data)
 	}
 	for _, state := range damaged {
-		wantError(t, d.Del(bounded(t), a, state), "recorded state")
+		wantError(t, d.del(bounded(t), a, state), "recorded state")
 		_, err := add(bounded(t), d, a, state)
 		wantError(t, err, "recorded state")
-		wantError(t, d.Check(bounded(t), a, state), "recorded state")
+		wantError(t, d.check(bounded(t), a, state), "recorded state")
 	}
 	same(t, before, r.world())
 	a.IPAM = &types100.Result{IPs: []*types100.IPConfig{{Interface: types100.Int(3)}}} // of a chain that has others before
-	if _, err := d.Describe(a, raw); err != nil {
+	if _, err := d.describe(a, raw); err != nil {
 		t.Error(err)
 	}
 	if at := *a.IPAM.IPs[0].Interface; at != 3 {

@@ -18,11 +18,11 @@ import (
 	"go.fd.io/govpp/binapi/l2"
 	binmemif "go.fd.io/govpp/binapi/memif"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
-// damage is what somebody does to the interface of an attachment.
+// damage is a change that an operator makes to the interface of an attachment.
 type damage struct {
 	name  string
 	do    func(by *admin, index interface_types.InterfaceIndex)
@@ -99,7 +99,7 @@ var damages = map[string]struct {
 	}},
 }
 
-// CHECK names whatever somebody has taken away or changed, and Restore puts it
+// CHECK names each object that an operator has taken away or changed, and Restore puts it
 // back, nothing else: another pod's frames flow on.
 func TestDamage(t *testing.T) {
 	for kind, group := range damages {
@@ -110,13 +110,13 @@ func TestDamage(t *testing.T) {
 				by.table(5)
 				a := r.attachment(sandboxA, group.keys)
 				raw := mustAttach(t, d, a)
-				other, another := wirePod(t, r, d, "b", named("red"), memif.Options{}), wirePod(t, r, d, "c", named("red"), memif.Options{})
+				other, another := startPod(t, r, d, "b", named("red"), memif.Options{}), startPod(t, r, d, "c", named("red"), memif.Options{})
 				other.awaitLink(t)
 				another.awaitLink(t)
 				before := r.State()
 				x.do(by, d.indexOf(t, r, raw))
-				wantError(t, d.Check(bounded(t), a, raw), x.check...)
-				made, err := d.Restore(bounded(t), a, raw)
+				wantError(t, d.check(bounded(t), a, raw), x.check...)
+				made, err := d.restore(bounded(t), a, raw)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -124,7 +124,7 @@ func TestDamage(t *testing.T) {
 					t.Errorf("made %q, want %q", made, x.made)
 				}
 				same(t, shape(before), shape(withoutDomain(r.State(), 13)))
-				if err := d.Check(bounded(t), a, raw); err != nil {
+				if err := d.check(bounded(t), a, raw); err != nil {
 					t.Error(err)
 				}
 				if !other.peer.Connected() || !another.peer.Connected() {
@@ -138,7 +138,7 @@ func TestDamage(t *testing.T) {
 }
 
 // The path that a deleted interface leaves is removed before another one is made,
-// and what somebody else has on that destination stays.
+// and the path of another client on that destination stays.
 func TestDanglingRoute(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	by := r.admin()
@@ -150,7 +150,7 @@ func TestDanglingRoute(t *testing.T) {
 	before := r.State()
 	by.do(&binmemif.MemifDelete{SwIfIndex: d.indexOf(t, r, raw)}, &binmemif.MemifDeleteReply{})
 	from := len(r.Messages())
-	if _, err := d.Restore(bounded(t), a, raw); err != nil {
+	if _, err := d.restore(bounded(t), a, raw); err != nil {
 		t.Fatal(err)
 	}
 	same(t, sorted(shape(before)), sorted(shape(r.State())))
@@ -167,7 +167,7 @@ func TestDanglingRoute(t *testing.T) {
 	}
 }
 
-// What is somebody else's stays as it is, whoever has the socket.
+// Interfaces of other clients stay as they are, also on the attachment's socket.
 func TestRestoreLeavesOthers(t *testing.T) {
 	for name, take := range map[string]func(by *admin, socket string){
 		"with a tag": func(by *admin, socket string) {
@@ -187,7 +187,7 @@ func TestRestoreLeavesOthers(t *testing.T) {
 			r.foreign()
 			take(r.admin(), stateOf(t, raw).Socket)
 			before := r.world()
-			_, err := d.Restore(bounded(t), a, raw)
+			_, err := d.restore(bounded(t), a, raw)
 			wantError(t, err, stateOf(t, raw).Socket, "is used by interface memif")
 			same(t, before, r.world())
 		})
@@ -208,16 +208,16 @@ func TestRestoreFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	made, err := d.Restore(bounded(t), a, raw)
+	made, err := d.restore(bounded(t), a, raw)
 	if err != nil || !slices.Contains(made, "folder "+stateOf(t, raw).Dir) {
 		t.Errorf("made %q: %v", made, err)
 	}
-	_, err = d.Restore(bounded(t), volume, other)
+	_, err = d.restore(bounded(t), volume, other)
 	wantError(t, err, r.dir+"/volume", "is gone")
 	if err := os.Mkdir(r.dir+"/volume", 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Restore(bounded(t), volume, other); err != nil {
+	if _, err := d.restore(bounded(t), volume, other); err != nil {
 		t.Error(err)
 	}
 	same(t, shape(before), shape(r.world()))
@@ -227,7 +227,7 @@ func TestRestoreFolder(t *testing.T) {
 // somebody is connected.
 func TestRestoreDeaf(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
-	deaf, used := r.attachment(sandboxA, named("blue")), wirePod(t, r, d, "b", named("blue"), memif.Options{})
+	deaf, used := r.attachment(sandboxA, named("blue")), startPod(t, r, d, "b", named("blue"), memif.Options{})
 	raw := mustAttach(t, d, deaf)
 	used.awaitLink(t)
 	before := r.State()
@@ -236,11 +236,11 @@ func TestRestoreDeaf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if made, err := d.Restore(bounded(t), deaf, raw); err != nil || len(made) != 1 {
+	if made, err := d.restore(bounded(t), deaf, raw); err != nil || len(made) != 1 {
 		t.Errorf("made %q: %v", made, err)
 	}
 	linkUp(t, stateOf(t, raw).Socket, memif.Options{})
-	if made, err := d.Restore(bounded(t), used.Attachment, used.raw); err != nil || len(made) != 0 {
+	if made, err := d.restore(bounded(t), used.subject, used.raw); err != nil || len(made) != 0 {
 		t.Errorf("made %q: %v", made, err)
 	}
 	if !used.peer.Connected() {
@@ -259,11 +259,11 @@ func TestInspect(t *testing.T) {
 		said func() (map[string]string, error)
 		want map[string]string
 	}{
-		{func() (map[string]string, error) { return d.Inspect(bounded(t), l2, first) }, map[string]string{
+		{func() (map[string]string, error) { return d.inspect(bounded(t), l2, first) }, map[string]string{
 			"interface": "memif1/0", "sw_if_index": "1", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
 			"socket": stateOf(t, first).Socket, "tag": stateOf(t, first).Tag, "mtu": "1400", "mac": "02:00:00:00:00:0a", "ring size": "1", "buffer size": "0",
 			"bridge domain": "12", "bridge domain tag": stateOf(t, first).DomainTag, "vlan": "7"}},
-		{func() (map[string]string, error) { return d.Inspect(bounded(t), l3, second) }, map[string]string{
+		{func() (map[string]string, error) { return d.inspect(bounded(t), l3, second) }, map[string]string{
 			"interface": "memif2/0", "sw_if_index": "2", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
 			"socket": stateOf(t, second).Socket, "tag": stateOf(t, second).Tag, "mtu": "9000", "mac": "02:fe:9a:c1:31:76", "ring size": "1", "buffer size": "0",
 			"vrf": "5", "addresses": "10.0.0.1/24, fd00::1/64", "routes": "10.1.0.0/16 via 10.0.0.2, fd01::/64 via fd00::2"}},
@@ -274,7 +274,7 @@ func TestInspect(t *testing.T) {
 		}
 	}
 	r.restart()
-	if got, err := d.Inspect(bounded(t), l2, first); err != nil || got["interface"] != "missing" {
+	if got, err := d.inspect(bounded(t), l2, first); err != nil || got["interface"] != "missing" {
 		t.Errorf("%v: %v", got, err)
 	}
 }
@@ -282,15 +282,15 @@ func TestInspect(t *testing.T) {
 // indexOf is the number of an attachment's interface.
 func (d *Delegate) indexOf(t *testing.T, r *rig, raw []byte) interface_types.InterfaceIndex {
 	t.Helper()
-	s, err := d.vpp.open(bounded(t), r.Socket())
+	s, err := d.vpps.open(bounded(t), r.Socket())
 	if err != nil {
 		t.Fatal(err)
 	}
-	links, err := s.interfaces(bounded(t))
+	snap, err := s.snapshot(bounded(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for index, link := range links {
+	for index, link := range snap.interfaces {
 		if link.Tag == stateOf(t, raw).Tag {
 			return index
 		}

@@ -11,7 +11,7 @@ import (
 
 	"go.fd.io/govpp/binapi/l2"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // The domain's last member goes between the look for the domain and the
@@ -30,7 +30,7 @@ func TestDomainGoesBeforeJoin(t *testing.T) {
 				switch content := m.Content.(type) {
 				case *l2.SwInterfaceSetL2Bridge:
 					once.Do(func() {
-						go func() { gone <- d.Del(bounded(t), a, first) }()
+						go func() { gone <- d.del(bounded(t), a, first) }()
 						<-began
 					})
 				default:
@@ -47,7 +47,7 @@ func TestDomainGoesBeforeJoin(t *testing.T) {
 			if n := strings.Count(r.State(), "bridge-domain "); n != 1 || !strings.Contains(r.State(), stateOf(t, second).DomainTag) {
 				t.Errorf("no bridge domain of ours:\n%s", r.State())
 			}
-			if err := other.Check(bounded(t), b, second); err != nil {
+			if err := other.check(bounded(t), b, second); err != nil {
 				t.Error(err)
 			}
 			mustDel(t, other, b, second)
@@ -66,7 +66,7 @@ func TestForeignDomain(t *testing.T) {
 	if !strings.Contains(r.State(), `bridge-domain 12 tag="theirs" flood forward learn uu-flood mac-age=0 members=[`+stateOf(t, raw).Tag+"]") {
 		t.Errorf("not a member:\n%s", r.State())
 	}
-	if err := d.Check(bounded(t), a, raw); err != nil {
+	if err := d.check(bounded(t), a, raw); err != nil {
 		t.Error(err)
 	}
 	mustDel(t, d, a, raw)
@@ -92,7 +92,7 @@ func TestDomainGoesWithLast(t *testing.T) {
 		if keys["bridgeDomain"].(map[string]any)["id"] != nil && !strings.Contains(r.State(), "arp-term forward mac-age") {
 			t.Errorf("flags:\n%s", r.State())
 		}
-		if err := d.Check(bounded(t), b, second); err != nil {
+		if err := d.check(bounded(t), b, second); err != nil {
 			t.Error(err)
 		}
 		mustDel(t, d, b, second)
@@ -129,7 +129,7 @@ func TestCollidingNames(t *testing.T) {
 		}
 	}
 	mustDel(t, d, a, states[0])
-	if err := d.Check(bounded(t), b, states[1]); err != nil {
+	if err := d.check(bounded(t), b, states[1]); err != nil {
 		t.Error(err)
 	}
 	mustDel(t, d, b, nil)
@@ -151,12 +151,12 @@ func TestDomainAtOnce(t *testing.T) {
 			for range rounds {
 				raw, err := attach(t, d, a)
 				if err == nil {
-					err = d.Check(bounded(t), a, raw)
+					err = d.check(bounded(t), a, raw)
 				}
 				if n := strings.Count(r.State(), "bridge-domain "); n != 1 {
 					err = errors.Join(err, fmt.Errorf("%d bridge domains", n))
 				}
-				errs <- errors.Join(err, d.Del(bounded(t), a, raw))
+				errs <- errors.Join(err, d.del(bounded(t), a, raw))
 			}
 		})
 	}
@@ -199,7 +199,7 @@ func TestSweep(t *testing.T) {
 	if len(asked) != 2 || !asked[sandboxA[:24]+"/net1"] {
 		t.Errorf("asked for %v", asked)
 	}
-	if err := d.Check(bounded(t), kept, raw); err != nil {
+	if err := d.check(bounded(t), kept, raw); err != nil {
 		t.Error(err)
 	}
 	r.Close()
@@ -214,9 +214,9 @@ func TestIncompatible(t *testing.T) {
 		r := newRig(t, standin.Options{Version: "23.02-x", CRC: map[string]string{"memif_create_v2": crc}})
 		before := r.world()
 		d, a := newDelegate(t), r.attachment(sandboxA, nil)
-		_, err := d.Prepare(bounded(t), a)
+		_, err := d.prepare(bounded(t), a)
 		wantError(t, err, "memif_create_v2", "23.02-x", "24.10")
-		wantError(t, d.Ready(bounded(t), a.Conf), "memif_create_v2", "23.02-x")
+		wantError(t, d.ready(bounded(t), a.Conf), "memif_create_v2", "23.02-x")
 		same(t, before, r.world())
 	}
 	r := newRig(t, standin.Options{CRC: map[string]string{"tap_create_v3": "deadbeef", "create_vlan_subif": ""}})

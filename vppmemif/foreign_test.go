@@ -6,7 +6,7 @@ import (
 
 	"go.fd.io/govpp/binapi/memif"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // Somebody makes a memif of their own, with another id and without a tag, on the

@@ -13,11 +13,11 @@ import (
 
 	"go.fd.io/govpp/binapi/memclnt"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// FuzzConfig feeds whatever is read from elsewhere: nothing panics, and what is
-// accepted is within its ranges.
+// FuzzConfig feeds configurations and records: nothing panics, and accepted values are
+// within their ranges.
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"role": "client", "mode": "ip", "socket": {"dir": "/x/", "file": "f", "group": "g", "permissions": "0770"}, "vrf": 1}`,
@@ -29,14 +29,13 @@ func FuzzConfig(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	a := conf.Attachment{Sandbox: sandboxA, Netns: "/run/netns/x", IfName: "net1", Network: "n", Owner: testOwner}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, parse := range []func(string, []byte) (*Config, []string, error){parse, parseUserspace} {
 			if c, _, err := parse("n", data); err == nil {
 				inRange(t, c)
 			}
 		}
-		s, err := decodeState(data, a)
+		s, err := decodeState(&delegates.Attachment{Sandbox: sandboxA, Netns: "/run/netns/x", IfName: "net1", Name: "n", Owner: testOwner, State: data})
 		if err != nil {
 			return
 		}
@@ -73,26 +72,26 @@ func inRange(t *testing.T, c *Config) {
 	}
 }
 
-// FuzzWire has whatever it likes at the other end of the API socket: it is a
-// client's introduction or an error, and what follows are messages or an end.
-func FuzzWire(f *testing.F) {
+// FuzzTransport has arbitrary bytes from the other end of the API socket: an introduction
+// or an error, then messages or an end.
+func FuzzTransport(f *testing.F) {
 	reply := make([]byte, 6)
 	data, err := (&memclnt.SockclntCreateReply{Count: 1, MessageTable: []memclnt.MessageTableEntry{{Index: 7, Name: "show_version_51077d14"}}}).Marshal(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
-	framed := append(make([]byte, wireHeader), append(reply, data...)...)
-	binary.BigEndian.PutUint32(framed[8:], uint32(len(framed)-wireHeader))
+	framed := append(make([]byte, headerSize), append(reply, data...)...)
+	binary.BigEndian.PutUint32(framed[8:], uint32(len(framed)-headerSize))
 	f.Add(framed)
 	f.Add(append(framed, framed...))
-	f.Add(framed[:wireHeader+8])
+	f.Add(framed[:headerSize+8])
 	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ours, theirs := net.Pipe()
 		defer ours.Close()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }() // to the end of ours
-		w := &wire{conn: ours, in: bufio.NewReader(bytes.NewReader(data))}
-		w.ended, w.end = context.WithCancelCause(t.Context())
+		w := &transport{conn: ours, in: bufio.NewReader(bytes.NewReader(data))}
+		w.done, w.stop = context.WithCancelCause(t.Context())
 		if err := w.introduce(); err == nil && w.ids == nil {
 			t.Error("introduced without messages")
 		}

@@ -2,80 +2,76 @@ package vppmemif
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
-	"go.fd.io/govpp/binapi/interface_types"
-
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Inspect tells what VPP has of an attachment, as its "show interface", "show
-// memif" and "show bridge-domain" do. Without an interface it is "missing".
-func (d *Delegate) Inspect(ctx context.Context, a conf.Attachment, raw json.RawMessage) (map[string]string, error) {
-	w, err := d.seen(ctx, a, raw)
+// Inspect is delegates.Network. The facts are those of VPP's "show interface", "show memif"
+// and "show bridge-domain". The fact "interface" is "missing" without one.
+func (n *network) Inspect(ctx context.Context, a *delegates.Attachment) (map[string]string, error) {
+	_, p, err := n.observe(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	return w.have.words(w.c, w.st), nil
+	return p.facts(), nil
 }
 
-// words are what was found, for people.
-func (f *found) words(c *Config, st *state) map[string]string {
-	p := f.port
-	if p == nil {
-		return map[string]string{"interface": "missing", "socket": st.Socket}
+func (p *attachment) facts() map[string]string {
+	v, port := p.view, p.view.port
+	if port == nil {
+		return map[string]string{"interface": "missing", "socket": p.state.Socket}
 	}
-	said := map[string]string{
-		"interface":   p.name,
-		"sw_if_index": fmt.Sprint(p.index),
-		"admin":       upOf(p.link.Flags, interface_types.IF_STATUS_API_FLAG_ADMIN_UP),
-		"link":        upOf(p.link.Flags, interface_types.IF_STATUS_API_FLAG_LINK_UP),
-		"role":        roleOf(p.server),
-		"socket":      p.socket,
-		"tag":         p.tag(),
-		"mtu":         fmt.Sprint(f.mtu()),
+	facts := map[string]string{
+		"interface":   port.name,
+		"sw_if_index": fmt.Sprint(port.index),
+		"admin":       upOrDown(v.isUp()),
+		"link":        upOrDown(v.isLinkUp()),
+		"role":        roleOf(port.server),
+		"socket":      port.socket,
+		"tag":         port.tag(),
+		"mtu":         fmt.Sprint(v.mtu()),
 	}
-	say := func(key string, there bool, format string, args ...any) {
+	set := func(key string, there bool, value any) {
 		if there {
-			said[key] = fmt.Sprintf(format, args...)
+			facts[key] = fmt.Sprint(value)
 		}
 	}
-	ethernet := p.memif == nil
-	if m := p.memif; m != nil {
+	ethernet := port.memif == nil
+	if m := port.memif; m != nil {
 		ethernet = modeOf(m.Mode) == "ethernet"
-		said["mode"], said["id"] = modeOf(m.Mode), fmt.Sprint(m.ID)
-		said["ring size"], said["buffer size"] = fmt.Sprint(m.RingSize), fmt.Sprint(m.BufferSize)
+		facts["mode"], facts["id"] = modeOf(m.Mode), fmt.Sprint(m.ID)
+		facts["ring size"], facts["buffer size"] = fmt.Sprint(m.RingSize), fmt.Sprint(m.BufferSize)
 	}
-	say("mac", ethernet, "%s", f.mac())
-	say("vlan", f.vlan() != 0, "%d", f.vlan())
-	if f.domain != nil {
-		say("bridge domain", true, "%d", f.domain.BdID)
-		say("bridge domain tag", f.domain.BdTag != "", "%s", f.domain.BdTag)
+	set("mac", ethernet, v.mac())
+	set("vlan", v.vlan() != 0, v.vlan())
+	if d := v.domain; d != nil {
+		set("bridge domain", true, d.BdID)
+		set("bridge domain tag", d.BdTag != "", d.BdTag)
 	}
-	if f.routes == nil {
-		return said
+	if v.routes == nil {
+		return facts
 	}
-	say("vrf", true, "%d", f.tables[0])
-	say("vrf of IPv6", f.tables[1] != f.tables[0], "%d", f.tables[1])
+	set("vrf", true, v.tables[0])
+	set("vrf of IPv6", v.tables[1] != v.tables[0], v.tables[1])
 	var addresses, routes []string
-	for _, a := range f.addresses {
+	for _, a := range v.addresses {
 		addresses = append(addresses, a.String())
 	}
-	for i, r := range c.Routes {
-		if f.routed(i) {
+	for i, r := range p.config.Routes {
+		if v.hasRoute(i) {
 			routes = append(routes, r.String())
 		}
 	}
-	say("addresses", len(addresses) > 0, "%s", strings.Join(addresses, ", "))
-	say("routes", len(routes) > 0, "%s", strings.Join(routes, ", "))
-	return said
+	set("addresses", len(addresses) > 0, strings.Join(addresses, ", "))
+	set("routes", len(routes) > 0, strings.Join(routes, ", "))
+	return facts
 }
 
-// upOf is a state in VPP's words.
-func upOf(flags, flag interface_types.IfStatusFlags) string {
-	if flags&flag != 0 {
+// upOrDown is a state in VPP's words.
+func upOrDown(up bool) string {
+	if up {
 		return "up"
 	}
 	return "down"

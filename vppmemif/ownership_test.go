@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // A DEL without record follows an ADD that Prepare refused. The attachment that
@@ -26,7 +26,7 @@ func TestRefusedDelLeavesOthersSocket(t *testing.T) {
 	a, b := shared(r.attachment(sandboxA, keys), volume), shared(r.attachment(sandboxB, keys), volume)
 	mustAttach(t, d, a)
 	before := r.world()
-	_, err := d.Prepare(bounded(t), b)
+	_, err := d.prepare(bounded(t), b)
 	wantError(t, err, "m.sock", "is used by", "socket.file")
 	mustDel(t, d, b, nil)
 	same(t, before, r.world())
@@ -42,7 +42,7 @@ func TestRefusedDelLeavesForeignMemif(t *testing.T) {
 	r.admin().memif(filepath.Join(volume, "m.sock"))
 	a := shared(r.attachment(sandboxA, map[string]any{"socket": map[string]any{"file": "m.sock"}}), volume)
 	before := r.world()
-	_, err := d.Prepare(bounded(t), a)
+	_, err := d.prepare(bounded(t), a)
 	wantError(t, err, "is used by")
 	mustDel(t, d, a, nil)
 	same(t, before, r.world())
@@ -60,7 +60,7 @@ func TestForeignMemifOnOurSocket(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "pid"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	err := d.Del(bounded(t), a, nil)
+	err := d.del(bounded(t), a, nil)
 	if n := strings.Count(r.State(), "kind=memif"); err == nil && n == before {
 		t.Errorf("Del without state says success and leaves:\n%s", r.State())
 	}
@@ -82,11 +82,11 @@ func TestAbstractWithoutNetns(t *testing.T) {
 func TestCancelledLeavesOthers(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	a, b := r.attachment(sandboxA, nil), r.attachment(sandboxB, nil)
-	rawA, err := d.Prepare(bounded(t), a)
+	rawA, err := d.prepare(bounded(t), a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rawB, err := d.Prepare(bounded(t), b)
+	rawB, err := d.prepare(bounded(t), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestUnusedMessage(t *testing.T) {
 func TestMessageDiffers(t *testing.T) {
 	for _, message := range []string{"control_ping", "memif_create_v2"} {
 		r := newRig(t, standin.Options{Version: "23.02-x", CRC: map[string]string{message: "deadbeef"}})
-		_, err := newDelegate(t).Prepare(bounded(t), r.attachment(sandboxA, nil))
+		_, err := newDelegate(t).prepare(bounded(t), r.attachment(sandboxA, nil))
 		wantError(t, err, message, "does not speak", "23.02-x")
 	}
 }
@@ -190,7 +190,7 @@ func TestTamperedState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decodeState(data, conf.Attachment{Owner: testOwner, Sandbox: sandboxA, IfName: "net1"}); err == nil {
+		if _, err := decodeState(&delegates.Attachment{Owner: testOwner, Sandbox: sandboxA, IfName: "net1", State: data}); err == nil {
 			t.Errorf("%s is accepted: %s", what, data)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 var pods atomic.Int64

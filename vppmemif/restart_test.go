@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
-// foreign makes what somebody else might have.
+// foreign makes objects of another client.
 func (r *rig) foreign() {
 	r.t.Helper()
 	by := r.admin()
@@ -33,7 +33,7 @@ func TestRestartBeforeDel(t *testing.T) {
 		r.restart()
 		r.foreign()
 		before := r.State()
-		wantError(t, d.Check(bounded(t), a, raw), "gone", "restarted")
+		wantError(t, d.check(bounded(t), a, raw), "gone", "restarted")
 		state := raw
 		if stateless {
 			state = nil
@@ -62,7 +62,7 @@ func TestRestartBetweenTwo(t *testing.T) {
 		before := r.State()
 		mustDel(t, d, a, first)
 		same(t, before, r.State())
-		if err := d.Check(bounded(t), b, second); err != nil {
+		if err := d.check(bounded(t), b, second); err != nil {
 			t.Error(err)
 		}
 		linkUp(t, stateOf(t, second).Socket, memif.Options{})
@@ -78,7 +78,7 @@ func TestRestartWithinAdd(t *testing.T) {
 			t.Parallel()
 			r, d := newRig(t, standin.Options{}), newDelegate(t)
 			a := r.attachment(sandboxA, named("blue"))
-			raw, err := d.Prepare(bounded(t), a)
+			raw, err := d.prepare(bounded(t), a)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,13 +120,13 @@ func TestNotRunning(t *testing.T) {
 			if !known {
 				d = newDelegate(t)
 			}
-			wantError(t, d.Check(bounded(t), a, raw), "unreachable")
+			wantError(t, d.check(bounded(t), a, raw), "unreachable")
 			mustDel(t, d, a, raw)
 			mustDel(t, d, a, nil)
 			if entries, err := os.ReadDir(r.dir); err != nil || len(entries) > 0 {
 				t.Errorf("left: %v %v", entries, err)
 			}
-			_, err := d.Prepare(bounded(t), a)
+			_, err := d.prepare(bounded(t), a)
 			wantError(t, err, r.Socket(), "is vpp running")
 			var temporary interface{ Temporary() bool }
 			if !asTemporary(err, &temporary) {
@@ -180,7 +180,7 @@ func TestListenFailure(t *testing.T) {
 			r, d := newRig(t, standin.Options{}), newDelegate(t)
 			before := r.world()
 			a := r.attachment(sandboxA, named("blue"))
-			raw, err := d.Prepare(bounded(t), a)
+			raw, err := d.prepare(bounded(t), a)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +264,7 @@ func TestDyingAPISocket(t *testing.T) {
 			defer l.Close()
 			l.SetUnlinkOnClose(false)
 			done := make(chan error, 1)
-			go func() { done <- d.Del(bounded(t), a, raw) }()
+			go func() { done <- d.del(bounded(t), a, raw) }()
 			if err := end(t, l); err != nil {
 				t.Fatal(err)
 			}

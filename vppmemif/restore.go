@@ -2,58 +2,36 @@ package vppmemif
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ip"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Restore makes again what VPP has lost of an attachment: all of it, when it was
-// restarted, or what somebody has deleted or changed. It is what Add does, less
-// what is there; the socket's path stays, so that the pod's side finds it again.
-func (d *Delegate) Restore(ctx context.Context, a conf.Attachment, raw json.RawMessage) ([]string, error) {
-	w, err := d.seen(ctx, a, raw)
+// Restore is delegates.Network. VPP has lost all of an attachment in a restart, or an
+// operator has deleted or changed a part of it. Restore makes the missing parts as Attach
+// does. The socket's path stays: the pod's side finds it again.
+func (n *network) Restore(ctx context.Context, a *delegates.Attachment) ([]string, error) {
+	s, p, err := n.observe(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	w.again = true
-	for _, step := range []func(context.Context) error{w.folder, w.settle, w.clearRoutes, w.table, w.attach} {
-		if err := step(ctx); err != nil {
-			return w.made, err
+	for _, do := range []func(context.Context, *attachment) error{restoreFolder, s.adopt, s.clearRoutes, s.restoreTables} {
+		if err := do(ctx, p); err != nil {
+			return p.made, err
 		}
 	}
-	return w.made, nil
+	err = s.attach(ctx, []*attachment{p})
+	return p.made, err
 }
 
-// seen is a recorded attachment with what VPP has of it.
-func (d *Delegate) seen(ctx context.Context, a conf.Attachment, raw json.RawMessage) (*wiring, error) {
-	c, _, err := d.parse(a.Network, a.Conf)
-	if err != nil {
-		return nil, err
-	}
-	s, err := decodeState(raw, a)
-	if err != nil {
-		return nil, err
-	}
-	v, err := d.vpp.open(ctx, s.API)
-	if err != nil {
-		return nil, err
-	}
-	have, err := v.look(ctx, c, a, s)
-	if err != nil {
-		return nil, err
-	}
-	return &wiring{session: v, c: c, a: a, st: s, have: have}, nil
-}
-
-// folder makes the sandbox's own folder again, and the short link. A volume that
-// is gone is the pod's, which is gone then, too.
-func (w *wiring) folder(ctx context.Context) error {
-	st := w.st
+// restoreFolder makes the sandbox's own folder again, and the short link. A volume is the
+// pod's: when it is gone the pod is.
+func restoreFolder(ctx context.Context, p *attachment) error {
+	st := p.state
 	if st.Abstract != "" || st.Folder.Check(false, st.File) == nil {
 		return nil
 	}
@@ -64,117 +42,106 @@ func (w *wiring) folder(ctx context.Context) error {
 	if !st.Own && slices.Contains(missing, "folder "+st.Dir) {
 		return fmt.Errorf("socket folder %s, the pod's volume, is gone", st.Dir)
 	}
-	if err := st.Provide(ctx, w.a, w.c.userspace); err != nil {
+	if err := p.provide(ctx, p.Result); err != nil {
 		return err
 	}
-	w.made = append(w.made, "folder "+st.Dir)
+	p.made = append(p.made, "folder "+st.Dir)
 	return nil
 }
 
-// settle decides whether the interface on the socket is the attachment's and of
-// use. One without a tag was made by an Add or a Restore that was cut short, as
-// Del sees it, too. One that is not as Add makes it, or at whose socket nobody
-// can connect, is made anew.
-func (w *wiring) settle(ctx context.Context) error {
-	p, st := w.have.port, w.st
+// adopt decides whether the interface on the socket is the attachment's and of use. An
+// interface without a tag is of an Attach or a Restore that was cut short, as for Detach.
+// An interface of another role or mode is deleted, and one with a socket to which nobody
+// can connect.
+func (s *session) adopt(ctx context.Context, p *attachment) error {
+	port, st := p.view.port, p.state
 	switch {
-	case p == nil && w.have.other != nil:
-		return usedBy(st, w.have.other)
-	case p == nil:
-		return placeFree(st)
-	case p.tag() != "" && p.tag() != st.Tag:
-		return usedBy(st, p)
-	case p.server != (st.Role == "server"), p.memif != nil && modeOf(p.memif.Mode) != w.c.Mode:
-		return w.discard(ctx)
-	case w.deaf():
-		if err := placeFree(st); err != nil {
+	case port == nil && p.view.other != nil:
+		return isUsed(st, p.view.other)
+	case port == nil:
+		return st.isVacant()
+	case port.tag() != "" && port.tag() != st.Tag:
+		return isUsed(st, port)
+	case port.server != (st.Role == "server"), port.memif != nil && modeOf(port.memif.Mode) != p.config.Mode:
+		return s.discard(ctx, p)
+	case p.isDeaf():
+		if err := st.isVacant(); err != nil {
 			return err
 		}
-		return w.discard(ctx)
-	case p.tag() == "":
-		w.index = p.index
-		if err := w.mark(ctx); err != nil {
-			return err
-		}
-		return w.answers(ctx)
+		return s.discard(ctx, p)
 	}
 	return nil
 }
 
-// deaf tells whether nobody is connected to the interface and nobody can be: its
-// socket has no listener in the folder.
-func (w *wiring) deaf() bool {
-	return w.st.Role == "server" && w.st.Abstract == "" && !w.have.linkUp() && !w.st.Listened(w.st.File)
+// isDeaf reports whether nothing is connected to the interface and nothing can connect: the
+// folder has no socket with a listener.
+func (p *attachment) isDeaf() bool {
+	return p.state.Role == "server" && p.state.Abstract == "" && !p.view.isLinkUp() && !p.state.Listened(p.state.File)
 }
 
 // discard deletes an interface that is of no use to the pod.
-func (w *wiring) discard(ctx context.Context) error {
-	p, st := w.have.port, w.st
-	if w.have.other != nil {
-		return usedBy(st, w.have.other)
+func (s *session) discard(ctx context.Context, p *attachment) error {
+	st := p.state
+	if p.view.other != nil {
+		return isUsed(st, p.view.other)
 	}
-	if err := w.step(ctx, "delete %s %s", st.kind(), st.Tag); err != nil {
+	if err := p.step(ctx, "delete "+st.kind()+" "+st.Tag); err != nil {
 		return err
 	}
-	if err := w.unroute(ctx, *p, st); err != nil {
+	r := &removal{state: st, recorded: true, ports: []port{*p.view.port}}
+	if err := s.deleteRoutes(ctx, []*removal{r}); err != nil {
 		return err
 	}
-	if err := w.delete(ctx, *p); err != nil && !answered(err, codeNoInterface) {
-		return fmt.Errorf("delete %s %s: %w", st.kind(), p.name, err)
+	if r.err == nil {
+		s.deletePort(p.view.port, r.fail)
+		r.fail(s.flush(ctx))
 	}
-	w.have = &found{dangling: w.have.dangling}
+	if r.err != nil {
+		return r.err
+	}
+	p.view = &view{numbers: p.view.numbers, dangling: p.view.dangling}
 	return nil
 }
 
 // clearRoutes removes paths through interfaces that are gone, before an interface
 // gets the number of one of them.
-func (w *wiring) clearRoutes(ctx context.Context) error {
-	for _, r := range w.have.dangling {
-		if err := w.step(ctx, "clear route %s", r.Prefix); err != nil {
+func (s *session) clearRoutes(ctx context.Context, p *attachment) error {
+	for _, r := range p.view.dangling {
+		doing := fmt.Sprintf("clear route %s", r.Prefix)
+		if err := p.step(ctx, doing); err != nil {
 			return err
 		}
-		if _, err := call(ctx, w.session, func(ctx context.Context) (*ip.IPRouteAddDelReply, error) {
-			return ip.NewServiceClient(w.conn).IPRouteAddDel(ctx, &ip.IPRouteAddDel{IsAdd: len(r.Paths) > 0, Route: r})
-		}); err != nil {
-			return fmt.Errorf("clear route %s: %w", r.Prefix, err)
-		}
+		s.send(request{doing: doing, message: &ip.IPRouteAddDel{IsAdd: len(r.Paths) > 0, Route: r}})
 	}
-	return nil
+	return s.flush(ctx)
 }
 
-// table makes the tables of the vrf, for both families, when VPP has them no
-// longer: Add has found them there.
-func (w *wiring) table(ctx context.Context) error {
-	if w.c.VRF == 0 || w.have.tables == [2]uint32{w.c.VRF, w.c.VRF} {
+// restoreTables makes the tables of the vrf, for both families, when VPP has lost them:
+// Attach has found them there.
+func (s *session) restoreTables(ctx context.Context, p *attachment) error {
+	vrf := p.config.VRF
+	if vrf == 0 || p.view.tables == [2]uint32{vrf, vrf} {
 		return nil
 	}
-	if err := compatible(ctx, w.conn, append(routeMessages(), api.Message(&ip.IPTableAddDel{}), &ip.IPTableAddDelReply{})...); err != nil {
+	if err := s.conn.compatible(ctx, append(routeMessages(), api.Message(&ip.IPTableAddDel{}), &ip.IPTableAddDelReply{})...); err != nil {
 		return err
 	}
-	all, err := w.tables(ctx)
+	all, err := s.tables(ctx)
 	if err != nil {
 		return err
 	}
-	for _, six := range []bool{false, true} {
-		if slices.ContainsFunc(all, func(t *ip.IPTableDetails) bool { return t.Table.TableID == w.c.VRF && t.Table.IsIP6 == six }) {
+	for i, family := range []string{"IPv4", "IPv6"} {
+		six := i == 1
+		if slices.ContainsFunc(all, func(t *ip.IPTableDetails) bool { return t.Table.TableID == vrf && t.Table.IsIP6 == six }) {
 			continue
 		}
-		if err := w.step(ctx, "make table %d", w.c.VRF); err != nil {
+		doing := fmt.Sprintf("make table %d", vrf)
+		if err := p.step(ctx, doing); err != nil {
 			return err
 		}
-		if _, err := call(ctx, w.session, func(ctx context.Context) (*ip.IPTableAddDelReply, error) {
-			return ip.NewServiceClient(w.conn).IPTableAddDel(ctx, &ip.IPTableAddDel{IsAdd: true, Table: ip.IPTable{TableID: w.c.VRF, IsIP6: six}})
-		}); err != nil {
-			return fmt.Errorf("make table %d: %w", w.c.VRF, err)
-		}
-		w.made = append(w.made, fmt.Sprintf("table %d of %s", w.c.VRF, familyOf(six)))
+		s.send(request{doing: doing, message: &ip.IPTableAddDel{IsAdd: true, Table: ip.IPTable{TableID: vrf, IsIP6: six}}, done: func(api.Message) {
+			p.made = append(p.made, fmt.Sprintf("table %d of %s", vrf, family))
+		}})
 	}
-	return nil
-}
-
-func familyOf(six bool) string {
-	if six {
-		return "IPv6"
-	}
-	return "IPv4"
+	return s.flush(ctx)
 }

@@ -15,11 +15,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/standin"
-	realvpp "github.com/plexus-cni/plexus/e2e/vpp"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/standin"
+	realvpp "github.com/plexus-cni/plexus/rig/vpp"
 )
 
 // mortal is the machine's VPP, or a stand-in, in a process of its own, which is
@@ -39,7 +38,7 @@ func newMortal(t *testing.T) *mortal {
 	m := &mortal{rig: &rig{t: t, dir: filepath.Join(base, "s"), vpp: filepath.Join(base, "vpp")}, program: realvpp.Find()}
 	if m.program == "" {
 		m.program = filepath.Join(node.Dir(), "standin")
-		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", m.program, "../e2e/standin/serve").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", m.program, "../rig/standin/serve").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
@@ -75,19 +74,19 @@ func (m *mortal) state() string {
 	return text
 }
 
-// wired is an attachment with its peer.
-type wired struct {
-	conf.Attachment
+// podWithPeer is an attachment with its peer.
+type podWithPeer struct {
+	subject
 	raw  json.RawMessage
 	peer *memif.Peer
 }
 
-// wirePod attaches a pod and starts its peer, which connects when it can.
-func wirePod(t *testing.T, r *rig, d *Delegate, letter string, keys map[string]any, o memif.Options) *wired {
+// startPod attaches a pod and starts its peer, which connects when it can.
+func startPod(t *testing.T, r *rig, d *Delegate, letter string, keys map[string]any, o memif.Options) *podWithPeer {
 	t.Helper()
-	w := &wired{Attachment: r.attachment(strings.Repeat(letter, 32), keys)}
+	w := &podWithPeer{subject: r.attachment(strings.Repeat(letter, 32), keys)}
 	w.Netns = newPod(t)
-	w.raw = mustAttach(t, d, w.Attachment)
+	w.raw = mustAttach(t, d, w.subject)
 	peer, err := memif.Dial(bounded(t), stateOf(t, w.raw).Socket, 0, o)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +96,7 @@ func wirePod(t *testing.T, r *rig, d *Delegate, letter string, keys map[string]a
 	return w
 }
 
-func (w *wired) awaitLink(t *testing.T) {
+func (w *podWithPeer) awaitLink(t *testing.T) {
 	t.Helper()
 	if err := w.peer.WaitLink(bounded(t)); err != nil {
 		t.Fatal(err)
@@ -105,7 +104,7 @@ func (w *wired) awaitLink(t *testing.T) {
 }
 
 // passes wants frames each way between two peers.
-func passes(t *testing.T, a, b *wired) {
+func passes(t *testing.T, a, b *podWithPeer) {
 	t.Helper()
 	for _, way := range [][2]*memif.Peer{{a.peer, b.peer}, {b.peer, a.peer}} {
 		if got, err := memif.Transfer(bounded(t), way[0], way[1], 1000, memif.Traffic{}); err != nil || got != 1000 {
@@ -114,7 +113,7 @@ func passes(t *testing.T, a, b *wired) {
 	}
 }
 
-func answers(t *testing.T, w *wired, own, vswitch string) {
+func answers(t *testing.T, w *podWithPeer, own, vswitch string) {
 	t.Helper()
 	if _, err := w.peer.Ping(bounded(t), netip.MustParseAddr(own), netip.MustParseAddr(vswitch)); err != nil {
 		t.Errorf("the vswitch's address %s: %v", vswitch, err)
@@ -126,19 +125,19 @@ func answers(t *testing.T, w *wired, own, vswitch string) {
 func TestRestoreAfterKill(t *testing.T) {
 	m, d := newMortal(t), newDelegate(t)
 	defer d.Close()
-	all := []*wired{
-		wirePod(t, m.rig, d, "a", map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "mtu": 1400, "mac": "02:00:00:00:00:0a"}, memif.Options{}),
-		wirePod(t, m.rig, d, "b", map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "role": "client"}, memif.Options{Server: true}),
-		wirePod(t, m.rig, d, "c", map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "socket": map[string]any{"abstract": true}}, memif.Options{}),
-		wirePod(t, m.rig, d, "d", map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "secret": "s"}, memif.Options{Secret: "s"}),
-		wirePod(t, m.rig, d, "e", map[string]any{"addresses": []string{"10.0.0.1/24", "fd00::1/64"},
+	all := []*podWithPeer{
+		startPod(t, m.rig, d, "a", map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "mtu": 1400, "mac": "02:00:00:00:00:0a"}, memif.Options{}),
+		startPod(t, m.rig, d, "b", map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "role": "client"}, memif.Options{Server: true}),
+		startPod(t, m.rig, d, "c", map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "socket": map[string]any{"abstract": true}}, memif.Options{}),
+		startPod(t, m.rig, d, "d", map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "secret": "s"}, memif.Options{Secret: "s"}),
+		startPod(t, m.rig, d, "e", map[string]any{"addresses": []string{"10.0.0.1/24", "fd00::1/64"},
 			"routes": []map[string]any{{"dst": "10.1.0.0/16", "gw": "10.0.0.2"}, {"dst": "fd01::/64", "gw": "fd00::2"}, {"dst": "10.2.0.0/16"}}}, memif.Options{}),
 	}
 	work := func() {
 		t.Helper()
 		for _, w := range all {
 			w.awaitLink(t)
-			if err := d.Check(bounded(t), w.Attachment, w.raw); err != nil {
+			if err := d.check(bounded(t), w.subject, w.raw); err != nil {
 				t.Errorf("CHECK: %v", err)
 			}
 		}
@@ -148,7 +147,7 @@ func TestRestoreAfterKill(t *testing.T) {
 	}
 	mac := func() string { // to which the routed pod sends
 		t.Helper()
-		said, err := d.Inspect(bounded(t), all[4].Attachment, all[4].raw)
+		said, err := d.inspect(bounded(t), all[4].subject, all[4].raw)
 		if err != nil || said["mac"] == "" {
 			t.Errorf("%v: %v", said, err)
 		}
@@ -164,7 +163,7 @@ func TestRestoreAfterKill(t *testing.T) {
 	}
 	m.start()
 	for _, w := range all {
-		wantError(t, d.Check(bounded(t), w.Attachment, w.raw), "gone", "restarted")
+		wantError(t, d.check(bounded(t), w.subject, w.raw), "gone", "restarted")
 	}
 	made := restoreAll(t, d, all)
 	if after := mac(); after != macBefore {
@@ -187,12 +186,12 @@ func TestRestoreAfterKill(t *testing.T) {
 }
 
 // restoreAll restores all at once.
-func restoreAll(t *testing.T, d *Delegate, all []*wired) [][]string {
+func restoreAll(t *testing.T, d *Delegate, all []*podWithPeer) [][]string {
 	t.Helper()
 	made, errs := make([][]string, len(all)), make([]error, len(all))
 	var work sync.WaitGroup
 	for i, w := range all {
-		work.Go(func() { made[i], errs[i] = d.Restore(bounded(t), w.Attachment, w.raw) })
+		work.Go(func() { made[i], errs[i] = d.restore(bounded(t), w.subject, w.raw) })
 	}
 	work.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -206,7 +205,7 @@ func restoreAll(t *testing.T, d *Delegate, all []*wired) [][]string {
 func TestRestoreAtOnce(t *testing.T) {
 	const n = 8
 	r := newRig(t, standin.Options{})
-	var all []conf.Attachment
+	var all []subject
 	var states []json.RawMessage
 	var by []*Delegate
 	for i := range n {
@@ -216,13 +215,13 @@ func TestRestoreAtOnce(t *testing.T) {
 	}
 	before := r.State()
 	r.restart()
-	// The first one to look for the domain waits until all have come that far.
+	// The first one to list domains waits until all have seen what VPP has lost.
 	var first sync.Once
 	var come atomic.Int32
 	there := make(chan bool)
 	r.onMessage(func(m standin.Message) {
 		switch m.Name {
-		case "memif_socket_filename_add_del_v2":
+		case "memif_dump":
 			if come.Add(1) == n {
 				close(there)
 			}
@@ -235,7 +234,7 @@ func TestRestoreAtOnce(t *testing.T) {
 	for i := range n {
 		work.Go(func() {
 			var err error
-			if made[i], err = by[i].Restore(bounded(t), all[i], states[i]); err != nil {
+			if made[i], err = by[i].restore(bounded(t), all[i], states[i]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -263,7 +262,7 @@ func TestRestoreIntact(t *testing.T) {
 			}
 		}
 		before, from := c.world(), len(c.Messages())
-		if made, err := c.d.Restore(bounded(t), c.a, c.state); err != nil || len(made) > 0 {
+		if made, err := c.d.restore(bounded(t), c.a, c.state); err != nil || len(made) > 0 {
 			t.Errorf("%s: made %q: %v", w.name, made, err)
 		}
 		same(t, before, c.world())
@@ -284,12 +283,12 @@ func TestRestoreEveryMessage(t *testing.T) {
 			t.Parallel()
 			plain, _ := lost(t, w.keys)
 			from := len(plain.Messages())
-			if _, err := plain.d.Restore(bounded(t), plain.a, plain.state); err != nil {
+			if _, err := plain.d.restore(bounded(t), plain.a, plain.state); err != nil {
 				t.Fatal(err)
 			}
 			count := map[string]int{}
 			for _, m := range plain.Messages()[from:] {
-				if count[m.Name]++; strings.HasPrefix(m.Name, "sockclnt") || m.Name == "control_ping" {
+				if count[m.Name]++; strings.HasPrefix(m.Name, "sockclnt") {
 					continue
 				}
 				for _, e := range endings {
@@ -301,17 +300,17 @@ func TestRestoreEveryMessage(t *testing.T) {
 						t.Parallel()
 						c, before := lost(t, w.keys)
 						c.faults(e.Fault)
-						made, err := c.d.Restore(bounded(t), c.a, c.state)
+						made, err := c.d.restore(bounded(t), c.a, c.state)
 						if err != nil {
 							wantNamed(t, err, e)
-						} else if e.Ending != standin.Cut || !strings.HasSuffix(e.Message, "_dump") || e.Occurrence > 1 {
+						} else if !e.mayReconnect() {
 							t.Errorf("no error, made %q", made)
 						}
 						c.faults()
-						if _, err := c.d.Restore(bounded(t), c.a, c.state); err != nil {
+						if _, err := c.d.restore(bounded(t), c.a, c.state); err != nil {
 							t.Errorf("again: %v", err)
 						}
-						if err := c.d.Check(bounded(t), c.a, c.state); err != nil {
+						if err := c.d.check(bounded(t), c.a, c.state); err != nil {
 							t.Error(err)
 						}
 						same(t, shape(before), shape(c.State()))
@@ -366,18 +365,18 @@ func TestRestoreListenFailure(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	made, err := d.Restore(bounded(t), a, raw)
+	made, err := d.restore(bounded(t), a, raw)
 	wantError(t, err, s.Socket, "may VPP write")
-	if len(made) > 0 {
-		t.Errorf("it says that it made %q", made)
+	if domain := fmt.Sprintf("bridge domain %d", domainID("blue")); !slices.Equal(made, []string{domain}) || !strings.Contains(r.State(), strings.Replace(domain, " ", "-", 1)) {
+		t.Errorf("it says that it made %q of\n%s", made, r.State())
 	}
-	_, err = d.Restore(bounded(t), a, raw)
+	_, err = d.restore(bounded(t), a, raw)
 	wantError(t, err, s.Socket, "is no socket")
 	if err := os.Remove(s.Socket); err != nil {
 		t.Fatal(err)
 	}
 	spoil = func(standin.Message) {}
-	if _, err := d.Restore(bounded(t), a, raw); err != nil {
+	if _, err := d.restore(bounded(t), a, raw); err != nil {
 		t.Fatal(err)
 	}
 	same(t, before, r.State())

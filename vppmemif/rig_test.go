@@ -22,12 +22,11 @@ import (
 	binmemif "go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/core"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/standin"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -81,7 +80,7 @@ func (r *rig) start(o standin.Options) {
 	r.Server = server
 }
 
-// restart is what a crash and a restart of VPP are.
+// restart is a crash and a restart of VPP.
 func (r *rig) restart() {
 	r.t.Helper()
 	r.Close()
@@ -121,7 +120,7 @@ func tempDir(t testing.TB) string {
 }
 
 // attachment is net1 of a sandbox; keys with nil are left out.
-func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
+func (r *rig) attachment(sandbox string, keys map[string]any) subject {
 	r.t.Helper()
 	all := map[string]any{
 		"cniVersion": "1.1.0", "name": "fast", "type": "vppmemif", "apiSocket": filepath.Join(r.vpp, standin.SocketName),
@@ -136,10 +135,10 @@ func (r *rig) attachment(sandbox string, keys map[string]any) conf.Attachment {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return conf.Attachment{
-		Sandbox: sandbox, Netns: "/run/netns/" + sandbox[:4], IfName: "net1", Network: "default/fast", Owner: testOwner,
-		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Conf: data, Bounds: conf.Bounds{}.ForOwn(),
-	}
+	return subject{Conf: data, Attachment: delegates.Attachment{
+		Sandbox: sandbox, Netns: "/run/netns/" + sandbox[:4], IfName: "net1", Name: "default/fast", Owner: testOwner,
+		Pod: &conf.Pod{Namespace: "default", Name: sandbox}, Bounds: conf.Bounds{}.ForOwn(),
+	}}
 }
 
 // sweep is Sweep at the stand-in.
@@ -149,7 +148,7 @@ func (r *rig) sweep(d *Delegate, keep func(sandbox, ifName string) bool) error {
 }
 
 // shared gives an attachment's pod the volume shared-dir.
-func shared(a conf.Attachment, dir string) conf.Attachment {
+func shared(a subject, dir string) subject {
 	pod := *a.Pod
 	pod.Volumes = []conf.Volume{{Name: conf.SharedDir, HostPath: dir}}
 	a.Pod = &pod
@@ -171,17 +170,8 @@ func bounded(t testing.TB) context.Context {
 	return ctx
 }
 
-// add does all of an ADD of a pod with one attachment.
-func add(ctx context.Context, d *Delegate, a conf.Attachment, raw json.RawMessage) (*types100.Result, error) {
-	result, err := d.Add(ctx, a, raw)
-	if err == nil {
-		err = d.Settle(ctx, []conf.Prepared{{Attachment: a, State: raw}})
-	}
-	return result, err
-}
-
-func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, error) {
-	raw, err := d.Prepare(bounded(t), a)
+func attach(t testing.TB, d *Delegate, a subject) (json.RawMessage, error) {
+	raw, err := d.prepare(bounded(t), a)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +179,7 @@ func attach(t testing.TB, d *Delegate, a conf.Attachment) (json.RawMessage, erro
 	return raw, err
 }
 
-func mustAttach(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
+func mustAttach(t testing.TB, d *Delegate, a subject) json.RawMessage {
 	t.Helper()
 	raw, err := attach(t, d, a)
 	if err != nil {
@@ -198,9 +188,9 @@ func mustAttach(t testing.TB, d *Delegate, a conf.Attachment) json.RawMessage {
 	return raw
 }
 
-func mustDel(t testing.TB, d *Delegate, a conf.Attachment, raw json.RawMessage) {
+func mustDel(t testing.TB, d *Delegate, a subject, raw json.RawMessage) {
 	t.Helper()
-	if err := d.Del(bounded(t), a, raw); err != nil {
+	if err := d.del(bounded(t), a, raw); err != nil {
 		t.Errorf("Del: %v", err)
 	}
 }
@@ -248,7 +238,7 @@ func stateOf(t testing.TB, raw json.RawMessage) *state {
 	return s
 }
 
-// admin is somebody else who works with the same VPP.
+// admin is another client of the same VPP.
 type admin struct {
 	t  testing.TB
 	ch api.Channel
@@ -309,16 +299,16 @@ func (a *admin) second(socket, id uint32, tag string) {
 // socketIDs are the numbers of the sockets that there are.
 func (r *rig) socketIDs(d *Delegate) map[string]uint32 {
 	r.t.Helper()
-	s, err := d.vpp.open(bounded(r.t), r.Socket())
+	s, err := d.vpps.open(bounded(r.t), r.Socket())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	names, err := s.sockets(bounded(r.t))
+	snap, err := s.snapshot(bounded(r.t))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	ids := map[string]uint32{}
-	for id, name := range names {
+	for id, name := range snap.sockets {
 		ids[name] = id
 	}
 	return ids

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // Two attachments of one pod share its folder; each DEL takes its own part,
@@ -33,7 +33,7 @@ func TestSharedFolder(t *testing.T) {
 			}
 			mustDel(t, d, a, first)
 			if !stateless {
-				if err := d.Check(bounded(t), b, second); err != nil {
+				if err := d.check(bounded(t), b, second); err != nil {
 					t.Error(err)
 				}
 			}
@@ -51,7 +51,7 @@ func TestGivenUp(t *testing.T) {
 		r, d := newRig(t, standin.Options{}), newDelegate(t)
 		a := r.attachment(sandboxA, named("blue"))
 		before := r.world()
-		raw, err := d.Prepare(bounded(t), a)
+		raw, err := d.prepare(bounded(t), a)
 		if err != nil {
 			t.Fatal(err)
 		}

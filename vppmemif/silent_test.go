@@ -14,17 +14,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
-// verbLimit is what a verb may take while VPP hangs.
+// verbLimit is the time that a verb may take while VPP hangs.
 const verbLimit = 10 * time.Second
 
 // wantAway wants an error about one VPP alone.
 func wantAway(t *testing.T, err error, socket string) {
 	t.Helper()
-	away := conf.AllUnavailable(err)
+	away := delegates.AllUnavailable(err)
 	if len(away) == 0 {
 		t.Errorf("error %v, want VPP to be unavailable", err)
 	}
@@ -51,7 +51,7 @@ func TestSilentServer(t *testing.T) {
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() {
-			wantAway(t, d.Ready(bounded(t), json.RawMessage(fmt.Sprintf(`{"apiSocket": %q}`, socket))), socket)
+			wantAway(t, d.ready(bounded(t), json.RawMessage(fmt.Sprintf(`{"apiSocket": %q}`, socket))), socket)
 		})
 	}
 	all.Wait()
@@ -86,7 +86,7 @@ func (r *rig) hang() (resume func()) {
 func awaitReady(t *testing.T, d *Delegate, config json.RawMessage) {
 	t.Helper()
 	begun := time.Now()
-	for err := d.Ready(bounded(t), config); err != nil; err = d.Ready(bounded(t), config) {
+	for err := d.ready(bounded(t), config); err != nil; err = d.ready(bounded(t), config) {
 		if time.Since(begun) > verbLimit {
 			t.Fatal(err)
 		}
@@ -95,21 +95,22 @@ func awaitReady(t *testing.T, d *Delegate, config json.RawMessage) {
 }
 
 // pod4 is a pod of four memifs.
-func pod4(t *testing.T, r *rig, d *Delegate, sandbox string) (all []conf.Prepared) {
+func pod4(t *testing.T, r *rig, d *Delegate, sandbox string) *pod {
 	t.Helper()
+	var subjects []subject
 	for i := range 4 {
 		a := r.attachment(sandbox, named("blue"))
 		a.IfName = fmt.Sprint("net", i+1)
-		raw, err := d.Prepare(bounded(t), a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, conf.Prepared{Attachment: a, State: raw})
+		subjects = append(subjects, a)
 	}
-	if err := d.Settle(bounded(t), all); err != nil {
+	p, err := newPodOf(bounded(t), d, subjects)
+	if err == nil {
+		err = p.attach(bounded(t))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	return all
+	return p
 }
 
 // Pods are removed together while VPP hangs, each with four memifs: all end within the
@@ -119,7 +120,8 @@ func TestHungVPP(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	defer d.Close()
 	before := r.world()
-	var pods [][]conf.Prepared
+	config := r.attachment(sandboxA, nil).Conf
+	var pods []*pod
 	for i := range 5 {
 		pods = append(pods, pod4(t, r, d, fmt.Sprintf("%d%s", i, sandboxA[1:])))
 	}
@@ -131,8 +133,8 @@ func TestHungVPP(t *testing.T) {
 		var all sync.WaitGroup
 		for _, pod := range pods {
 			all.Go(func() {
-				for _, p := range pod {
-					want(d.Del(bounded(t), p.Attachment, p.State))
+				for _, err := range pod.detach(bounded(t)) {
+					want(err)
 				}
 			})
 		}
@@ -147,7 +149,7 @@ func TestHungVPP(t *testing.T) {
 		t.Errorf("the second DEL took %s", took)
 	}
 	resume()
-	awaitReady(t, d, pods[0][0].Conf)
+	awaitReady(t, d, config)
 	remove(func(err error) {
 		if err != nil {
 			t.Error(err)
@@ -180,17 +182,15 @@ func TestGreetsOnly(t *testing.T) {
 				r.faults(standin.Fault{Message: "show_version", Ending: standin.Silence}, standin.Fault{Message: "memif_delete", Ending: standin.Silence})
 			}
 			begun := time.Now()
-			for _, p := range pod {
-				wantAway(t, d.Del(bounded(t), p.Attachment, p.State), r.Socket())
+			for _, err := range pod.detach(bounded(t)) {
+				wantAway(t, err, r.Socket())
 			}
 			if took := time.Since(begun); took > verbLimit {
 				t.Errorf("DEL took %s", took)
 			}
 			r.faults()
-			awaitReady(t, d, pod[0].Conf)
-			for _, p := range pod {
-				mustDel(t, d, p.Attachment, p.State)
-			}
+			awaitReady(t, d, r.attachment(sandboxA, nil).Conf)
+			pod.mustDetach(t)
 			same(t, before, r.world())
 		})
 	}
@@ -205,11 +205,11 @@ func TestLateAnswer(t *testing.T) {
 	raw := mustAttach(t, d, a)
 	resume := r.hang()
 	defer resume()
-	wantAway(t, d.Check(bounded(t), a, raw), r.Socket())
+	wantAway(t, d.check(bounded(t), a, raw), r.Socket())
 	resume()
 	awaitReady(t, d, a.Conf)
 	for range 100 {
-		if err := d.Check(bounded(t), a, raw); err != nil {
+		if err := d.check(bounded(t), a, raw); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -231,7 +231,7 @@ func TestGivenUpRequest(t *testing.T) {
 				return
 			default:
 			}
-			if err := d.Check(bounded(t), a, raw); err != nil {
+			if err := d.check(bounded(t), a, raw); err != nil {
 				t.Error(err)
 				return
 			}
@@ -240,7 +240,7 @@ func TestGivenUpRequest(t *testing.T) {
 	for range 50 {
 		ctx, cancel := context.WithCancel(bounded(t))
 		done := make(chan error, 1)
-		go func() { done <- d.Check(ctx, a, raw) }()
+		go func() { done <- d.check(ctx, a, raw) }()
 		select {
 		case <-came:
 		default:

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 )
 
 // userspaceSocketDir is userspace-cni's default for vpp.
@@ -18,7 +18,7 @@ const userspaceSocketDir = "/var/run/vpp"
 // netType bridge is a bridge domain, by number or by name; interface is L3,
 // where the vswitch has the gateways that ipam gives.
 func parseUserspace(network string, data []byte) (*Config, []string, error) {
-	u, warnings, bad, err := conf.ParseUserspace(network, conf.EngineVPP, data)
+	u, warnings, bad, err := userspace.Parse(network, userspace.EngineVPP, data)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/delegates/userspace"
+	"github.com/plexus-cni/plexus/rig/standin"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -25,7 +26,7 @@ func vhost(r *rig, mode string) map[string]any {
 
 // delegateFor is the delegate of an attachment's type, with the rig's API socket
 // where the configuration can name none.
-func delegateFor(t testing.TB, r *rig, a conf.Attachment) *Delegate {
+func delegateFor(t testing.TB, r *rig, a subject) *Delegate {
 	if !strings.Contains(string(a.Conf), `"type":"userspace"`) {
 		return newDelegate(t)
 	}
@@ -49,7 +50,7 @@ func TestVhostUser(t *testing.T) {
 			a := r.attachment(sandboxA, vhost(r, mode))
 			d := delegateFor(t, r, a)
 			before := r.world()
-			raw, err := d.Prepare(bounded(t), a)
+			raw, err := d.prepare(bounded(t), a)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +63,7 @@ func TestVhostUser(t *testing.T) {
 			if got := result.Interfaces[0].SocketPath; got != path {
 				t.Errorf("socketPath %q, want %q", got, path)
 			}
-			said, err := d.Describe(a, raw)
+			said, err := d.describe(a, raw)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +71,7 @@ func TestVhostUser(t *testing.T) {
 				t.Errorf("device-info %+v", i)
 			}
 			var config struct {
-				Config conf.UserspaceSide `json:"config"`
+				Config userspace.Side `json:"config"`
 			}
 			data, err := os.ReadFile(filepath.Join(r.dir, shareddir.OwnName(sandboxA), "configData-"+sandboxA[:12]+"-net1.json"))
 			if err == nil {
@@ -79,7 +80,7 @@ func TestVhostUser(t *testing.T) {
 			if v := config.Config.Vhost; err != nil || v.Mode != pod || v.SocketFile != filepath.Base(path) {
 				t.Errorf("configuration %s: %v", data, err)
 			}
-			if err := d.Check(bounded(t), a, raw); err != nil {
+			if err := d.check(bounded(t), a, raw); err != nil {
 				t.Error(err)
 			}
 			if !strings.Contains(r.State(), path) {
@@ -91,12 +92,12 @@ func TestVhostUser(t *testing.T) {
 			other := a
 			other.Conf, other.IfName = r.attachment(sandboxA, keys).Conf, "net2"
 			now := r.world()
-			_, err = d.Prepare(bounded(t), other)
+			_, err = d.prepare(bounded(t), other)
 			wantError(t, err, path, "is used by")
 			same(t, now, r.world())
 			r.Close()
 			r.start(standin.Options{})
-			wantError(t, d.Check(bounded(t), a, raw), path, "gone")
+			wantError(t, d.check(bounded(t), a, raw), path, "gone")
 			mustDel(t, d, a, raw)
 			mustDel(t, d, a, raw)
 			same(t, before, r.world())
@@ -108,7 +109,7 @@ func TestVhostUser(t *testing.T) {
 func TestVhostUserMissing(t *testing.T) {
 	r := newRig(t, standin.Options{CRC: map[string]string{"create_vhost_user_if_v2": "", "sw_interface_vhost_user_dump": ""}})
 	a := r.attachment(sandboxA, vhost(r, "server"))
-	_, err := delegateFor(t, r, a).Prepare(bounded(t), a)
+	_, err := delegateFor(t, r, a).prepare(bounded(t), a)
 	wantError(t, err, "create_vhost_user_if_v2", "does not speak")
 	m := r.attachment(sandboxA, nil)
 	d := newDelegate(t)
@@ -121,7 +122,7 @@ func TestVhostUserSweep(t *testing.T) {
 	a := r.attachment(sandboxA, vhost(r, "server"))
 	d := delegateFor(t, r, a)
 	before := r.world()
-	raw, err := d.Prepare(bounded(t), a)
+	raw, err := d.prepare(bounded(t), a)
 	if err == nil {
 		_, err = add(bounded(t), d, a, raw)
 	}
@@ -146,7 +147,7 @@ func TestVhostUserRefused(t *testing.T) {
 		change(keys["host"].(map[string]any))
 		a := r.attachment(sandboxA, keys)
 		before := r.world()
-		_, err := delegateFor(t, r, a).Prepare(bounded(t), a)
+		_, err := delegateFor(t, r, a).prepare(bounded(t), a)
 		wantError(t, err, says)
 		same(t, before, r.world())
 	}

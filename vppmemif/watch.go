@@ -2,47 +2,36 @@ package vppmemif
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 )
 
-// watchRetry is the time between two looks for a VPP that does not answer.
+// watchRetry is the time between two attempts at a VPP that does not answer.
 const watchRetry = 250 * time.Millisecond
 
-// Place is the API socket that a configuration names.
-func (d *Delegate) Place(config json.RawMessage) (string, error) {
-	c, _, err := d.parse("", config)
-	if err != nil {
-		return "", err
-	}
-	return c.APISocket, nil
-}
-
-// Watch returns nil when VPP has gone and answers again. It waits on a connection
-// of its own on which nothing is sent. That is a client's: VPP keeps the same of
-// one that does not introduce itself, and only a client can say goodbye (see
-// close). The connection to the VPP that answers again is kept for the next Watch,
-// so that none that comes and goes between the two is missed.
-func (d *Delegate) Watch(ctx context.Context, place string) error {
-	conn := d.vpp.takeWatched(place)
+// Watch is delegates.Delegate. It waits on a client's connection of its own, over which it
+// sends nothing: VPP keeps as much of a connection without an introduction, and only a
+// client can say goodbye (see close). The connection to the VPP that answers again is kept
+// for the next Watch, which so notices a VPP that comes and goes between the two.
+func (d *Delegate) Watch(ctx context.Context, endpoint string) error {
+	conn := d.vpps.takeWatched(endpoint)
 	if conn == nil {
-		conn, _ = answering(ctx, place) // whoever is away at first is waited for
+		conn, _ = connectAnswering(ctx, endpoint) // a VPP that is away at first is waited for
 	}
 	if conn != nil {
 		select {
-		case <-conn.ended.Done():
+		case <-conn.transport.done.Done():
 		case <-ctx.Done():
 		}
 		conn.Disconnect()
 	}
 	for {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("watch VPP at %s: %w", place, err)
+			return fmt.Errorf("watch VPP at %s: %w", endpoint, err)
 		}
-		conn, err := answering(ctx, place)
+		conn, err := connectAnswering(ctx, endpoint)
 		if err == nil {
-			d.vpp.keepWatched(place, conn)
+			d.vpps.keepWatched(endpoint, conn)
 			return nil
 		}
 		select {
@@ -52,10 +41,10 @@ func (d *Delegate) Watch(ctx context.Context, place string) error {
 	}
 }
 
-// answering connects and has VPP answer a ping. It takes the time that VPP takes:
-// one that hangs would have to deal with each client that has given up on it.
-func answering(ctx context.Context, place string) (*link, error) {
-	conn, err := dial(ctx, place)
+// connectAnswering connects and has VPP answer a ping. It waits as long as that takes: a
+// VPP that hangs would have to deal with each client that has given up on it.
+func connectAnswering(ctx context.Context, endpoint string) (*connection, error) {
+	conn, err := dial(ctx, endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -66,23 +55,23 @@ func answering(ctx context.Context, place string) (*link, error) {
 	return conn, nil
 }
 
-// takeWatched takes the connection that the last Watch of a place has kept.
-func (v *vpps) takeWatched(place string) *link {
+// takeWatched takes the connection that the last Watch of an endpoint has kept.
+func (v *vpps) takeWatched(endpoint string) *connection {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	conn := v.watched[place]
-	delete(v.watched, place)
+	conn := v.watched[endpoint]
+	delete(v.watched, endpoint)
 	return conn
 }
 
-// keepWatched keeps a connection for the next Watch, one for a place.
-func (v *vpps) keepWatched(place string, conn *link) {
+// keepWatched keeps a connection for the next Watch, one for an endpoint.
+func (v *vpps) keepWatched(endpoint string, conn *connection) {
 	v.mu.Lock()
-	former := v.watched[place]
+	former := v.watched[endpoint]
 	if v.watched == nil {
-		v.watched = map[string]*link{}
+		v.watched = map[string]*connection{}
 	}
-	v.watched[place] = conn
+	v.watched[endpoint] = conn
 	v.mu.Unlock()
 	if former != nil {
 		former.Disconnect()

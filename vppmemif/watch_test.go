@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
-// sent tells of a kind of request, each time.
+// sent notifies of each request of a kind.
 func (r *rig) sent(message string) <-chan bool {
 	told := make(chan bool, 100)
 	r.onMessage(func(m standin.Message) {
@@ -38,15 +38,6 @@ func wantSoon[T any](t *testing.T, from <-chan T) (got T) {
 	return got
 }
 
-func TestPlace(t *testing.T) {
-	r, d := newRig(t, standin.Options{}), newDelegate(t)
-	if place, err := d.Place(r.attachment(sandboxA, nil).Conf); err != nil || place != r.Socket() {
-		t.Errorf("%s, %v", place, err)
-	}
-	_, err := d.Place([]byte(`{"role": "x"}`))
-	wantError(t, err, `"role"`)
-}
-
 // Watch returns when VPP has gone and is there again, also when that happens
 // between two calls, and sends nothing meanwhile.
 func TestWatch(t *testing.T) {
@@ -54,7 +45,7 @@ func TestWatch(t *testing.T) {
 	pinged := r.sent("control_ping")
 	done := watch(bounded(t), d, r.Socket())
 	wantSoon(t, pinged)
-	d.asked(t, r) // one request and its answer: all that Watch would send has been sent
+	d.ping(t, r) // one request and its answer: all that Watch would send has been sent
 	if names := r.names(); !slices.Equal(names, []string{"sockclnt_create", "control_ping", "sockclnt_create", "show_version"}) {
 		t.Errorf("sent: %q", names)
 	}
@@ -102,11 +93,11 @@ func TestWatchAway(t *testing.T) {
 	}
 }
 
-// waitingFor is a context that tells when somebody waits for it: a look has been in
-// vain then.
+// waitingFor is a context that notifies when Watch waits for it: an attempt has failed
+// then.
 func waitingFor(t *testing.T) (<-chan bool, context.Context) {
 	told := make(chan bool, 1)
-	return told, waiting{bounded(t), told}
+	return told, notifier{bounded(t), told}
 }
 
 // Who stops watching says goodbye to VPP.
@@ -139,10 +130,10 @@ func (r *rig) names() (names []string) {
 	return names
 }
 
-// asked makes a request without an effect, answered.
-func (d *Delegate) asked(t *testing.T, r *rig) {
+// ping makes a request without an effect.
+func (d *Delegate) ping(t *testing.T, r *rig) {
 	t.Helper()
-	if err := d.Ready(bounded(t), r.attachment(sandboxA, nil).Conf); err != nil {
+	if err := d.ready(bounded(t), r.attachment(sandboxA, nil).Conf); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -153,7 +144,7 @@ func TestCutIsNoticed(t *testing.T) {
 	for name, ending := range map[string]standin.Ending{"cut": standin.Cut, "dies": standin.Die} {
 		r, d := newRig(t, standin.Options{}), newDelegate(t)
 		a := r.attachment(sandboxA, nil)
-		raw, err := d.Prepare(bounded(t), a)
+		raw, err := d.prepare(bounded(t), a)
 		if err != nil {
 			t.Fatal(err)
 		}

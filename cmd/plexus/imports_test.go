@@ -18,50 +18,87 @@ const module = "github.com/plexus-cni/plexus/"
 // mayImport is the house: arrows point down only. What is not listed here may
 // import nothing of the project.
 var mayImport = map[string][]string{
-	"cmd/plexus":        {},
-	"cmd/plexusd":       {"agent", "install", "delegates", "kube"},
-	"cmd/plexusctl":     {"agent", "delegates", "migrate", "conf"},
-	"migrate":           {"delegates", "conf"},
-	"agent":             {"delegates", "kube", "lock", "conf"},
-	"kube":              {"conf"},
-	"delegates":         {"ovsdpdk", "sriov", "vppmemif", "lock", "netns", "conf"},
-	"ovsdpdk":           {"endpoint", "shareddir", "conf"},
-	"vppmemif":          {"endpoint", "shareddir", "lock", "conf"},
-	"endpoint":          {},
-	"sriov":             {"lock", "netns", "conf"},
-	"install":           {"lock", "conf"},
-	"lock":              {},
-	"netns":             {},
-	"shareddir":         {"conf"},
-	"conf":              {},
-	"e2e/node":          {},
-	"e2e/ovs":           {"e2e/node"},
-	"e2e/memif":         {"e2e/node"},
-	"e2e/standin":       {"e2e/memif", "e2e/node"},
-	"e2e/vpp":           {},
-	"e2e/standin/serve": {"e2e/standin"},
-	"e2e/demo":          {"e2e/node", "e2e/ovs", "e2e/memif", "e2e/standin", "e2e/vpp"},
-	"e2e/bench":         {"delegates", "conf", "e2e/node", "e2e/ovs", "e2e/standin", "e2e/vpp"},
-	"e2e/fault":         {"agent", "conf"},
-	"e2e/guest":         {},
-	"e2e/sriov":         {"e2e/node"},
-	"e2e/kube":          {},
-	"e2e/kube/prepare":  {"e2e/kube"},
-	"e2e/kube/pause":    {},
-	"e2e/cluster":       {"e2e/kube", "e2e/memif", "e2e/ovs", "e2e/standin", "e2e/vpp"},
-	"e2e/bench/empty":   {},
-	"e2e":               {},
+	"cmd/plexus":          {},
+	"cmd/plexusd":         {"agent", "engine", "node", "kube", "journal"},
+	"cmd/plexusctl":       {"agent", "engine", "node", "journal", "delegates", "conf"},
+	"agent":               {"engine", "kube", "plugin", "journal", "status", "lock", "delegates", "conf"},
+	"engine":              {"plugin", "journal", "status", "podnet", "ovsdpdk", "sriov", "vppmemif", "delegates/userspace", "delegates", "conf"},
+	"status":              {"plugin", "journal", "podnet", "delegates", "conf"},
+	"plugin":              {"journal", "lock", "delegates/userspace", "delegates", "conf"},
+	"journal":             {"file", "lock", "delegates", "conf"},
+	"node":                {"journal", "file", "lock", "conf"},
+	"kube":                {"file", "conf"},
+	"ovsdpdk":             {"endpoint", "shareddir", "delegates/userspace", "delegates", "conf"},
+	"vppmemif":            {"endpoint", "shareddir", "lock", "delegates/userspace", "delegates", "conf"},
+	"sriov":               {"file", "lock", "podnet", "delegates", "conf"},
+	"shareddir":           {"delegates", "conf"},
+	"delegates/userspace": {"delegates", "conf"},
+	"delegates":           {"conf"},
+	"conf":                {},
+	"podnet":              {},
+	"endpoint":            {},
+	"file":                {},
+	"lock":                {},
+	"rig/netns":           {},
+	"rig/toy":             {"delegates", "conf"},
+	"rig/node":            {},
+	"rig/ovs":             {},
+	"rig/memif":           {},
+	"rig/standin":         {"rig/memif"},
+	"rig/vpp":             {},
+	"rig/standin/serve":   {"rig/standin"},
+	"e2e/demo":            {"rig/node", "rig/ovs", "rig/memif", "rig/standin", "rig/vpp"},
+	"e2e/bench":           {"engine", "journal", "conf", "rig/node", "rig/ovs", "rig/standin", "rig/vpp"},
+	"rig/fault":           {"agent", "delegates"},
+	"rig/guest":           {},
+	"e2e/sriov":           {},
+	"rig/kube":            {},
+	"rig/kube/prepare":    {"rig/kube"},
+	"rig/kube/pause":      {},
+	"e2e/cluster":         {},
+	"e2e/bench/empty":     {},
+	"e2e":                 {},
+}
+
+// testsMayImport is what the tests of a package may import beside the package and what
+// that may import itself: rigs, and packages whose answers they compare.
+var testsMayImport = map[string][]string{
+	"cmd/plexusctl": {"kube"},
+	"engine":        {"file", "lock", "rig/netns", "rig/toy"},
+	"podnet":        {"rig/netns"},
+	"conf":          {"kube"},
+	"ovsdpdk":       {"rig/node", "rig/ovs"},
+	"vppmemif":      {"rig/memif", "rig/node", "rig/standin", "rig/vpp"},
+	"sriov":         {"rig/node"},
+	"rig/ovs":       {"rig/node"},
+	"rig/standin":   {"rig/node"},
+	"e2e/sriov":     {"rig/fault", "rig/node"},
+	"e2e/cluster":   {"agent", "rig/kube", "rig/memif", "rig/ovs", "rig/standin", "rig/vpp"},
+	"e2e": {"agent", "conf", "delegates", "engine", "journal", "kube", "shareddir",
+		"rig/fault", "rig/memif", "rig/node", "rig/ovs", "rig/standin", "rig/vpp"},
 }
 
 type listed struct {
-	ImportPath string
-	Standard   bool
-	Imports    []string
+	ImportPath   string
+	Standard     bool
+	Imports      []string
+	TestImports  []string // of tests in the package
+	XTestImports []string // of tests in the package NAME_test
+}
+
+// ours are the packages of the project among imports.
+func ours(imports []string) (names []string) {
+	for _, path := range imports {
+		if name, is := strings.CutPrefix(path, module); is {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func goList(t *testing.T, args ...string) []listed {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,TestImports,XTestImports"}, args...)...)
 	cmd.Dir, cmd.Stderr = "../..", os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -85,9 +122,26 @@ func TestImportsPointDown(t *testing.T) {
 		if !ok {
 			t.Errorf("package %s has no place in the house: add it to mayImport", name)
 		}
-		for _, i := range p.Imports {
-			if inner, ours := strings.CutPrefix(i, module); ours && !slices.Contains(allowed, inner) {
+		for _, inner := range ours(p.Imports) {
+			if !slices.Contains(allowed, inner) {
 				t.Errorf("%s imports %s, allowed are %v", name, inner, allowed)
+			}
+		}
+		allowed = slices.Concat(allowed, testsMayImport[name], []string{name})
+		for _, inner := range ours(append(p.TestImports, p.XTestImports...)) {
+			if !slices.Contains(allowed, inner) {
+				t.Errorf("tests of %s import %s, allowed are %v", name, inner, allowed)
+			}
+		}
+	}
+}
+
+// Tests of packages run against rigs: none of them needs a suite.
+func TestNoTestOfAPackageImportsASuite(t *testing.T) {
+	for name, allowed := range testsMayImport {
+		for _, inner := range allowed {
+			if !strings.HasPrefix(name, "e2e") && strings.HasPrefix(inner, "e2e") {
+				t.Errorf("tests of %s may import %s, which is no rig", name, inner)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // realAgent is agent.Serve without an API server, with a journal of two sandboxes:
@@ -21,15 +21,15 @@ func realAgent(t *testing.T) (root string) {
 	t.Helper()
 	root = shortDir(t)
 	data := filepath.Join(root, "data")
-	for _, rec := range []*delegates.Record{
-		{Sandbox: sandboxA, Transactions: []*delegates.Transaction{{
-			Network: "node", IfName: "eth0", Phase: delegates.PhaseAttached, Started: began, Netns: "/run/netns/is-gone", Pod: &conf.Pod{Namespace: "default", Name: "dead"},
+	for _, rec := range []*journal.Record{
+		{Sandbox: sandboxA, Transactions: []*journal.Transaction{{
+			Network: "node", IfName: "eth0", Phase: journal.PhaseAttached, Started: began, Netns: "/run/netns/is-gone", Pod: &conf.Pod{Namespace: "default", Name: "dead"},
 		}}},
-		{Sandbox: sandboxB, Transactions: []*delegates.Transaction{{
-			Network: "node", IfName: "eth0", Phase: delegates.PhaseAttached, Started: began, Netns: "/proc/self/ns/net", Pod: &conf.Pod{Namespace: "prod", Name: "alive"},
+		{Sandbox: sandboxB, Transactions: []*journal.Transaction{{
+			Network: "node", IfName: "eth0", Phase: journal.PhaseAttached, Started: began, Netns: "/proc/self/ns/net", Pod: &conf.Pod{Namespace: "prod", Name: "alive"},
 		}}},
 	} {
-		if err := delegates.OpenJournal(data).Write(t.Context(), rec); err != nil {
+		if err := journal.Open(data).Write(t.Context(), rec); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +113,7 @@ func TestCompletion(t *testing.T) {
 // show reads the journal without the agent, in each form.
 func TestShowForms(t *testing.T) {
 	dir := t.TempDir()
-	if err := delegates.OpenJournal(dir).Write(t.Context(), left(t)); err != nil {
+	if err := journal.Open(dir).Write(t.Context(), left(t)); err != nil {
 		t.Fatal(err)
 	}
 	for f, want := range map[form]string{
@@ -128,7 +128,7 @@ func TestShowForms(t *testing.T) {
 		}
 	}
 	out, _, _ := execute(t, "plexusctl", "show", "--data-dir", dir, "-o", "json")
-	var shown journal
+	var shown journalView
 	if err := json.Unmarshal([]byte(out), &shown); err != nil || len(shown.Sandboxes) != 1 {
 		t.Errorf("%v: %s", err, out)
 	}

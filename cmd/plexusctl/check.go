@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/agent"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
 )
 
 // checkCommand asks agents to compare. Without one, w does it for one pod.
@@ -98,7 +98,7 @@ make again what a vswitch has lost, and tell what differs.`,
 	f := formFlag(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "POST", path: "/v1/resync", words: []string{"resync"}})
-		all, err := read[[]delegates.Finding](replies)
+		all, err := read[[]engine.Finding](replies)
 		if err != nil {
 			return err
 		}

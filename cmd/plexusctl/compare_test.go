@@ -9,18 +9,19 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // Which lines of explain differ.
 func TestDifferencesAreMarked(t *testing.T) {
 	ovs := list(`{"type": "ovsdpdk", "bridge": "a", "vlan": 7, "mtu": 1500}`)
-	made := func(mac string, n conf.Network) *delegates.Entry {
+	made := func(mac string, n conf.Network) *journal.Entry {
 		n.IfName = "net1"
-		return &delegates.Entry{Network: n, Result: resultText(t, types100.Interface{Name: "net1", Mac: mac, Sandbox: "/x"}, "")}
+		return &journal.Entry{Network: n, Result: resultText(t, types100.Interface{Name: "net1", Mac: mac, Sandbox: "/x"}, "")}
 	}
-	found := func(delegate, key, value string) *delegates.Datapath {
-		return &delegates.Datapath{Facts: map[string]map[string]string{delegate: {key: value}}}
+	found := func(delegate, key, value string) *engine.Datapath {
+		return &engine.Datapath{Facts: map[string]map[string]string{delegate: {key: value}}}
 	}
 	const mac = "02:00:00:00:00:aa"
 	for _, test := range []struct {
@@ -65,7 +66,7 @@ func TestBlocks(t *testing.T) {
 	x := explanation(t)
 	old := left(t)
 	old.Sandbox = sandboxB
-	x.Journal = []*delegates.Record{old, x.Journal[0]}
+	x.Journal = []*journal.Record{old, x.Journal[0]}
 	names := func() (names []string) {
 		for _, b := range blocks(&x) {
 			name := b.sandbox[:min(2, len(b.sandbox))]

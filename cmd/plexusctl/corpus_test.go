@@ -12,9 +12,9 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/kube"
-	"github.com/plexus-cni/plexus/migrate"
+	"github.com/plexus-cni/plexus/node"
 )
 
 const corpusDir = "../../conf/testdata/corpus"
@@ -76,11 +76,11 @@ func verdict(t *testing.T, name string, data []byte) string {
 // as it is.
 func migrated(t *testing.T, name string, data []byte) string {
 	t.Helper()
-	n := migrate.Node{ConfDir: t.TempDir(), CacheDir: t.TempDir(), Multus: t.TempDir()}
+	n := node.Multus{ConfDir: t.TempDir(), CacheDir: t.TempDir(), Delegates: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(n.ConfDir, name), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m, err := migrate.FromMultus(n)
+	m, err := node.FromMultus(n)
 	if err != nil {
 		return strings.ReplaceAll(err.Error(), n.ConfDir+"/", "")
 	}
@@ -168,12 +168,12 @@ func plansOf(t *testing.T, name string, data []byte) ([]string, error) {
 
 // planOf is a plan in words: "eth0=cluster(bridge) net1=default/fast(sriov 0000:01:00.0)".
 func planOf(dir string, c *conf.Conf, args conf.Args) (string, error) {
-	e := &delegates.Engine{
+	e := &engine.Engine{
 		Source:  &kube.Manifests{Dir: filepath.Join(dir, "manifests"), ConfDir: filepath.Join(dir, "net.d")},
 		Devices: everyDevice{},
 		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
-	_, plan, err := e.Plan(context.Background(), &delegates.Request{Conf: c, Network: c.Name, IfName: "eth0", Args: args})
+	_, plan, err := e.Plan(context.Background(), &engine.Request{Conf: c, Network: c.Name, IfName: "eth0", Args: args})
 	if err != nil {
 		return "", err
 	}

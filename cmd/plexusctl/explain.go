@@ -13,7 +13,8 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 func explainCommand(o *options) *cobra.Command {
@@ -109,9 +110,9 @@ type block struct {
 	sandbox  string
 	planned  bool // there is a plan at all
 	plan     *conf.Network
-	phase    delegates.Phase // of the entry
-	entry    *delegates.Entry
-	datapath *delegates.Datapath
+	phase    journal.Phase // of the entry
+	entry    *journal.Entry
+	datapath *engine.Datapath
 }
 
 // blocks puts side by side what belongs to the same interface: first what is
@@ -155,7 +156,7 @@ func blocks(x *agent.Explanation) []block {
 }
 
 // ofRecord says that the first elements of datapath are those of a record.
-func ofRecord(some []block, datapath []delegates.Datapath) bool {
+func ofRecord(some []block, datapath []engine.Datapath) bool {
 	if len(datapath) < len(some) {
 		return false
 	}

@@ -18,7 +18,8 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // What each command says of the stand-in's answers, and its exit status, is in
@@ -179,22 +180,22 @@ const hostile = "x\x1b[31m\r\x07\u009b2J\u202e\u0000\U000e0041y"
 func TestNothingThatATerminalObeys(t *testing.T) {
 	rec := left(t)
 	tx := rec.Transactions[0]
-	tx.Pod.Name, tx.Pod.Namespace, tx.Phase = hostile, hostile, delegates.Phase(hostile)
+	tx.Pod.Name, tx.Pod.Namespace, tx.Phase = hostile, hostile, journal.Phase(hostile)
 	tx.Attachments[0].Name, tx.Attachments[0].IfName = hostile, hostile
 	tx.Attachments[0].List = list(fmt.Sprintf(`{"type": %q, %q: 1}`, "\u009b", "\u009bkey"))
 	x := explanation(t)
 	x.Annotation, x.Warnings, x.Error = hostile, []string{hostile}, hostile
 	x.Plan[0].Name, x.Plan[1].DeviceID = hostile, hostile
-	x.Journal, x.History = []*delegates.Record{rec, rec}, []agent.Event{{Verb: hostile, Error: hostile, Took: 1, Steps: []agent.Step{{What: hostile}}}}
-	x.Datapath = []delegates.Datapath{{IfName: hostile, Network: hostile, Differences: hostile, Facts: map[string]map[string]string{hostile: {hostile: hostile}}}, x.Datapath[1], x.Datapath[2]}
+	x.Journal, x.History = []*journal.Record{rec, rec}, []agent.Event{{Verb: hostile, Error: hostile, Took: 1, Steps: []agent.Step{{What: hostile}}}}
+	x.Datapath = []engine.Datapath{{IfName: hostile, Network: hostile, Differences: hostile, Facts: map[string]map[string]string{hostile: {hostile: hostile}}}, x.Datapath[1], x.Datapath[2]}
 	_, host := serving(t, map[string]any{
 		"GET /readyz":         refusal{http.StatusServiceUnavailable, hostile},
 		"GET /v1/node":        agent.NodeInfo{Node: hostile, Version: hostile, Why: hostile},
-		"GET /v1/attachments": agent.Attachments{Node: hostile, Sandboxes: []*delegates.Record{rec}, Damaged: []string{hostile}},
+		"GET /v1/attachments": agent.Attachments{Node: hostile, Sandboxes: []*journal.Record{rec}, Damaged: []string{hostile}},
 		"GET /v1/history":     x.History,
 		"GET /v1/explain":     x,
 		"POST /v1/check":      []agent.Checked{{Sandbox: hostile, Pod: hostile, Error: hostile}},
-		"POST /v1/resync":     []delegates.Finding{{Sandbox: hostile, Pod: &conf.Pod{Name: hostile}, IfName: hostile, Network: hostile, Kind: hostile, What: hostile}},
+		"POST /v1/resync":     []engine.Finding{{Sandbox: hostile, Pod: &conf.Pod{Name: hostile}, IfName: hostile, Network: hostile, Kind: hostile, What: hostile}},
 		"POST /v1/reclaim":    agent.Checked{Sandbox: hostile, Pod: hostile},
 		"GET /healthz":        hostile,
 	})

@@ -13,7 +13,8 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // TestMain is plexusctl when the stand-in for kubectl executes it.
@@ -114,11 +115,11 @@ func otherNode() map[string]any {
 		"GET /readyz":         "ok\n",
 		"GET /healthz":        "ok\n",
 		"GET /v1/node":        agent.NodeInfo{Node: "n2", Why: "the journal is being compared with the world"},
-		"GET /v1/attachments": agent.Attachments{Node: "n2", Sandboxes: []*delegates.Record{other}, Damaged: []string{}},
+		"GET /v1/attachments": agent.Attachments{Node: "n2", Sandboxes: []*journal.Record{other}, Damaged: []string{}},
 		"GET /v1/history":     later,
 		"GET /v1/explain":     agent.Explanation{Node: "n2", Pod: "default/left", Error: "nothing is recorded of this pod on node n2"},
 		"POST /v1/check":      []agent.Checked{},
-		"POST /v1/resync":     []delegates.Finding{},
+		"POST /v1/resync":     []engine.Finding{},
 		"POST /v1/reclaim":    agent.Checked{Sandbox: other.Sandbox, Pod: "prod/cut"},
 	}
 }
@@ -303,9 +304,9 @@ func TestNameOfTheExecutable(t *testing.T) {
 // Nothing of a cluster's answers reaches the terminal as it is.
 func TestKubectlHostile(t *testing.T) {
 	c := newCluster(t)
-	rec := &delegates.Record{Sandbox: hostile, Transactions: []*delegates.Transaction{{IfName: hostile, Pod: &conf.Pod{Name: hostile}}}}
+	rec := &journal.Record{Sandbox: hostile, Transactions: []*journal.Transaction{{IfName: hostile, Pod: &conf.Pod{Name: hostile}}}}
 	c.node("n1", map[string]any{
-		"GET /v1/attachments": agent.Attachments{Sandboxes: []*delegates.Record{rec}, Damaged: []string{hostile}},
+		"GET /v1/attachments": agent.Attachments{Sandboxes: []*journal.Record{rec}, Damaged: []string{hostile}},
 		"GET /v1/node":        refusal{500, hostile},
 	})
 	c.pod("n\x1b[2J", "x", hostile, "")

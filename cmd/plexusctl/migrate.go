@@ -7,11 +7,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/plexus-cni/plexus/migrate"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/node"
 )
 
 func migrateCommand() *cobra.Command {
-	var n migrate.Node
+	var n node.Multus
 	var binDirs string
 	var apply, back bool
 	c := &cobra.Command{
@@ -28,7 +29,7 @@ until those pods are gone. --back is the way back.`,
 			if back {
 				return goBack(cmd, n, apply)
 			}
-			m, err := migrate.FromMultus(n)
+			m, err := node.FromMultus(n)
 			if err != nil {
 				return err
 			}
@@ -41,16 +42,16 @@ until those pods are gone. --back is the way back.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&n.ConfDir, "conf-dir", migrate.DefaultConfDir, "folder of the runtime's network configurations")
+	f.StringVar(&n.ConfDir, "conf-dir", node.DefaultPaths().ConfDir, "folder of the runtime's network configurations")
 	f.StringVar(&n.CacheDir, "cni-cache", "", "libcni's cache (default: Multus', where it is since 3.8)")
-	f.StringVar(&n.Multus, "multus-cache", "", "Multus' cache (default: as its configuration says)")
+	f.StringVar(&n.Delegates, "multus-cache", "", "Multus' cache (default: as its configuration says)")
 	f.StringVar(&binDirs, "cni-path", "/opt/cni/bin", "folders of the plugins' executables, separated by ':'")
 	f.BoolVar(&apply, "apply", false, "do it")
 	f.BoolVar(&back, "back", false, "from plexus to Multus")
 	return c
 }
 
-func printMigration(w io.Writer, m *migrate.Migration) {
+func printMigration(w io.Writer, m *node.Migration) {
 	fmt.Fprintf(w, "in place of %s:\n%s\n", m.From, m.Conf)
 	for _, key := range m.Dropped {
 		fmt.Fprintf(w, "left out: key %q is Multus' daemon's\n", key)
@@ -72,8 +73,8 @@ func printMigration(w io.Writer, m *migrate.Migration) {
 	}
 }
 
-func goBack(cmd *cobra.Command, n migrate.Node, apply bool) error {
-	b, err := migrate.ToMultus(n)
+func goBack(cmd *cobra.Command, n node.Multus, apply bool) error {
+	b, err := node.ToMultus(n, isBuiltin)
 	if err != nil {
 		return err
 	}
@@ -88,3 +89,6 @@ func goBack(cmd *cobra.Command, n migrate.Node, apply bool) error {
 	}
 	return b.Apply(cmd.Context())
 }
+
+// isBuiltin reports whether plexus itself attaches networks of a type.
+func isBuiltin(typ string) bool { return engine.Builtin(nil).Has(typ) }

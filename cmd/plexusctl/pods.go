@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/agent"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // made is a recorded attachment, in words; "" is what it does not have.
@@ -22,7 +22,7 @@ type made struct {
 }
 
 // madeOf are the attachments of a sandbox. One that has none is told all the same.
-func madeOf(rec *delegates.Record) []made {
+func madeOf(rec *journal.Record) []made {
 	var all []made
 	for _, tx := range rec.Transactions {
 		m := made{sandbox: rec.Sandbox, state: string(tx.Phase), since: tx.Started.UTC().Format(time.RFC3339)}
@@ -51,7 +51,7 @@ func madeOf(rec *delegates.Record) []made {
 }
 
 // resultOf is the recorded result, an empty one when there is none that can be read.
-func resultOf(entry *delegates.Entry) *types100.Result {
+func resultOf(entry *journal.Entry) *types100.Result {
 	r, err := entry.ParseResult()
 	if err != nil || r == nil {
 		return &types100.Result{}
@@ -80,7 +80,7 @@ func addresses(r *types100.Result) []string {
 }
 
 // podOf is the pod of a sandbox, "" when no request named one.
-func podOf(rec *delegates.Record) string {
+func podOf(rec *journal.Record) string {
 	for _, tx := range rec.Transactions {
 		if tx.Pod != nil {
 			return tx.Pod.String()
@@ -149,7 +149,7 @@ func onlyPod(replies []reply, pod string) ([]reply, error) {
 		}
 		kept := []json.RawMessage{}
 		for _, one := range all {
-			var rec delegates.Record
+			var rec journal.Record
 			if err := json.Unmarshal(one, &rec); err != nil {
 				return nil, fmt.Errorf("answer of the agent%s: %w", onNode(r.node), err)
 			}
@@ -175,7 +175,7 @@ func (o *options) podsTable(cmd *cobra.Command, f form, all []told[agent.Attachm
 	}
 	t := o.table(cmd.OutOrStdout(), head...)
 	for _, a := range all {
-		slices.SortStableFunc(a.is.Sandboxes, func(a, b *delegates.Record) int { return cmp.Compare(podOf(a), podOf(b)) })
+		slices.SortStableFunc(a.is.Sandboxes, func(a, b *journal.Record) int { return cmp.Compare(podOf(a), podOf(b)) })
 		for _, rec := range a.is.Sandboxes {
 			if f != asWide {
 				t.row(a.node, podRow(rec)...)
@@ -198,15 +198,15 @@ func (o *options) podsTable(cmd *cobra.Command, f form, all []told[agent.Attachm
 }
 
 // podRow is a pod in a line. Its state is that of the worst of its attachments.
-func podRow(rec *delegates.Record) []string {
+func podRow(rec *journal.Record) []string {
 	var ifNames, networks, ips []string
-	state := string(delegates.PhaseAttached)
+	state := string(journal.PhaseAttached)
 	for _, m := range madeOf(rec) {
 		ifNames, networks = append(ifNames, m.ifName), append(networks, m.network)
 		if m.ips != "" {
 			ips = append(ips, m.ips)
 		}
-		if m.state != string(delegates.PhaseAttached) {
+		if m.state != string(journal.PhaseAttached) {
 			state = m.state
 		}
 	}

@@ -7,13 +7,13 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 const memifSecret = "s3cr3t-of-a-memif"
 
 // withSecret is a record that has a secret wherever a configuration is recorded.
-func withSecret(t *testing.T) *delegates.Record {
+func withSecret(t *testing.T) *journal.Record {
 	rec := left(t)
 	plugin := `{"type": "vppmemif", "secret": "` + memifSecret + `", "prevResult": {"x": {"token": "` + memifSecret + `"}}}`
 	tx := rec.Transactions[0]
@@ -42,14 +42,14 @@ func mustJSON(t *testing.T, v any) []byte {
 func TestSecretsAreHidden(t *testing.T) {
 	rec := withSecret(t)
 	x := explanation(t)
-	x.Journal, x.Annotation, x.Plan = []*delegates.Record{rec}, rec.Transactions[0].Networks, []conf.Network{rec.Transactions[0].Attachments[1].Network}
+	x.Journal, x.Annotation, x.Plan = []*journal.Record{rec}, rec.Transactions[0].Networks, []conf.Network{rec.Transactions[0].Attachments[1].Network}
 	_, host := serving(t, with(t, map[string]any{
-		"GET /v1/attachments":                agent.Attachments{Node: "n1", Sandboxes: []*delegates.Record{rec}, Damaged: []string{}},
+		"GET /v1/attachments":                agent.Attachments{Node: "n1", Sandboxes: []*journal.Record{rec}, Damaged: []string{}},
 		"GET /v1/explain?pod=default%2Fleft": x,
 		"GET /v1/history":                    []agent.Event{{Verb: "ADD", Error: `{"secret": "` + memifSecret + `"}`, Steps: []agent.Step{}}},
 	}))
 	dir := t.TempDir()
-	if err := delegates.OpenJournal(dir).Write(t.Context(), rec); err != nil {
+	if err := journal.Open(dir).Write(t.Context(), rec); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range [][]string{{"pods", host}, {"pods", "left", host}, {"explain", "left", host}, {"history", host}, {"show", "--data-dir", dir}} {
@@ -67,7 +67,7 @@ func TestSecretsAreHidden(t *testing.T) {
 			}
 		}
 	}
-	if kept, err := delegates.OpenJournal(dir).Read(rec.Sandbox); err != nil || !strings.Contains(string(kept.Transactions[0].Conf), memifSecret) {
+	if kept, err := journal.Open(dir).Read(rec.Sandbox); err != nil || !strings.Contains(string(kept.Transactions[0].Conf), memifSecret) {
 		t.Errorf("the journal keeps what DEL needs: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 func showCommand() *cobra.Command {
@@ -26,7 +26,7 @@ func showCommand() *cobra.Command {
 				}
 				dataDir = dir
 			}
-			shown, err := readJournal(delegates.OpenJournal(dataDir))
+			shown, err := readJournal(journal.Open(dataDir))
 			if err != nil {
 				return err
 			}
@@ -64,18 +64,18 @@ func dataDirOf(file string) (string, error) {
 	return c.DataDir, nil
 }
 
-// journal is what show shows.
-type journal struct {
-	Sandboxes []*delegates.Record `json:"sandboxes"`
-	Damaged   []string            `json:"damaged"` // files that are unusable or damaged behind their record, and those that were set aside
+// journalView is what show shows: the records, and the files that cannot be used.
+type journalView struct {
+	Sandboxes []*journal.Record `json:"sandboxes"`
+	Damaged   []string          `json:"damaged"` // files that are unusable or damaged behind their record, and those that were set aside
 }
 
-func readJournal(j *delegates.Journal) (*journal, error) {
+func readJournal(j *journal.Journal) (*journalView, error) {
 	sandboxes, err := j.Sandboxes()
 	if err != nil {
 		return nil, err
 	}
-	shown := &journal{Sandboxes: []*delegates.Record{}, Damaged: []string{}}
+	shown := &journalView{Sandboxes: []*journal.Record{}, Damaged: []string{}}
 	for _, sandbox := range sandboxes {
 		rec, err := j.Read(sandbox)
 		switch {
@@ -93,7 +93,7 @@ func readJournal(j *delegates.Journal) (*journal, error) {
 	return shown, err
 }
 
-func (s *journal) table(out io.Writer, f form) error {
+func (s *journalView) table(out io.Writer, f form) error {
 	head := []string{"SANDBOX", "POD", "INTERFACE", "NETWORK", "DELEGATE", "ADDRESSES", "STATE"}
 	if f == asWide {
 		head = wideHead()

@@ -19,7 +19,8 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // standIn is a stand-in for the node agent: it has the agent's types and its
@@ -150,11 +151,11 @@ const (
 )
 
 // left is a pod with a kernel interface, a vhost-user port and a function.
-func left(t *testing.T) *delegates.Record {
-	return &delegates.Record{Sandbox: sandboxA, Transactions: []*delegates.Transaction{{
-		Network: "node", IfName: "eth0", Phase: delegates.PhaseAttached, Started: began, Netns: "/run/netns/left",
+func left(t *testing.T) *journal.Record {
+	return &journal.Record{Sandbox: sandboxA, Transactions: []*journal.Transaction{{
+		Network: "node", IfName: "eth0", Phase: journal.PhaseAttached, Started: began, Netns: "/run/netns/left",
 		Pod: &conf.Pod{Namespace: "default", Name: "left", UID: "u1"},
-		Attachments: []*delegates.Entry{
+		Attachments: []*journal.Entry{
 			{
 				Network: conf.Network{Name: "cluster", IfName: "eth0", Default: true, List: list(`{"type": "bridge", "bridge": "cni0"}`, `{"type": "portmap"}`)},
 				Result:  resultText(t, types100.Interface{Name: "eth0", Mac: "02:00:00:00:00:02", Sandbox: "/run/netns/left"}, "10.1.0.2/24"),
@@ -165,16 +166,16 @@ func left(t *testing.T) *delegates.Record {
 			},
 			{
 				Network: conf.Network{Name: "default/vf", IfName: "net2", DeviceID: "0000:01:10.0", List: list(`{"type": "sriov"}`)},
-				Phase:   delegates.PhaseRemoving,
+				Phase:   journal.PhaseRemoving,
 			},
 		},
 	}}}
 }
 
 // cut is a pod whose ADD was cut short before anything was attached.
-func cut() *delegates.Record {
-	return &delegates.Record{Sandbox: sandboxB, Transactions: []*delegates.Transaction{{
-		Network: "node", IfName: "eth0", Phase: delegates.PhaseAdding, Started: began.Add(time.Hour), Pod: &conf.Pod{Namespace: "prod", Name: "cut"},
+func cut() *journal.Record {
+	return &journal.Record{Sandbox: sandboxB, Transactions: []*journal.Transaction{{
+		Network: "node", IfName: "eth0", Phase: journal.PhaseAdding, Started: began.Add(time.Hour), Pod: &conf.Pod{Namespace: "prod", Name: "cut"},
 	}}}
 }
 
@@ -203,8 +204,8 @@ func explanation(t *testing.T) agent.Explanation {
 			{Name: "default/shm", IfName: "net3", List: list(`{"type": "vppmemif"}`)},
 		},
 		Unpublished: "the API server https://api:6443 does not answer as it should",
-		Journal:     []*delegates.Record{rec},
-		Datapath: []delegates.Datapath{
+		Journal:     []*journal.Record{rec},
+		Datapath: []engine.Datapath{
 			{IfName: "eth0", Network: "cluster", Facts: map[string]map[string]string{"link": {"name": "eth0", "kind": "veth", "mac": "02:00:00:00:00:03", "mtu": "1500", "state": "up", "rx packets": "7"}}},
 			{IfName: "net1", Network: "default/fast", Differences: "vlan 9, want 7\nvlan 9, want 7\nport is down", Facts: map[string]map[string]string{"ovsdpdk": {"bridge": "br-fast", "vlan": "9", "mtu": "0", "link_state": "down", "socket": "/run/left/net1", "rx_packets": "1"}}},
 			{IfName: "net2", Network: "default/vf"},
@@ -218,7 +219,7 @@ func answers(t *testing.T) map[string]any {
 		"GET /healthz":                           "ok\n",
 		"GET /readyz":                            "ok\n",
 		"GET /v1/node":                           agent.NodeInfo{Node: "n1", Version: "v1.2.3", Protocol: 1, Ready: true, Sandboxes: 2, Attachments: 3, Unfinished: 1, Unpublished: 2},
-		"GET /v1/attachments":                    agent.Attachments{Node: "n1", Sandboxes: []*delegates.Record{cut(), left(t)}, Damaged: []string{"journal file /x is not usable: it is empty"}},
+		"GET /v1/attachments":                    agent.Attachments{Node: "n1", Sandboxes: []*journal.Record{cut(), left(t)}, Damaged: []string{"journal file /x is not usable: it is empty"}},
 		"GET /v1/history":                        events(),
 		"GET /v1/explain?pod=default%2Fleft":     explanation(t),
 		"GET /v1/explain":                        agent.Explanation{Node: "n1", Pod: "prod/none", Error: "nothing is recorded of this pod on node n1"},
@@ -231,9 +232,9 @@ func answers(t *testing.T) map[string]any {
 		"POST /v1/check?about=nobody":            []agent.Checked{},
 		"GET /v1/history?about=default%2Fnobody": []agent.Event{},
 		"GET /v1/history?about=nobody":           []agent.Event{},
-		"POST /v1/resync": []delegates.Finding{
-			{Sandbox: sandboxA, Pod: &conf.Pod{Namespace: "default", Name: "left"}, IfName: "net1", Network: "default/fast", Kind: delegates.FoundMissing, What: "made again: port"},
-			{Sandbox: sandboxB, Kind: delegates.FoundGone, What: "the network namespace /run/netns/cut is gone"},
+		"POST /v1/resync": []engine.Finding{
+			{Sandbox: sandboxA, Pod: &conf.Pod{Namespace: "default", Name: "left"}, IfName: "net1", Network: "default/fast", Kind: engine.FoundMissing, What: "made again: port"},
+			{Sandbox: sandboxB, Kind: engine.FoundGone, What: "the network namespace /run/netns/cut is gone"},
 		},
 		"POST /v1/reclaim?force=true&sandbox=a1": agent.Checked{Sandbox: sandboxA, Pod: "default/left"},
 		"POST /v1/reclaim?sandbox=a1":            refusal{http.StatusConflict, "sandbox a1 is alive: force does it"},

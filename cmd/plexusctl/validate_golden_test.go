@@ -24,24 +24,24 @@ func second(networks string) string {
 	return nadOf(`{"type": "macvlan", "master": "eth1"}`) + fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  annotations: {k8s.v1.cni.cncf.io/networks: %q}\n", networks)
 }
 
-func node(keys string) string {
+func nodeConf(keys string) string {
 	return `{"cniVersion": "1.1.0", "name": "node", "type": "plexus", ` + keys + "}"
 }
 
 const vpp = `{"type": "vppmemif", "name": "n", `
 
 var brokenInputs = []broken{
-	{"a misspelt key of the node", "a.conf", node(`"clusterNetwrok": "pods"`), "", `"clusterNetwrok"`, `did you mean "clusterNetwork"`},
-	{"a key of the node that is near to none", "a.conf", node(`"clusterNetwork": "pods", "x": 1`), "", `"x"`, "docs/configuration.md"},
-	{"no cluster network", "a.conf", node(`"logLevel": "error"`), "", `"clusterNetwork"`, `set "clusterNetwork" or "delegates"`},
-	{"a log level that is none", "a.conf", node(`"clusterNetwork": "pods", "logLevel": "info"`), "", `"logLevel"`, "allowed are debug, verbose, error, panic"},
-	{"a relative folder", "a.conf", node(`"clusterNetwork": "pods", "confDir": "net.d"`), "", `"confDir"`, "want an absolute path"},
-	{"a text for a list", "a.conf", node(`"clusterNetwork": "pods", "defaultNetworks": "logs"`), "", `"defaultNetworks"`, "want a list"},
+	{"a misspelt key of the node", "a.conf", nodeConf(`"clusterNetwrok": "pods"`), "", `"clusterNetwrok"`, `did you mean "clusterNetwork"`},
+	{"a key of the node that is near to none", "a.conf", nodeConf(`"clusterNetwork": "pods", "x": 1`), "", `"x"`, "docs/configuration.md"},
+	{"no cluster network", "a.conf", nodeConf(`"logLevel": "error"`), "", `"clusterNetwork"`, `set "clusterNetwork" or "delegates"`},
+	{"a log level that is none", "a.conf", nodeConf(`"clusterNetwork": "pods", "logLevel": "info"`), "", `"logLevel"`, "allowed are debug, verbose, error, panic"},
+	{"a relative folder", "a.conf", nodeConf(`"clusterNetwork": "pods", "confDir": "net.d"`), "", `"confDir"`, "want an absolute path"},
+	{"a text for a list", "a.conf", nodeConf(`"clusterNetwork": "pods", "defaultNetworks": "logs"`), "", `"defaultNetworks"`, "want a list"},
 	{"a node without a name", "a.conf", `{"type": "multus", "clusterNetwork": "pods"}`, "", `"name"`, "letters, digits"},
 	{"a version that is none", "a.conf", `{"cniVersion": "2.0.0", "name": "node", "type": "plexus", "clusterNetwork": "pods"}`, "", `"cniVersion"`, "known are"},
-	{"an inline network without a type", "a.conf", node(`"delegates": [{"name": "pods"}]`), "", `"type"`, "it names the plugin"},
-	{"an inline network of a built-in", "a.conf", node(`"delegates": [{"name": "pods", "type": "ovsdpdk"}]`), "", `"bridge"`, "name a bridge"},
-	{"two masterplugins", "a.conf", node(`"delegates": [{"type": "a", "masterplugin": true}, {"type": "b", "masterplugin": true}]`), "", `"masterplugin"`, "keep one"},
+	{"an inline network without a type", "a.conf", nodeConf(`"delegates": [{"name": "pods"}]`), "", `"type"`, "it names the plugin"},
+	{"an inline network of a built-in", "a.conf", nodeConf(`"delegates": [{"name": "pods", "type": "ovsdpdk"}]`), "", `"bridge"`, "name a bridge"},
+	{"two masterplugins", "a.conf", nodeConf(`"delegates": [{"type": "a", "masterplugin": true}, {"type": "b", "masterplugin": true}]`), "", `"masterplugin"`, "keep one"},
 	{"no JSON", "a.conf", "{\n  \"name\": \"node\",\n}", "", "line 3", "invalid JSON"},
 
 	{"a network that is no JSON", "b.yaml", nadOf(`{type: macvlan}`), "document 1", `"config"`, "invalid JSON"},

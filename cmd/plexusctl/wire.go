@@ -18,6 +18,7 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // confDir is where runtimes look for the node's CNI configuration.
@@ -114,7 +115,7 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 	}
 	if !w.quiet {
 		began := time.Now()
-		ctx = conf.WithSteps(ctx, func(step string) error {
+		ctx = delegates.WithSteps(ctx, func(step string) error {
 			_, err := fmt.Fprintf(stderr, "%7.1f ms  %s\n", float64(time.Since(began).Microseconds())/1000, step)
 			return err
 		})

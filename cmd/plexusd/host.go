@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/agent"
-	"github.com/plexus-cni/plexus/delegates"
-	"github.com/plexus-cni/plexus/install"
+	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/kube"
+	"github.com/plexus-cni/plexus/node"
 )
 
 // host is the agent in a container: the node's root is a folder of it, and the
@@ -27,10 +27,10 @@ type host struct {
 	settings  string
 	daemonSet string
 	namespace string
-	paths     install.Paths
+	paths     node.Paths
 
 	image, account *os.Root // open since before the root was changed
-	node           *install.Node
+	node           *node.Node
 
 	mu  sync.Mutex
 	why error // plexus is not the runtime's first configuration, as far as is known
@@ -44,7 +44,7 @@ const accountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 const refresh = time.Minute
 
 func (h *host) flags(f *flag.FlagSet) {
-	h.paths = install.DefaultPaths()
+	h.paths = node.DefaultPaths()
 	f.StringVar(&h.root, "host", "", "`folder` that is the node's root; the agent works in it from then on (default: it is there)")
 	f.BoolVar(&h.install, "install", false, "put executables, credentials and the configuration on the node, and keep them there")
 	f.StringVar(&h.settings, "settings", "", "JSON `file` of the image with further keys of the configuration")
@@ -59,7 +59,7 @@ func (h *host) flags(f *flag.FlagSet) {
 func (h *host) enter(s *agent.Settings) (err error) {
 	h.paths.Socket, h.paths.DataDir = s.Socket, s.DataDir
 	h.paths.CredDir = filepath.Join(h.paths.ConfDir, "plexus.d")
-	settings := &install.Settings{}
+	settings := &node.Settings{}
 	if h.install {
 		self, err := os.Executable()
 		if err != nil {
@@ -76,7 +76,7 @@ func (h *host) enter(s *agent.Settings) (err error) {
 			if err != nil {
 				return fmt.Errorf("install: settings: %w", err)
 			}
-			if settings, err = install.ParseSettings(text); err != nil {
+			if settings, err = node.ParseSettings(text); err != nil {
 				return err
 			}
 		}
@@ -89,12 +89,12 @@ func (h *host) enter(s *agent.Settings) (err error) {
 	if !h.install {
 		return nil
 	}
-	server, err := install.Server(os.Getenv)
+	server, err := node.APIServer(os.Getenv)
 	if err != nil {
 		return err
 	}
 	s.Installed, h.why = h.installed, errors.New("plexus' configuration is not looked after yet")
-	h.node = &install.Node{Paths: h.paths, Account: h.account.FS(), Server: server, Settings: settings, Log: s.Log}
+	h.node = &node.Node{Paths: h.paths, Account: h.account.FS(), Server: server, Settings: settings, Log: s.Log}
 	if s.Kubeconfig == "" {
 		s.Kubeconfig = h.node.Kubeconfig()
 	}
@@ -120,12 +120,12 @@ func (h *host) keep(ctx context.Context) {
 	}
 	t := time.NewTicker(refresh)
 	defer t.Stop()
-	(&install.Follower{Node: h.node, Tick: t.C, Told: h.told}).Run(ctx)
+	(&node.Follower{Node: h.node, Tick: t.C, Told: h.told}).Run(ctx)
 }
 
 // told hears of the runtime's folder.
-func (h *host) told(state install.State, err error) {
-	var refused *install.RefusedError
+func (h *host) told(state node.State, err error) {
+	var refused *node.RefusedError
 	if state.File != "" && !errors.As(err, &refused) {
 		err = nil // what else fails is logged
 	} else if err == nil {
@@ -154,7 +154,7 @@ func (h *host) leave(s agent.Settings) error {
 	if err != nil {
 		return err
 	}
-	gone, why := install.Removed(ctx, func(ctx context.Context) (int, bool, error) {
+	gone, why := node.Removed(ctx, func(ctx context.Context) (int, bool, error) {
 		return api.DaemonSet(ctx, h.namespace, h.daemonSet)
 	})
 	s.Log.Info("the agent ends", "plexus is removed", gone, "why", why)
@@ -162,7 +162,7 @@ func (h *host) leave(s agent.Settings) error {
 		return nil
 	}
 	done, err := h.node.Remove(ctx, func(context.Context) ([]string, error) {
-		sandboxes, err := delegates.OpenJournal(s.DataDir).Sandboxes()
+		sandboxes, err := journal.Open(s.DataDir).Sandboxes()
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/install"
+	"github.com/plexus-cni/plexus/node"
 )
 
 // What keeps plexus from being the runtime's first configuration is why the agent is
@@ -13,18 +13,18 @@ import (
 func TestInstalled(t *testing.T) {
 	h := &host{}
 	h.paths.ConfDir = "/etc/cni/net.d"
-	refused := &install.RefusedError{File: "00-multus.conf", Why: "it is Multus'"}
+	refused := &node.RefusedError{File: "00-multus.conf", Why: "it is Multus'"}
 	for _, test := range []struct {
-		state install.State
+		state node.State
 		err   error
 		want  string
 	}{
-		{install.State{}, refused, "00-multus.conf comes first"},
-		{install.State{File: "00-plexus.conflist"}, refused, "00-multus.conf comes first"},
-		{install.State{}, nil, "/etc/cni/net.d has no network"},
-		{install.State{}, errors.New("read-only file system"), "read-only"},
-		{install.State{File: "00-plexus.conflist"}, errors.New("the token is gone"), ""},
-		{install.State{File: "00-plexus.conflist"}, nil, ""},
+		{node.State{}, refused, "00-multus.conf comes first"},
+		{node.State{File: "00-plexus.conflist"}, refused, "00-multus.conf comes first"},
+		{node.State{}, nil, "/etc/cni/net.d has no network"},
+		{node.State{}, errors.New("read-only file system"), "read-only"},
+		{node.State{File: "00-plexus.conflist"}, errors.New("the token is gone"), ""},
+		{node.State{File: "00-plexus.conflist"}, nil, ""},
 	} {
 		h.told(test.state, test.err)
 		err := h.installed()

@@ -17,7 +17,7 @@ const usage = `usage: plexusd cni [NAME]
        plexusd serve [FLAGS]
 
   cni    answer the CNI request in the environment and on standard input;
-         NAME is the plugin to be: plexus (the default), ovsdpdk, vppmemif, userspace
+         NAME is the plugin to be: plexus (the default), sriov, vppmemif, ovsdpdk, userspace
   serve  be the node agent; plexusd serve -h lists the flags
 `
 

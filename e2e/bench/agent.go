@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 func (b *bench) agentSocket() string { return filepath.Join(b.dir, "agent.sock") }

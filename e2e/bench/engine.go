@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
 )
 
 // inEngine times ADD and DEL of n networks in an engine that is kept, with its
@@ -22,14 +23,14 @@ func (b *bench) inEngine(ctx context.Context, networks []any) (add, del time.Dur
 		return 0, 0, err
 	}
 	log := slog.New(slog.DiscardHandler)
-	engine := &delegates.Engine{Delegates: delegates.Builtin(log), Journal: delegates.OpenJournal(settings.DataDir), Log: log, Stderr: io.Discard}
-	r := &delegates.Request{Conf: settings, Network: settings.Name, Stdin: data, Sandbox: "bench0123456789", Netns: b.pod.Path(), IfName: "eth0", Path: []string{b.bin}}
+	e := &engine.Engine{Delegates: engine.Builtin(log), Journal: journal.Open(settings.DataDir), Log: log, Stderr: io.Discard}
+	r := &engine.Request{Conf: settings, Network: settings.Name, Stdin: data, Sandbox: "bench0123456789", Netns: b.pod.Path(), IfName: "eth0", Path: []string{b.bin}}
 	var adds, dels []time.Duration
 	for range b.runs {
 		began := time.Now()
-		_, errAdd := engine.Add(ctx, r)
+		_, errAdd := e.Add(ctx, r)
 		added := time.Now()
-		errDel := engine.Del(ctx, r)
+		errDel := e.Del(ctx, r)
 		if err := errors.Join(errAdd, errDel); err != nil {
 			return 0, 0, fmt.Errorf("in the engine: %w", err)
 		}

@@ -29,10 +29,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/ovs"
-	"github.com/plexus-cni/plexus/e2e/standin"
-	"github.com/plexus-cni/plexus/e2e/vpp"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/ovs"
+	"github.com/plexus-cni/plexus/rig/standin"
+	"github.com/plexus-cni/plexus/rig/vpp"
 )
 
 func main() {

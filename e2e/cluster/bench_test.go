@@ -19,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/plexus-cni/plexus/agent"
-	"github.com/plexus-cni/plexus/e2e/vpp"
+	"github.com/plexus-cni/plexus/rig/vpp"
 )
 
 // benchPairs is how often each figure is taken. One ADD differs from the next by as much

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/kube"
+	"github.com/plexus-cni/plexus/rig/kube"
 )
 
 // plexusImage is what deploy/Dockerfile makes, by the name that deploy/ has.

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	deviceplugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
-	"github.com/plexus-cni/plexus/e2e/kube"
+	"github.com/plexus-cni/plexus/rig/kube"
 )
 
 const recordDir = "/run/recorder"

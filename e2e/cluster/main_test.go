@@ -1,5 +1,5 @@
 // Package cluster tests plexus on a real Kubernetes node: API server, kubelet and
-// containerd of e2e/kube, a real OVS-DPDK, and the stand-in for VPP.
+// containerd of rig/kube, a real OVS-DPDK, and the stand-in for VPP.
 //
 // The tests run inside of the node's namespaces: there they see its sockets,
 // network namespaces and folders as the node agent does. What only the machine can
@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/kube"
+	"github.com/plexus-cni/plexus/rig/kube"
 )
 
 // place is what the tests inside have to know of the node.

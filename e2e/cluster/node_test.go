@@ -20,8 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/plexus-cni/plexus/e2e/ovs"
-	"github.com/plexus-cni/plexus/e2e/standin"
+	"github.com/plexus-cni/plexus/rig/ovs"
+	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // testNode is the node that the tests run in.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/kube"
+	"github.com/plexus-cni/plexus/rig/kube"
 )
 
 // networks are the NADs that the pods ask for.

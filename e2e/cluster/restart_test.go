@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
+	"github.com/plexus-cni/plexus/rig/memif"
 )
 
 // memifOf is the socket of a pod's memif as the node has it.

@@ -19,7 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/plexus-cni/plexus/e2e/kube"
+	"github.com/plexus-cni/plexus/rig/kube"
 )
 
 // The storm.

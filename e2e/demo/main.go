@@ -19,11 +19,11 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
-	"github.com/plexus-cni/plexus/e2e/memif"
-	"github.com/plexus-cni/plexus/e2e/node"
-	"github.com/plexus-cni/plexus/e2e/ovs"
-	"github.com/plexus-cni/plexus/e2e/standin"
-	"github.com/plexus-cni/plexus/e2e/vpp"
+	"github.com/plexus-cni/plexus/rig/memif"
+	"github.com/plexus-cni/plexus/rig/node"
+	"github.com/plexus-cni/plexus/rig/ovs"
+	"github.com/plexus-cni/plexus/rig/standin"
+	"github.com/plexus-cni/plexus/rig/vpp"
 )
 
 const frames = 1000

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/plexus-cni/plexus/e2e/fault"
+	"github.com/plexus-cni/plexus/rig/fault"
 )
 
 // errKilled is a request whose process was killed.

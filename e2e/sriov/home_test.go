@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // hold keeps a pod's namespace alive with a process until it is released.

@@ -4,7 +4,7 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // refused wants an error that says every word.

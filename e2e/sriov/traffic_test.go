@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/e2e/node"
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 // has wants every word in a text.

@@ -1,0 +1,196 @@
+// Package agent answers CNI requests: it reads environment and standard input
+// as the CNI specification 1.1.0 section 2 has them, lets the engine do the
+// verb, and writes the result or the error. plexusd cni answers one request
+// with it (Answer). plexusd serve is the node agent (Serve): tasks that answer the
+// requests of all pods, keep what pods were given, and show it.
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+)
+
+// Call is one execution of a CNI plugin.
+type Call struct {
+	// As is the name that the plugin was executed by: plexus' own
+	// (conf.IsOwnType), or that of a built-in delegate, which is then that
+	// plugin alone.
+	As     string
+	Getenv func(string) string
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+	// ID is that of engine.Request.
+	ID string
+}
+
+// maxStdin bounds the configuration, in bytes.
+const maxStdin = 4 << 20
+
+// OSCall is the call that this process was made with.
+func OSCall(as string) Call {
+	return Call{As: as, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+}
+
+// Environ is a Getenv over a list of "KEY=VALUE", the last one counts.
+func Environ(list ...string) func(string) string {
+	m := map[string]string{}
+	for _, pair := range list {
+		if key, value, ok := strings.Cut(pair, "="); ok {
+			m[key] = value
+		}
+	}
+	return func(key string) string { return m[key] }
+}
+
+// respond has the call served, writes the answer to Stdout and returns the exit status.
+// serve is given standard input.
+func (c *Call) respond(serve func(stdin []byte) (any, error)) (status int) {
+	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, maxStdin+1))
+	if err == nil && len(stdin) > maxStdin {
+		err = fmt.Errorf("standard input: more than %d bytes", maxStdin)
+	}
+	var out any
+	if err != nil {
+		err = &delegates.Error{Code: types.ErrIOFailure, Err: err}
+	} else {
+		out, err = c.answer(stdin, serve)
+	}
+	if err != nil {
+		out = wireError(err, versionOf(stdin))
+		status = 1
+	}
+	if out == nil {
+		return status
+	}
+	enc := json.NewEncoder(c.Stdout)
+	enc.SetIndent("", "    ")
+	if err := enc.Encode(out); err != nil {
+		fmt.Fprintln(c.Stderr, "plexus: write answer:", err)
+		return 1
+	}
+	return status
+}
+
+// answer turns a panic into an error: a runtime can show one, and the journal
+// holds what is to be undone.
+func (c *Call) answer(stdin []byte, serve func(stdin []byte) (any, error)) (out any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(c.Stderr, "plexus: panic: %v\n%s", p, debug.Stack())
+			out, err = nil, fmt.Errorf("internal error: %v", p)
+		}
+	}()
+	command := c.Getenv("CNI_COMMAND")
+	if command == "VERSION" {
+		return map[string]any{"cniVersion": version.Current(), "supportedVersions": version.All.SupportedVersions()}, nil
+	}
+	if err := c.required(command); err != nil {
+		return nil, err
+	}
+	return serve(stdin)
+}
+
+// required refuses a call that lacks what its verb needs (CNI specification
+// 1.1.0, section 2, "CNI operations").
+func (c *Call) required(command string) error {
+	var needed []string
+	switch command {
+	case "ADD", "CHECK":
+		needed = []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}
+	case "DEL":
+		needed = []string{"CNI_CONTAINERID", "CNI_IFNAME"}
+	case "GC", "STATUS":
+	case "":
+		return environmentError("CNI_COMMAND is not set: plexus is executed by a container runtime, see plexusctl for people")
+	default:
+		return environmentError("CNI_COMMAND %.40q, allowed are ADD, DEL, CHECK, GC, STATUS, VERSION", command)
+	}
+	var missing []string
+	for _, key := range needed {
+		if c.Getenv(key) == "" {
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) > 0 {
+		return environmentError("%s: not set: %s", command, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// parse reads the request, and the settings that it is served with.
+func (c *Call) parse(stdin []byte) (*engine.Request, *conf.Conf, error) {
+	args, err := conf.ParseArgs(c.Getenv("CNI_ARGS"))
+	if err != nil {
+		return nil, nil, &delegates.Error{Code: types.ErrInvalidEnvironmentVariables, Err: err}
+	}
+	r := &engine.Request{
+		Stdin:   stdin,
+		Sandbox: c.Getenv("CNI_CONTAINERID"),
+		Netns:   c.Getenv("CNI_NETNS"),
+		IfName:  c.Getenv("CNI_IFNAME"),
+		Args:    args,
+		Path:    filepath.SplitList(c.Getenv("CNI_PATH")),
+		ID:      c.ID,
+	}
+	if conf.IsOwnType(c.As) {
+		settings, err := conf.Parse(stdin)
+		if err != nil {
+			return nil, nil, configError(err)
+		}
+		r.Conf, r.Network = settings, settings.Name
+		return r, settings, nil
+	}
+	settings := &conf.Conf{DataDir: conf.DefaultDataDir, LogLevel: conf.LogError}
+	var named struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(stdin, &named); err != nil {
+		return nil, nil, configError(fmt.Errorf("network configuration: %w", err))
+	}
+	r.Network = named.Name
+	if settings.Bounds, err = readBounds(conf.NodeFile); err != nil {
+		return nil, nil, configError(err)
+	}
+	return r, settings, nil
+}
+
+// readBounds reads the settings of the node for built-in delegates that are executed
+// alone. A file that does not exist has none.
+func readBounds(file string) (conf.Bounds, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return conf.Bounds{}, nil
+	}
+	if err != nil {
+		return conf.Bounds{}, err
+	}
+	b, err := conf.ParseBounds(text)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", file, err)
+	}
+	return b, err
+}
+
+// open makes the engine of a request.
+func (c *Call) open(n *engines, r *engine.Request, settings *conf.Conf, log *slog.Logger) (*engine.Engine, error) {
+	if r.Conf == nil && !n.delegates.Has(c.As) {
+		return nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
+	}
+	return n.open(settings, log, c.Stderr), nil
+}

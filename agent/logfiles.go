@@ -1,0 +1,59 @@
+package agent
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// logFiles are the log files that configurations name. A file has one writer for all
+// requests: a writer for each would keep a goroutine for ever, and rotate the file while
+// others write to it.
+type logFiles struct {
+	mu      sync.Mutex
+	writers map[logKey]*lumberjack.Logger
+}
+
+type logKey struct {
+	file    string
+	options conf.LogOptions
+}
+
+// open makes the log that a configuration names: standard error unless logToStderr is
+// false, and logFile, rotated by logOptions as Multus does. done closes the file.
+func (f *logFiles) open(c *conf.Conf, stderr io.Writer) (log *slog.Logger, done func()) {
+	level := map[conf.LogLevel]slog.Level{
+		conf.LogDebug: slog.LevelDebug, conf.LogVerbose: slog.LevelInfo, conf.LogError: slog.LevelWarn, conf.LogPanic: slog.LevelError,
+	}[c.LogLevel]
+	var to []io.Writer
+	done = func() {}
+	if c.LogToStderr == nil || *c.LogToStderr {
+		to = append(to, stderr)
+	}
+	if c.LogFile != "" {
+		file := f.writer(c)
+		to = append(to, file)
+		done = func() { _ = file.Close() } // the next line opens it again
+	}
+	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), &slog.HandlerOptions{Level: level})), done
+}
+
+func (f *logFiles) writer(c *conf.Conf) *lumberjack.Logger {
+	key := logKey{c.LogFile, c.LogOptions}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.writers == nil {
+		f.writers = map[logKey]*lumberjack.Logger{}
+	}
+	if f.writers[key] == nil {
+		f.writers[key] = &lumberjack.Logger{
+			Filename: c.LogFile, MaxAge: c.LogOptions.MaxAge, MaxSize: c.LogOptions.MaxSize,
+			MaxBackups: c.LogOptions.MaxBackups, Compress: c.LogOptions.Compress,
+		}
+	}
+	return f.writers[key]
+}

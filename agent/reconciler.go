@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
+)
+
+// reconciler compares the recorded sandboxes with the world: it undoes requests that were
+// cut short, restores what a vswitch has lost, and reports other differences.
+type reconciler struct {
+	sandboxes   *sandboxes
+	endpoints   *watcher
+	republisher *republisher
+	reporter    *reporter
+	reaper      *reaper
+	every       time.Duration // between two reconciliations
+
+	requests chan chan []engine.Finding // of people, for a reconciliation now
+}
+
+// reapEvery is the time between two looks for network namespaces that are gone.
+const reapEvery = 10 * time.Second
+
+// Run indexes the journal, then reconciles until ctx is done.
+func (r *reconciler) Run(ctx context.Context) error {
+	if err := r.sandboxes.store.each(r.sandboxes.store.add); err != nil {
+		r.sandboxes.errors.logOnce(err)
+	}
+	arrived := r.awaitPods(ctx)
+	r.reconcile(ctx, nil)
+	every, reap := time.NewTicker(r.every), time.NewTicker(reapEvery)
+	defer every.Stop()
+	defer reap.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-every.C:
+			r.reconcile(ctx, nil)
+		case <-arrived:
+			arrived = nil
+			r.republish(ctx)
+		case <-reap.C:
+			r.reaper.reapOrphans(ctx)
+		case e := <-r.endpoints.returned:
+			r.reporter.telemetry.log.Info("a vswitch answers again", "delegate", e.delegate, "address", e.address)
+			r.reconcile(ctx, &e)
+		case answer := <-r.requests:
+			answer <- r.reconcile(ctx, nil)
+		}
+	}
+}
+
+// awaitPods returns a channel that is closed when the node's pods are listed.
+func (r *reconciler) awaitPods(ctx context.Context) <-chan struct{} {
+	arrived := make(chan struct{})
+	go func() {
+		if r.republisher.cluster.AwaitPods(ctx) {
+			close(arrived)
+		}
+	}()
+	return arrived
+}
+
+// republish compares network-status alone.
+func (r *reconciler) republish(ctx context.Context) {
+	r.sandboxes.each(ctx, func(ctx context.Context, rec *journal.Record, _ *engine.Engine) {
+		for _, f := range r.republisher.compare(ctx, rec) {
+			r.reporter.announce(&f)
+		}
+	})
+}
+
+// now reconciles at once and returns the findings.
+func (r *reconciler) now(ctx context.Context) ([]engine.Finding, error) {
+	answer := make(chan []engine.Finding, 1)
+	select {
+	case r.requests <- answer:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case findings := <-answer:
+		return findings, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// reconcile compares all sandboxes with the world, or those at one endpoint.
+func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Finding {
+	all := []engine.Finding{}
+	var mu sync.Mutex
+	if only == nil {
+		r.reaper.forgetDeleted()
+		r.sandboxes.errors.reset()
+	}
+	r.sandboxes.each(ctx, func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
+		if only != nil && !slices.Contains(engine.Endpoints(r.endpoints.delegates, rec)[only.delegate], only.address) {
+			return
+		}
+		findings := r.reporter.observe(ctx, rec, func(steps context.Context) ([]engine.Finding, error) {
+			findings, err := e.Reconcile(steps, rec.Sandbox)
+			if only == nil {
+				findings = append(findings, r.republisher.compare(ctx, rec)...)
+			}
+			return findings, err
+		})
+		r.sandboxes.store.notify(rec)
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, findings...)
+	})
+	return all
+}

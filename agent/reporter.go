@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
+)
+
+// reporter counts the findings of reconciliations, logs them, and reports them on their
+// pods. A difference that stays is reported once.
+type reporter struct {
+	cluster   cluster
+	telemetry *telemetry
+
+	mu       sync.Mutex
+	reported map[string]map[string]bool // by sandbox: the differences that are reported and still there
+}
+
+func newReporter(c cluster, t *telemetry) *reporter {
+	return &reporter{cluster: c, telemetry: t, reported: map[string]map[string]bool{}}
+}
+
+// observe compares a sandbox and reports what is found; an error is a finding too. A
+// comparison without findings is not kept in the history.
+func (r *reporter) observe(ctx context.Context, rec *journal.Record, compare func(context.Context) ([]engine.Finding, error)) []engine.Finding {
+	t := r.telemetry.history.begin("RECONCILE", rec.Sandbox, podOf(rec))
+	findings, err := compare(delegates.WithSteps(ctx, t.step))
+	switch {
+	case journal.IsLocked(err):
+		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.FoundLocked, What: "skipped: " + err.Error()})
+	case err != nil && ctx.Err() == nil:
+		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.FoundFailed, What: err.Error()})
+	}
+	if len(findings) > 0 {
+		t.end(err)
+	} else {
+		r.telemetry.history.forget(t)
+	}
+	r.report(rec.Sandbox, findings)
+	return findings
+}
+
+// report reports the findings of one comparison of a sandbox.
+func (r *reporter) report(sandbox string, findings []engine.Finding) {
+	r.mu.Lock()
+	before, now := r.reported[sandbox], map[string]bool{}
+	r.mu.Unlock()
+	for _, f := range findings {
+		if f.Kind == engine.FoundLocked {
+			maps.Copy(now, before) // the sandbox was not compared
+		}
+		r.telemetry.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
+		key := f.IfName + " " + f.What
+		if f.Kind == engine.FoundDifferent || f.Kind == engine.FoundGone || f.Kind == engine.FoundFailed || f.Kind == engine.FoundDamaged {
+			now[key] = true
+		}
+		if !before[key] {
+			r.announce(&f)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reported[sandbox] = now; len(now) == 0 {
+		delete(r.reported, sandbox)
+	}
+}
+
+// announce logs a finding and reports it on the pod.
+func (r *reporter) announce(f *engine.Finding) {
+	r.telemetry.log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
+	if f.Pod == nil || f.Kind == engine.FoundGone || f.Kind == engine.FoundLocked {
+		return
+	}
+	text := f.What
+	if f.IfName != "" {
+		text = f.IfName + " (" + f.Network + "): " + text
+	}
+	if f.Kind == engine.FoundMissing || f.Kind == engine.FoundUnfinished {
+		r.cluster.Event(f.Pod, false, reasonRestored, text)
+	} else {
+		r.cluster.Event(f.Pod, true, reasonDifferent, text)
+	}
+}
+
+// differences is the number of reported differences that are still there.
+func (r *reporter) differences() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, differences := range r.reported {
+		n += len(differences)
+	}
+	return n
+}
+
+// sandboxes are those with differences.
+func (r *reporter) sandboxes() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.reported))
+}
+
+// forget drops the differences of a sandbox that is deleted.
+func (r *reporter) forget(sandbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.reported, sandbox)
+}

@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/engine"
+	"github.com/plexus-cni/plexus/journal"
+	"github.com/plexus-cni/plexus/kube"
+)
+
+// codeNotReady is the code of STATUS when ADD cannot be served (CNI specification
+// 1.1.0, section "STATUS").
+const codeNotReady = 50
+
+// Answer serves the call in this process, which serves no other, writes the answer to
+// Stdout and returns the exit status.
+func Answer(ctx context.Context, c Call) (status int) {
+	return c.respond(func(stdin []byte) (any, error) {
+		r, settings, err := c.parse(stdin)
+		if err != nil {
+			return nil, err
+		}
+		log, done := (&logFiles{}).open(settings, c.Stderr)
+		defer done()
+		engines := &engines{delegates: engine.Builtin(log), cluster: ownCluster}
+		defer engines.close()
+		e, err := c.open(engines, r, settings, log)
+		if err != nil {
+			return nil, err
+		}
+		command := c.Getenv("CNI_COMMAND")
+		if err := refuseWithoutAgent(command, r.Conf); err != nil {
+			return nil, err
+		}
+		out, err := serve(ctx, command, e, r)
+		var rec *journal.Record
+		if _, ok := e.Source.(*kube.Live); ok && command == "ADD" && err == nil {
+			rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
+		}
+		announce(e, command, r, rec, err)
+		return out, err
+	})
+}
+
+// refuseWithoutAgent refuses what only the node agent serves, when the configuration
+// names one.
+func refuseWithoutAgent(command string, c *conf.Conf) error {
+	switch {
+	case c == nil || c.Agent.Socket == "":
+	case command == "ADD" && c.Kubeconfig == "" && c.Manifests == "":
+		return &delegates.Error{Code: types.ErrTryAgainLater, Err: fmt.Errorf("the node agent at %s has not served the request, and without the key kubeconfig nobody else knows what networks the pod asks for", c.Agent.Socket)}
+	case command == "STATUS":
+		return &delegates.Error{Code: codeNotReady, Err: fmt.Errorf("the node agent at %s does not answer: is plexusd serve running on this node?", c.Agent.Socket)}
+	}
+	return nil
+}
+
+// serve does the verb. What it returns is the answer, nil for none.
+func serve(ctx context.Context, command string, e *engine.Engine, r *engine.Request) (any, error) {
+	switch command {
+	case "ADD":
+		result, err := e.Add(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if r.Conf != nil {
+			return asVersion(result, r.Conf.CNIVersion)
+		}
+		return asVersion(result, versionOf(r.Stdin))
+	case "DEL":
+		return nil, e.Del(ctx, r)
+	case "CHECK":
+		return nil, e.Check(ctx, r)
+	case "STATUS":
+		return nil, e.Status(ctx, r)
+	default: // GC: Call.required refuses all others
+		valid, err := validAttachments(r.Stdin)
+		if err != nil {
+			return nil, err
+		}
+		return nil, e.GC(ctx, r, valid)
+	}
+}
+
+// announce reports an ADD, or a DEL that failed, by an event on the pod. A DEL that
+// succeeds sends nothing to the API server.
+func announce(e *engine.Engine, command string, r *engine.Request, rec *journal.Record, err error) {
+	live, ok := e.Source.(*kube.Live)
+	pod := &conf.Pod{Namespace: r.Args.Get("K8S_POD_NAMESPACE"), Name: r.Args.Get("K8S_POD_NAME"), UID: r.Args.Get("K8S_POD_UID")}
+	if !ok || r.Conf == nil || conf.CheckObjectName(pod.Namespace, pod.Name) != nil {
+		return
+	}
+	switch {
+	case err != nil && (command == "ADD" || command == "DEL"):
+		live.Cluster.Event(pod, true, reasonFailed, command+": "+err.Error())
+	case err == nil && command == "ADD":
+		live.Cluster.Event(pod, false, reasonAttached, describe(rec))
+	}
+}
+
+func podName(args conf.Args) string {
+	namespace, name := args.Get("K8S_POD_NAMESPACE"), args.Get("K8S_POD_NAME")
+	if namespace == "" || name == "" {
+		return ""
+	}
+	return namespace + "/" + name
+}
+
+// describe lists the attachments of a record in a line.
+func describe(rec *journal.Record) string {
+	if rec == nil {
+		return "attached"
+	}
+	var parts []string
+	for _, tx := range rec.Transactions {
+		for _, entry := range tx.Attachments {
+			part := entry.IfName + " " + entry.Name
+			if ips := addresses(entry); ips != "" {
+				part += " [" + ips + "]"
+			}
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func addresses(entry *journal.Entry) string {
+	var list []string
+	if r, err := entry.ParseResult(); err == nil {
+		for _, ip := range r.IPs {
+			list = append(list, ip.Address.String())
+		}
+	}
+	return strings.Join(list, " ")
+}

@@ -1,0 +1,276 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
+	"github.com/plexus-cni/plexus/podnet"
+	"github.com/plexus-cni/plexus/status"
+)
+
+// Add wires a pod: every network or none. It returns what the configuration
+// wants ADD to answer.
+func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) {
+	if err := r.checkIdentity(); err != nil {
+		return nil, err
+	}
+	if err := awaitReadiness(ctx, r.Conf); err != nil {
+		return nil, err
+	}
+	pod, plan, err := e.Plan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range plan.Warnings {
+		e.Log.Warn(w)
+	}
+	ctx, unlock, err := e.lock(ctx, r.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	rec, err := e.recordForAdd(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if tx := rec.Find(r.IfName); tx != nil { // done; the answer was lost
+		return recordedAnswer(r, tx)
+	}
+	tx, all, err := e.prepare(ctx, r, pod, plan)
+	if err != nil {
+		return nil, errors.Join(err, releaseAll(ctx, all))
+	}
+	rec.Transactions = append(rec.Transactions, tx)
+	needed := slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return !e.isFormer(r, tx, entry) })
+	pending, err := e.Journal.Begin(ctx, rec, needed)
+	if err != nil {
+		err = errors.Join(err, releaseAll(ctx, all))
+		tx.Attachments = nil // none was begun
+		return nil, errors.Join(err, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns))
+	}
+	result, err := e.attach(ctx, r, rec, tx, all, pending)
+	if err != nil {
+		return nil, errors.Join(err, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns))
+	}
+	return result, nil
+}
+
+// recordForAdd is the record that the transaction will be added to. An ADD of
+// what is attached is refused, unless it is the same request again; what an ADD
+// that was killed has left is undone.
+func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*journal.Record, error) {
+	rec, err := e.Journal.Read(r.Sandbox)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w; DEL of the sandbox undoes what can be found and sets the file aside", err)
+	case rec == nil:
+		return &journal.Record{Sandbox: r.Sandbox}, nil
+	case rec.Damage != "":
+		return nil, fmt.Errorf("sandbox %s: %s; DEL of the sandbox undoes what is recorded", r.Sandbox, rec.Damage)
+	}
+	tx := rec.Find(r.IfName)
+	switch {
+	case tx == nil:
+		return rec, nil
+	case tx.Phase == journal.PhaseAttached && r.ID != "" && tx.Request == r.ID:
+		return rec, nil
+	case tx.Phase == journal.PhaseAttached:
+		return nil, fmt.Errorf("sandbox %s: interface %s is attached to network %s since %s: DEL it first", r.Sandbox, r.IfName, tx.Network, tx.Started.Format(time.RFC3339))
+	}
+	e.Log.Warn("an earlier request was cut short; undoing it", "sandbox", r.Sandbox, "phase", tx.Phase)
+	return rec, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns)
+}
+
+// prepare finds every plugin and asks the built-ins what they will do. Nothing is
+// changed but what releaseAll gives back.
+func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*journal.Transaction, []*attachment, error) {
+	tx := &journal.Transaction{
+		Network: r.Network, IfName: r.IfName, Phase: journal.PhaseAdding, Started: time.Now().UTC(),
+		Netns: r.Netns, NetnsID: podnet.ID(r.Netns), Pod: pod, Path: e.path(r), Request: r.ID,
+	}
+	if r.Conf != nil && json.Valid(r.Stdin) {
+		tx.Conf = r.Stdin
+	}
+	if pod != nil {
+		tx.Networks = pod.Annotations[conf.NetworksAnnotation]
+	}
+	if tx.NetnsID == "" {
+		return nil, nil, delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_NETNS: %q is no network namespace", r.Netns))
+	}
+	if r.Conf != nil && pod != nil {
+		tx.StatusPlace = e.Source.StatusPlace(pod)
+	}
+	all, err := e.prepareEach(ctx, r, tx, plan.Networks, e.namedByNode(plan.Networks))
+	tx.Attachments = entriesOf(all)
+	return tx, all, err
+}
+
+// prepareEach prepares attachments to networks, which may name the endpoints beside those
+// of the bounds. With an error it returns those that may have reserved something.
+func (e *Engine) prepareEach(ctx context.Context, r *Request, tx *journal.Transaction, networks []conf.Network, endpoints []string) (all []*attachment, err error) {
+	if r.Conf == nil {
+		if _, err := status.CallersDeviceInfo(r.Stdin); err != nil {
+			return nil, conf.Refuse(err)
+		}
+	}
+	for _, n := range networks {
+		entry := &journal.Entry{Network: n}
+		if r.Conf != nil {
+			status.OfferDeviceInfo(entry, r.Sandbox)
+		}
+		a, err := e.open(r.Sandbox, tx, entry, r.Netns, endpoints...)
+		if err != nil {
+			return all, conf.Refuse(err)
+		}
+		for _, w := range a.chain.Warnings {
+			e.Log.Warn(w)
+		}
+		all = append(all, a)
+		if entry.State, err = a.chain.Prepare(ctx); err != nil {
+			return all, a.errorf("prepare", err)
+		}
+	}
+	return all, nil
+}
+
+// attach makes the prepared transaction real and commits it. On an error the
+// transaction holds only attachments that were begun.
+func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (*types100.Result, error) {
+	results, begun, err := e.addEach(ctx, r, tx, all, pending)
+	if err != nil {
+		tx.Attachments = tx.Attachments[:begun]
+		return nil, errors.Join(err, releaseAll(ctx, all[begun:]))
+	}
+	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
+		return nil, err
+	}
+	annotations, err := e.describe(ctx, r, tx, all, results, nil)
+	if err != nil {
+		return nil, err
+	}
+	tx.Phase = journal.PhaseAttached
+	if err := tx.SetResults(results); err != nil {
+		return nil, err
+	}
+	later := e.publishesLater(r, tx)
+	if !later {
+		if err := e.publish(ctx, r, tx, annotations); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.Journal.Commit(ctx, rec); err != nil {
+		return nil, err
+	}
+	if later {
+		e.Later(tx.Pod, func(ctx context.Context) error { return e.setAnnotations(ctx, r.Sandbox, tx.Pod, annotations) })
+	}
+	return answer(r, tx, results), nil
+}
+
+// addEach adds the attachments in order (NPWG specification 1.3, section 7.3), neighbours
+// that are one built-in alone together. The record is on the disk before any is added
+// whose undoing needs it. With an error, begun is how many were begun.
+func (e *Engine) addEach(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (results []*types100.Result, begun int, err error) {
+	for begun < len(all) {
+		if begun > 0 || !e.isFormer(r, tx, all[begun].Entry) {
+			if err := pending.Durable(); err != nil {
+				return nil, begun, err
+			}
+		}
+		group := all[begun:neighbours(all, begun)]
+		begun += len(group)
+		more, err := e.addGroup(ctx, r, group)
+		if err != nil {
+			return nil, begun, err
+		}
+		results = append(results, more...)
+	}
+	return results, begun, pending.Durable()
+}
+
+// addGroup adds one attachment, or neighbours: those are given their addresses, then each
+// backend makes its own of them in one call. With the key parallel neither waits for the
+// other.
+func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) ([]*types100.Result, error) {
+	parallel, began := r.Conf != nil && r.Conf.Parallel, time.Now()
+	err := each(parallel, group, func(a *attachment) error {
+		if r.Conf != nil {
+			if err := status.CopyDeviceInfo(ctx, r.Sandbox, a.Entry); err != nil {
+				return a.errorf("add", err)
+			}
+		}
+		b := a.chain.Single()
+		if b == nil {
+			return nil
+		}
+		if err := a.chain.Allocate(ctx, b); err != nil {
+			return a.errorf("add", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(parallel, batches(group), func(b *batch) error {
+		if err := b.delegate.Attach(ctx, b.attachments()); err != nil {
+			return fmt.Errorf("add: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*types100.Result, len(group))
+	for i, a := range group {
+		if results[i], err = a.chain.Add(ctx); err != nil {
+			return nil, a.errorf("add", err)
+		}
+		e.Log.Debug("attached", "interface", a.IfName, "network", a.Name, "took", time.Since(began))
+	}
+	return results, nil
+}
+
+// each does something for every one of a list: one after the other until the first
+// error, or all at once.
+func each[T any](parallel bool, list []T, do func(T) error) error {
+	errs := make([]error, len(list))
+	var group sync.WaitGroup
+	for i, one := range list {
+		if !parallel {
+			if err := do(one); err != nil {
+				return err
+			}
+			continue
+		}
+		group.Go(func() { errs[i] = do(one) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// answer is what the configuration wants ADD to answer.
+func answer(r *Request, tx *journal.Transaction, results []*types100.Result) *types100.Result {
+	if r.Conf != nil && r.Conf.Result == conf.ResultDefaultNetwork {
+		return results[0]
+	}
+	return status.Merge(tx.Attachments, results, r.Netns)
+}
+
+// recordedAnswer is what ADD answered.
+func recordedAnswer(r *Request, tx *journal.Transaction) (*types100.Result, error) {
+	results, err := tx.Results()
+	if err != nil {
+		return nil, err
+	}
+	return answer(r, tx, results), nil
+}

@@ -1,0 +1,199 @@
+// Package engine does the verbs of the CNI specification 1.1.0 for a pod: it attaches
+// all of its networks in one transaction, or none.
+//
+// add.go is ADD from top to bottom, detach.go is the one way back. What DEL needs is in
+// the journal before ADD changes anything. A network's plugins are package plugin's
+// work: built-in backends (Builtin lists them) and executables below CNI_PATH.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
+	"github.com/plexus-cni/plexus/plugin"
+)
+
+// Source is where pods and networks come from and where status goes.
+type Source interface {
+	// Pod finds a pod. uid may be empty. nil, nil: this source knows no pods at all.
+	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
+	// Recall finds a pod for DEL: it asks nobody who may be away. nil when it is not
+	// known.
+	Recall(namespace, name, uid string) *conf.Pod
+	// Network finds what the plan wants; nil when that is an empty chain.
+	Network(ctx context.Context, w conf.Reference) (*conf.Definition, error)
+	// StatusPlace is where Publish will write the status of a pod; "" when it
+	// writes nothing that must be taken back.
+	StatusPlace(pod *conf.Pod) string
+	// Publish sets annotations of the pod, network-status among them.
+	Publish(ctx context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error
+	// Retract takes back what Publish wrote for the sandbox. Absent is success.
+	Retract(ctx context.Context, place, sandbox string) error
+}
+
+// Devices knows which devices pods have been given by device plugins.
+type Devices interface {
+	// OfPod are the pod's devices by resource.
+	OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error)
+}
+
+// Engine does the verbs of CNI.
+type Engine struct {
+	Delegates plugin.Table // see Builtin
+	Source    Source
+	Devices   Devices
+	Journal   *journal.Journal
+	Bounds    conf.Bounds // of what networks may name
+	Log       *slog.Logger
+	Stderr    io.Writer // of executed plugins
+	// PluginTimeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
+	PluginTimeout time.Duration
+	// Later, if set, receives what a committed ADD publishes of a pod where nothing has to
+	// be retracted. It must not block; publish may be called after ADD has answered, and
+	// Republish does the same from the journal.
+	Later func(pod *conf.Pod, publish func(context.Context) error)
+}
+
+// Close ends the connections of the delegates.
+func (e *Engine) Close() {
+	for _, d := range e.Delegates {
+		d.Close()
+	}
+}
+
+// Request is one CNI request (CNI specification 1.1.0, section 2).
+type Request struct {
+	Conf    *conf.Conf // nil when a built-in delegate is executed under its own name
+	Network string     // name of the configuration
+	Stdin   []byte     // the configuration as it came
+	Sandbox string     // container ID
+	Netns   string     // path
+	IfName  string
+	Args    conf.Args
+	Path    []string // folders of executables
+	// ID is the same when a request is made again because its answer was lost; ""
+	// when it cannot be.
+	ID string
+}
+
+// Time limits. A runtime has its own, above these.
+const (
+	readinessWait = 45 * time.Second // for readinessindicatorfile, as Multus waits
+	undoTimeout   = 60 * time.Second // for detach, which goes on when the request is cancelled
+)
+
+// checkIdentity refuses a request whose names could leave their folders.
+func (r *Request) checkIdentity() error {
+	if err := journal.CheckSandbox(r.Sandbox); err != nil {
+		return delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_CONTAINERID: %w", err))
+	}
+	if err := conf.CheckIfName(r.IfName); err != nil {
+		return delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_IFNAME: %w", err))
+	}
+	return nil
+}
+
+// findPod returns nil when the request names no pod or the source has none.
+func (e *Engine) findPod(ctx context.Context, r *Request) (*conf.Pod, error) {
+	namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME")
+	if namespace == "" && name == "" {
+		return nil, nil
+	}
+	if err := conf.CheckObjectName(namespace, name); err != nil {
+		return nil, delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_ARGS K8S_POD_NAMESPACE, K8S_POD_NAME: %w", err))
+	}
+	return e.Source.Pod(ctx, namespace, name, r.Args.Get("K8S_POD_UID"))
+}
+
+// Plan says what ADD would do. Nothing is changed.
+func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, error) {
+	pod, err := e.findPod(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Conf == nil {
+		plan, err := conf.Standalone(r.Stdin, r.IfName, r.Args)
+		return pod, plan, delegates.Coded(delegates.CodeConfig, err)
+	}
+	plan, err := e.planFor(ctx, r, pod)
+	return pod, plan, err
+}
+
+// planFor is the plan of a pod, nil for one that asks for nothing.
+func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.Plan, error) {
+	references, warnings, err := conf.References(r.Conf, pod)
+	if err != nil {
+		return nil, delegates.Coded(delegates.CodeConfig, err)
+	}
+	references, definitions, err := e.lookUp(ctx, pod, references, nil)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := conf.Resolve(r.Conf, references, definitions, r.IfName, r.Args)
+	if err != nil {
+		return nil, delegates.Coded(delegates.CodeConfig, err)
+	}
+	plan.Warnings = append(plan.Warnings, warnings...)
+	for _, d := range definitions {
+		plan.Warnings = append(plan.Warnings, d.Warnings...)
+	}
+	return plan, nil
+}
+
+// lookUp finds the networks and gives them devices, none that have has. What is an
+// empty chain is left out.
+func (e *Engine) lookUp(ctx context.Context, pod *conf.Pod, references []conf.Reference, have []conf.Network) ([]conf.Reference, []*conf.Definition, error) {
+	var definitions []*conf.Definition
+	var found []conf.Reference
+	for _, w := range references {
+		d, err := e.Source.Network(ctx, w)
+		if err != nil {
+			return nil, nil, delegates.Coded(delegates.CodeConfig, err)
+		}
+		if d != nil {
+			found, definitions = append(found, w), append(definitions, d)
+		}
+	}
+	given := map[string][]string{}
+	if conf.NeedsDevices(definitions) && pod != nil && e.Devices != nil {
+		var err error
+		if given, err = e.Devices.OfPod(ctx, pod); err != nil {
+			return nil, nil, delegates.Coded(delegates.CodeTryAgain, err)
+		}
+	}
+	definitions, err := conf.AssignDevices(found, definitions, conf.WithoutDevices(given, have))
+	return found, definitions, delegates.Coded(delegates.CodeConfig, err)
+}
+
+func (e *Engine) path(r *Request) []string {
+	if r.Conf != nil && r.Conf.BinDir != "" {
+		return plugin.SearchPath([]string{r.Conf.BinDir}, r.Path)
+	}
+	return plugin.SearchPath(r.Path)
+}
+
+// awaitReadiness waits for readinessindicatorfile, as Multus does.
+func awaitReadiness(ctx context.Context, c *conf.Conf) error {
+	if c == nil || c.ReadinessIndicatorFile == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readinessWait)
+	defer cancel()
+	for {
+		if _, err := os.Stat(c.ReadinessIndicatorFile); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", c.ReadinessIndicatorFile))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/plexus-cni/plexus/delegates"
+)
+
+// collectWait is how long GC waits for all sandboxes that are locked, together.
+const collectWait = 2 * time.Second
+
+// lock makes this request the only one that works on a sandbox, and the plugins that it
+// executes hold the sandbox as well (journal.Lock).
+func (e *Engine) lock(ctx context.Context, sandbox string) (_ context.Context, unlock func(), err error) {
+	ctx, l, err := e.Journal.Lock(ctx, sandbox)
+	if err != nil {
+		return ctx, nil, delegates.Coded(delegates.CodeTryAgain, err)
+	}
+	return ctx, l.Release, nil
+}

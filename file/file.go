@@ -1,0 +1,99 @@
+// Package file writes a file in place: a reader of its path finds the former content or
+// the new one, whole, however the writer ends.
+package file
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
+
+// Ending is what the name of a temporary file ends with, unless its writer names it.
+const Ending = ".new"
+
+// Replacement is a file that takes the place of another one, or of none. What has its
+// path is replaced, a symbolic link too: no link is followed. The file belongs to the
+// user of this process.
+type Replacement struct {
+	Path string
+	Mode fs.FileMode // permissions, whatever the umask is
+	// Temp is the name of the temporary file in the folder of Path; "" stands for the
+	// name of Path with Ending. One writer at a time may use it: callers have a lock. A
+	// process that is killed leaves the file, and the next Write removes it.
+	Temp string
+	// Volatile is for a file that the node can lose: nothing waits for the disk, and a
+	// loss of power may leave an empty file.
+	Volatile bool
+	Disk     Disk // nil is Local
+}
+
+// Write is Replacement.Write of a file of which nothing else is to be said.
+func Write(path string, mode fs.FileMode, data []byte) error {
+	return Replacement{Path: path, Mode: mode}.Write(bytes.NewReader(data))
+}
+
+// Write puts the content at the path: temporary file, fsync, rename, fsync of the folder.
+// When it returns nil, the file outlasts a loss of power, unless it is Volatile. After an
+// error there is no temporary file, and the former file is there, unless the error is that
+// of the folder's fsync. Errors name the file.
+func (r Replacement) Write(content io.Reader) error {
+	disk, temp := r.Disk, r.Temp
+	if disk == nil {
+		disk = Local{}
+	}
+	if temp == "" {
+		temp = filepath.Base(r.Path) + Ending
+	}
+	temp = filepath.Join(filepath.Dir(r.Path), temp)
+	err := r.writeTemp(disk, temp, content)
+	if err == nil {
+		err = disk.Rename(temp, r.Path)
+	}
+	if err != nil {
+		_ = disk.Remove(temp)
+		return err
+	}
+	if r.Volatile {
+		return nil
+	}
+	return disk.SyncFolder(filepath.Dir(r.Path))
+}
+
+func (r Replacement) writeTemp(disk Disk, temp string, content io.Reader) error {
+	f, err := disk.Create(temp, r.Mode)
+	if errors.Is(err, fs.ErrExist) { // a writer that was killed has left it
+		if err = disk.Remove(temp); err == nil {
+			f, err = disk.Create(temp, r.Mode)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, content)
+	if err == nil && !r.Volatile {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// MakeFolder makes a folder and those above it that are missing. Those that it made
+// outlast a loss of power. A file of that name is no error here, but one of the next call
+// that uses the folder.
+func MakeFolder(disk Disk, dir string, mode fs.FileMode) error {
+	err := disk.Mkdir(dir, mode)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+		if err := MakeFolder(disk, filepath.Dir(dir), mode); err != nil {
+			return err
+		}
+		err = disk.Mkdir(dir, mode)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return disk.SyncFolder(filepath.Dir(dir))
+}

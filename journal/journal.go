@@ -1,0 +1,257 @@
+// Package journal is what plexus records of sandboxes: the types, the format of the
+// files, and how long what is written lasts. Nothing in the types is live.
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/utils"
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/file"
+	"github.com/plexus-cni/plexus/lock"
+)
+
+// Journal is where plexus writes what DEL will need, one file a sandbox. A
+// Record in it is two lines of JSON: a header with the format's version and the
+// checksum of the second line, and the record. Later forms of it may follow: the last
+// one that is whole is in force.
+type Journal struct {
+	Locks lock.Table // of sandboxes: lock.Node
+
+	dir   string
+	files FileSystem
+}
+
+// maxSandbox bounds a container ID, in bytes: it becomes a file name.
+const maxSandbox = 200
+
+// DamagedError is a journal file that cannot be used.
+type DamagedError struct {
+	File string
+	Why  string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("journal file %s is not usable: %s", e.File, e.Why)
+}
+
+// Open names the journal below a data folder. Nothing is read or made
+// before it is needed.
+func Open(dataDir string) *Journal { return OpenOn(dataDir, osFiles{}) }
+
+// OpenOn is Open on another file system.
+func OpenOn(dataDir string, files FileSystem) *Journal {
+	return &Journal{Locks: lock.Node, dir: dataDir, files: files}
+}
+
+// DataDir is the folder that the journal was opened with.
+func (j *Journal) DataDir() string { return j.dir }
+
+// File is the file of a sandbox.
+func (j *Journal) File(sandbox string) string {
+	return filepath.Join(j.dir, "sandboxes", sandbox+".json")
+}
+
+// CheckSandbox refuses a container ID that CNI refuses, or that is too long for the name
+// of a file.
+func CheckSandbox(sandbox string) error {
+	if err := utils.ValidateContainerID(sandbox); err != nil {
+		return err
+	}
+	if len(sandbox) > maxSandbox {
+		return fmt.Errorf("container ID of %d bytes, at most %d are allowed", len(sandbox), maxSandbox)
+	}
+	return nil
+}
+
+// rereads is how often a damaged file is read: a reader without the lock may come while
+// Commit writes.
+const rereads = 3
+
+// Read returns the record of a sandbox, nil when there is none. What is damaged behind
+// the last whole record is told by Record.Damage; a file without a whole record, of
+// this sandbox and of a version that is known, is a *DamagedError.
+func (j *Journal) Read(sandbox string) (*Record, error) {
+	name := j.File(sandbox)
+	for read := 1; ; read++ {
+		data, err := j.files.ReadFile(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, nil
+		case err != nil && !isDamage(err):
+			return nil, fmt.Errorf("read journal: %w", err)
+		}
+		rec, why := Decode(sandbox, data)
+		if err != nil && why != "" {
+			why = err.Error()
+		}
+		switch {
+		case why == "" && rec.Damage == "":
+			return rec, nil
+		case why == "" && read == rereads:
+			rec.Damage = fmt.Sprintf("journal file %s is damaged behind its last whole record: %s", name, rec.Damage)
+			return rec, nil
+		case read == rereads:
+			return nil, &DamagedError{name, why}
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// isDamage reports whether an error of reading says that a file, or the disk below it, is
+// not as it should be; to try again helps nobody.
+func isDamage(err error) bool {
+	return errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)
+}
+
+// announce says that a record is written.
+func announce(ctx context.Context, rec *Record) error {
+	return delegates.Step(ctx, "journal: write sandbox %s", rec.Sandbox)
+}
+
+// Pending is a record that is in force and on its way to the disk.
+type Pending struct{ durable func() error }
+
+// Durable returns when the record outlasts a loss of the node's power. It may be called
+// more than once.
+func (p *Pending) Durable() error { return p.durable() }
+
+// Begin replaces the record of a sandbox in one atomic step: the next process reads it,
+// however this one ends. With sync it also goes to the disk: Pending.Durable waits for it.
+// A file that is new is on its way meanwhile.
+func (j *Journal) Begin(ctx context.Context, rec *Record, sync bool) (*Pending, error) {
+	if err := announce(ctx, rec); err != nil {
+		return nil, err
+	}
+	data, err := Encode(rec)
+	name := j.File(rec.Sandbox)
+	if err == nil {
+		err = file.MakeFolder(j.files, filepath.Dir(name), 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write journal: %w", err)
+	}
+	f, err := linkNew(j.files, name, data)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
+		f, err = nil, file.Replacement{Path: name, Mode: 0o600, Disk: j.files}.Write(bytes.NewReader(data))
+	}
+	if err == nil && f != nil && !sync {
+		f, err = nil, f.Close()
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("write journal: %w", err)
+	case f == nil:
+		return &Pending{func() error { return nil }}, nil
+	}
+	return j.sync(f, filepath.Dir(name)), nil
+}
+
+func (j *Journal) sync(f file.Handle, folder string) *Pending {
+	synced := make(chan error, 1)
+	go func() { synced <- errors.Join(f.Sync(), f.Close(), j.files.SyncFolder(folder)) }()
+	return &Pending{sync.OnceValue(func() error {
+		if err := <-synced; err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+		return nil
+	})}
+}
+
+// Write replaces the record of a sandbox in one atomic step. It is on the disk when
+// Write returns.
+func (j *Journal) Write(ctx context.Context, rec *Record) error {
+	pending, err := j.Begin(ctx, rec, true)
+	if err != nil {
+		return err
+	}
+	return pending.Durable()
+}
+
+// Commit puts the form of a record in force that follows what Begin has written. It is one write to the end of the file, which takes the
+// kernel a tenth of the time that it needs to put another file into its place, and does
+// not wait for the disk.
+func (j *Journal) Commit(ctx context.Context, rec *Record) error {
+	if err := announce(ctx, rec); err != nil {
+		return err
+	}
+	data, err := Encode(rec)
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	f, err := j.files.Append(j.File(rec.Sandbox))
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+// Remove forgets a sandbox.
+func (j *Journal) Remove(ctx context.Context, sandbox string) error {
+	if err := delegates.Step(ctx, "journal: remove sandbox %s", sandbox); err != nil {
+		return err
+	}
+	for _, name := range []string{j.File(sandbox) + file.Ending, j.File(sandbox)} {
+		if err := j.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// SetAside keeps a damaged file where nothing will read it, and says where.
+func (j *Journal) SetAside(ctx context.Context, sandbox string) (string, error) {
+	if err := delegates.Step(ctx, "journal: set aside sandbox %s", sandbox); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(j.dir, "damaged")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	to := filepath.Join(dir, sandbox+".json")
+	for n := 1; ; n++ {
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		to = filepath.Join(dir, fmt.Sprintf("%s.%d.json", sandbox, n))
+	}
+	return to, os.Rename(j.File(sandbox), to)
+}
+
+// Damaged lists the files that were set aside.
+func (j *Journal) Damaged() ([]string, error) {
+	names, err := filepath.Glob(filepath.Join(j.dir, "damaged", "*.json"))
+	slices.Sort(names)
+	return names, err
+}
+
+// Sandboxes lists the sandboxes that have a file, sorted.
+func (j *Journal) Sandboxes() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(j.dir, "sandboxes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	var sandboxes []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && CheckSandbox(id) == nil {
+			sandboxes = append(sandboxes, id)
+		}
+	}
+	return sandboxes, nil
+}

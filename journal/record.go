@@ -1,0 +1,249 @@
+package journal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Record is everything that plexus knows of a sandbox.
+type Record struct {
+	Sandbox      string         `json:"sandbox"`
+	Transactions []*Transaction `json:"transactions"`
+
+	// Damage names the file and what is wrong behind the record, "" when nothing is:
+	// a later form of the record may have been there. It is not recorded.
+	Damage string `json:"-"`
+}
+
+// Transaction is one ADD in force. A sandbox has one, or several when built-in
+// delegates are executed under their own names, once for each interface.
+type Transaction struct {
+	Network string    `json:"network"` // name of the request's configuration
+	IfName  string    `json:"ifName"`  // CNI_IFNAME of the request
+	Phase   Phase     `json:"phase"`
+	Started time.Time `json:"started"`
+	Netns   string    `json:"netns"`
+	NetnsID string    `json:"netnsID"` // see podnet.ID; paths are used again
+	Pod     *conf.Pod `json:"pod,omitempty"`
+	Request string    `json:"request,omitempty"` // Request.ID
+	// Conf is the configuration of the request; Networks is the pod's networks
+	// annotation as ADD read it, to see a change of it.
+	Conf        json.RawMessage `json:"conf,omitempty"`
+	Networks    string          `json:"networks,omitempty"`
+	Path        []string        `json:"path"`                  // folders of executables
+	StatusPlace string          `json:"statusPlace,omitempty"` // where network-status is published
+	// Published names the elements of network-status that were ever written; the
+	// others there are somebody else's.
+	Published   []string `json:"published,omitempty"`
+	Attachments []*Entry `json:"attachments"`
+}
+
+// Phase says how far a transaction came.
+type Phase string
+
+// The phases. Whatever is not attached is to be undone.
+const (
+	PhaseAdding   Phase = "adding"
+	PhaseAttached Phase = "attached"
+	PhaseRemoving Phase = "removing" // a DEL that could not undo everything
+)
+
+// Entry is one attachment: the network as planned, and what the built-in
+// delegates of its chain will need for DEL.
+type Entry struct {
+	conf.Network
+	// Phase is "" when it is that of the transaction. An attachment that comes or
+	// goes while the pod runs has its own.
+	Phase  Phase                      `json:"phase,omitempty"`
+	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
+	Result json.RawMessage            `json:"result,omitempty"`
+	// Displaced are its default routes that gave way to the attachment which was
+	// asked for the default route.
+	Displaced []*types.Route `json:"displaced,omitempty"`
+	// Executed: another meta-plugin made it, by executables alone, and so it is
+	// undone, built-in or not.
+	Executed bool `json:"executed,omitempty"`
+	// Origin is what that meta-plugin itself has recorded of it.
+	Origin json.RawMessage `json:"origin,omitempty"`
+}
+
+// journalVersion is the version of the file format.
+const journalVersion = 1
+
+// headerMark is how a header begins. Inside of a record it cannot be followed by a header's
+// line feed.
+const headerMark = `{"plexusJournal":`
+
+// header is the first line of a record.
+type header struct {
+	Version int    `json:"plexusJournal"`
+	SHA256  string `json:"sha256"`
+}
+
+// Decode finds the last whole record in a file. why says what is wrong when
+// there is none; otherwise Damage says what is wrong behind it, without the file's name.
+func Decode(sandbox string, data []byte) (rec *Record, why string) {
+	if len(data) == 0 {
+		return nil, "it is empty"
+	}
+	for len(data) > 0 {
+		body, later, bad := cutRecord(data)
+		var found *Record
+		if bad == "" {
+			found, bad = parseRecord(sandbox, body)
+		}
+		if bad == "" {
+			rec, why, data = found, "", later
+			continue
+		}
+		if why == "" { // the first thing that is wrong explains the most
+			why = bad
+		}
+		next := bytes.Index(data[1:], []byte(headerMark)) // a line feed may be what is damaged
+		if next < 0 {
+			break
+		}
+		data = data[1+next:]
+	}
+	if rec == nil {
+		return nil, why
+	}
+	rec.Damage = why
+	return rec, ""
+}
+
+func parseRecord(sandbox string, body []byte) (rec *Record, why string) {
+	rec = &Record{}
+	if err := json.Unmarshal(body, rec); err != nil {
+		return nil, err.Error()
+	}
+	if rec.Sandbox != sandbox {
+		return nil, fmt.Sprintf("it is about sandbox %.80q", rec.Sandbox)
+	}
+	for _, tx := range rec.Transactions {
+		if tx == nil || slices.Contains(tx.Attachments, nil) {
+			return nil, "it has an empty transaction or attachment"
+		}
+	}
+	return rec, ""
+}
+
+// cutRecord cuts the first record off what a file holds.
+func cutRecord(data []byte) (body, later []byte, why string) {
+	first, rest, _ := bytes.Cut(data, []byte("\n"))
+	var h header
+	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
+		return nil, nil, "there is no plexus header: truncated, or written by something else"
+	}
+	if h.Version != journalVersion {
+		return nil, nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
+	}
+	body, later, _ = bytes.Cut(rest, []byte("\n"))
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
+		return nil, nil, "its checksum does not match: truncated or changed"
+	}
+	return body, later, ""
+}
+
+// Encode is a record as its file has it.
+func Encode(rec *Record) ([]byte, error) {
+	body, err := json.Marshal(rec)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(body)
+	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
+}
+
+// Find returns the transaction of a request, nil when there is none.
+func (r *Record) Find(ifName string) *Transaction {
+	if r == nil {
+		return nil
+	}
+	for _, tx := range r.Transactions {
+		if tx.IfName == ifName {
+			return tx
+		}
+	}
+	return nil
+}
+
+// Remove forgets a transaction.
+func (r *Record) Remove(tx *Transaction) {
+	r.Transactions = slices.DeleteFunc(r.Transactions, func(t *Transaction) bool { return t == tx })
+}
+
+// Results are the recorded results, one for each attachment.
+func (tx *Transaction) Results() ([]*types100.Result, error) {
+	results := make([]*types100.Result, len(tx.Attachments))
+	for i, entry := range tx.Attachments {
+		r, err := entry.ParseResult()
+		if err != nil {
+			return nil, err
+		}
+		results[i] = r
+	}
+	return results, nil
+}
+
+// SetResults records the results, one for each attachment.
+func (tx *Transaction) SetResults(results []*types100.Result) error {
+	for i, entry := range tx.Attachments {
+		if err := entry.SetResult(results[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ParseResult is the recorded result.
+func (e *Entry) ParseResult() (*types100.Result, error) {
+	r := &types100.Result{}
+	if err := json.Unmarshal(e.Result, r); err != nil {
+		return nil, fmt.Errorf("recorded result of %s: %w", e.IfName, err)
+	}
+	return r, nil
+}
+
+// SetResult records the result.
+func (e *Entry) SetResult(r *types100.Result) (err error) {
+	e.Result, err = json.Marshal(r)
+	return err
+}
+
+// Networks are the planned networks of attachments.
+func Networks(entries []*Entry) []conf.Network {
+	all := make([]conf.Network, len(entries))
+	for i, entry := range entries {
+		all[i] = entry.Network
+	}
+	return all
+}
+
+// Latest is the transaction that the pod's network-status is about: the last one. nil
+// when there is none.
+func (r *Record) Latest() (last *Transaction) {
+	if r == nil {
+		return nil
+	}
+	for _, tx := range r.Transactions {
+		if tx.Conf != nil && tx.Pod != nil && (last == nil || tx.Started.After(last.Started)) {
+			last = tx
+		}
+	}
+	return last
+}

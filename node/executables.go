@@ -1,0 +1,229 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/plexus-cni/plexus/file"
+)
+
+// executables are what is copied, in this order: plexus executes plexusd, so
+// that one is there first.
+func executables() []string { return []string{"plexusd", "plexusctl", "plexus"} }
+
+// links are the names under which plexus is one of its delegates alone.
+func links() []string { return []string{"sriov", "vppmemif", "ovsdpdk", "userspace"} }
+
+// executableMode is that of an executable.
+const executableMode fs.FileMode = 0o755
+
+// Executables says what became of each executable.
+type Executables struct {
+	Written []string // copied or linked now, by name
+	Foreign []string // links that were not made: an executable of that name is somebody else's
+}
+
+// Executables copies plexus, plexusd and plexusctl from a folder to BinDir and
+// links the built-in delegates to plexus. What is there already is not written
+// again; an executable that somebody else has put there under a delegate's name
+// stays, and is reported.
+func (n *Node) Executables(ctx context.Context, from fs.FS) (*Executables, error) {
+	done := &Executables{}
+	return done, n.locked(ctx, func() error {
+		if err := os.MkdirAll(n.BinDir, 0o755); err != nil {
+			return fmt.Errorf("folder of executables: %w", err)
+		}
+		if err := clearTemps(n.BinDir); err != nil {
+			return err
+		}
+		if err := n.softenLinks(); err != nil {
+			return err
+		}
+		for _, name := range executables() {
+			changed, err := n.copyExecutable(from, name)
+			if err != nil {
+				return fmt.Errorf("install executable %s: %w", name, err)
+			}
+			if changed {
+				done.Written = append(done.Written, name)
+			}
+		}
+		return n.makeLinks(done)
+	})
+}
+
+func (n *Node) copyExecutable(from fs.FS, name string) (changed bool, err error) {
+	src, err := from.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return false, err
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 {
+		return false, errors.New("the source is no regular file, or empty")
+	}
+	path := filepath.Join(n.BinDir, name)
+	if have, err := os.Lstat(path); err == nil && have.Mode() == executableMode && have.Size() == st.Size() {
+		same, err := sameContent(path, src)
+		if err != nil {
+			return false, err
+		}
+		if same {
+			return false, nil
+		}
+		again, err := from.Open(name)
+		if err != nil {
+			return false, err
+		}
+		defer again.Close()
+		return true, n.replaceExecutable(name, again)
+	}
+	return true, n.replaceExecutable(name, src)
+}
+
+// replaceExecutable holds back forks of this process while the file is open for writing:
+// a child would have it open too until it executes something, and whoever executes the
+// file then would be told "text file busy".
+func (n *Node) replaceExecutable(name string, content io.Reader) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return replace(n.BinDir, name, executableMode, content)
+}
+
+// sameContent compares a file with what can be read from other.
+func sameContent(path string, other io.Reader) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	const block = 64 << 10
+	a, b := make([]byte, block), make([]byte, block)
+	for {
+		na, errA := io.ReadFull(f, a)
+		nb, errB := io.ReadFull(other, b)
+		if !bytes.Equal(a[:na], b[:nb]) {
+			return false, nil
+		}
+		switch {
+		case errA == nil && errB == nil:
+		case ended(errA) && ended(errB):
+			return true, nil
+		case errA != nil && !ended(errA):
+			return false, errA
+		case errB != nil && !ended(errB):
+			return false, errB
+		default:
+			return false, nil
+		}
+	}
+}
+
+func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// isPlexus reports whether a name in BinDir is plexus itself: a symbolic link to
+// it, or the same file.
+func (n *Node) isPlexus(name string) (bool, error) {
+	path, target := filepath.Join(n.BinDir, name), filepath.Join(n.BinDir, "plexus")
+	if to, err := os.Readlink(path); err == nil && (to == "plexus" || to == target) {
+		return true, nil // plexus itself may be missing
+	}
+	a, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	b, err := os.Stat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(a, b), err
+}
+
+// softenLinks makes symbolic links of hard ones, while it can be told that they
+// are plexus: once plexus is replaced they would be the old one for ever.
+func (n *Node) softenLinks() error {
+	for _, name := range links() {
+		st, err := os.Lstat(filepath.Join(n.BinDir, name))
+		if err != nil || !st.Mode().IsRegular() {
+			continue // what is wrong with it is said when it is linked
+		}
+		ours, err := n.isPlexus(name)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+		if !ours {
+			continue
+		}
+		temp := filepath.Join(n.BinDir, tempPrefix+name)
+		if err := os.Symlink("plexus", temp); err != nil {
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+		if err := os.Rename(temp, filepath.Join(n.BinDir, name)); err != nil {
+			_ = os.Remove(temp)
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) makeLinks(done *Executables) error {
+	for _, name := range links() {
+		err := os.Symlink("plexus", filepath.Join(n.BinDir, name))
+		if err == nil {
+			done.Written = append(done.Written, name)
+			continue
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+		ours, err := n.isPlexus(name)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", name, err)
+		}
+		if !ours {
+			done.Foreign = append(done.Foreign, name)
+			n.Log.Warn("the executable is somebody else's and stays; configurations of plexus use the built-in delegate all the same", "file", filepath.Join(n.BinDir, name))
+		}
+	}
+	return file.Local{}.SyncFolder(n.BinDir)
+}
+
+// removeExecutables takes away what is ours, links first.
+func (n *Node) removeExecutables() (removed []string, err error) {
+	var errs []error
+	remove := func(name string) {
+		err := os.Remove(filepath.Join(n.BinDir, name))
+		switch {
+		case err == nil:
+			removed = append(removed, name)
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, fmt.Errorf("remove executable: %w", err))
+		}
+	}
+	for _, name := range links() {
+		ours, err := n.isPlexus(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("remove link %s: %w", name, err))
+		}
+		if ours {
+			remove(name)
+		}
+	}
+	for _, name := range executables() {
+		remove(name)
+	}
+	return removed, errors.Join(append(errs, clearTemps(n.BinDir))...)
+}

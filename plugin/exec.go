@@ -1,0 +1,186 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+)
+
+// builtinPath is the "path" of a built-in; no executable has it.
+const builtinPath = "built-in:"
+
+// FindInPath is invoke.Exec: built-ins are found first.
+func (c *Chain) FindInPath(typ string, path []string) (string, error) {
+	if !c.Executed && c.Delegates.Has(typ) {
+		return builtinPath + typ, nil
+	}
+	found, err := c.Find(typ, path)
+	if errors.Is(err, errPlexus) && c.Executed {
+		err = fmt.Errorf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", typ, found)
+	}
+	if err != nil {
+		return "", types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	}
+	return found, nil
+}
+
+// Decode is invoke.Exec.
+func (c *Chain) Decode(data []byte) (version.PluginInfo, error) { return c.exec.Decode(data) }
+
+// insideOnly are plugins that change nothing outside of the pod's network
+// namespace, and whose DEL fails when that is gone.
+var insideOnly = []string{"sbr"}
+
+// ExecPlugin is invoke.Exec: one verb of one plugin.
+func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	command := lookup(environ, "CNI_COMMAND")
+	typ, isBuiltin := strings.CutPrefix(path, builtinPath)
+	var out []byte
+	var err error
+	switch name := filepath.Base(path); {
+	case isBuiltin:
+		out, err = c.execBuiltin(ctx, command, typ, stdin)
+	case command == "DEL" && c.Netns == "" && slices.Contains(insideOnly, name):
+	default:
+		typ = name
+		if err = c.step(ctx, command, name); err == nil {
+			out, err = c.exec.ExecPlugin(ctx, path, stdin, environ)
+		}
+	}
+	if err != nil && command == "DEL" { // libcni goes on with the others
+		c.delErrs = append(c.delErrs, fmt.Errorf("%s: %w", typ, err))
+		return nil, nil
+	}
+	return out, err
+}
+
+func (c *Chain) step(ctx context.Context, command, typ string) error {
+	return delegates.Step(ctx, "%s: %s %s", c.Network.IfName, strings.ToLower(command), typ)
+}
+
+// Step announces a verb of the built-in.
+func (b *Builtin) Step(ctx context.Context, command string) error {
+	return delegates.Step(ctx, "%s: %s %s", b.IfName, strings.ToLower(command), b.Type)
+}
+
+func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []byte) ([]byte, error) {
+	at := slices.IndexFunc(c.plugins, func(p *plugin) bool { return p.typ == typ })
+	b := c.plugins[at].builtin
+	switch command {
+	case "ADD":
+		return c.addBuiltin(ctx, b, stdin)
+	case "CHECK":
+		if err := b.Step(ctx, command); err != nil {
+			return nil, err
+		}
+		return nil, b.check(ctx)
+	case "DEL":
+		return nil, c.delBuiltin(ctx, b)
+	case "STATUS": // Status has asked
+		return nil, nil
+	case "GC": // the engine sweeps once for all networks
+		return nil, b.ipam.gc(ctx, stdin)
+	}
+	return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %q", command), "")
+}
+
+// addBuiltin attaches a built-in, unless the engine has attached it with its neighbours,
+// and answers what there is: what was before it in the list, and what it has made.
+func (c *Chain) addBuiltin(ctx context.Context, b *Builtin, stdin []byte) ([]byte, error) {
+	if b.Result == nil {
+		if err := c.Allocate(ctx, b); err != nil {
+			return nil, err
+		}
+		if err := b.Delegate.Attach(ctx, []*delegates.Attachment{b.Attachment}); err != nil {
+			return nil, err
+		}
+	}
+	c.attached = append(c.attached, b.Result.Interfaces...)
+	all, err := behind(stdin, b.Result)
+	if err != nil {
+		return nil, err
+	}
+	old, err := all.GetAsVersion(c.list.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(old)
+}
+
+// Allocate gets the addresses of a built-in that is about to be attached.
+func (c *Chain) Allocate(ctx context.Context, b *Builtin) (err error) {
+	if err := b.Step(ctx, "ADD"); err != nil {
+		return err
+	}
+	b.IPAM, err = b.ipam.add(ctx)
+	return err
+}
+
+// behind appends what a built-in has made to the prevResult of its configuration.
+func behind(config []byte, made *types100.Result) (*types100.Result, error) {
+	var p types.PluginConf
+	if err := json.Unmarshal(config, &p); err != nil {
+		return nil, err
+	}
+	if p.RawPrevResult == nil {
+		return made, nil
+	}
+	if err := version.ParsePrevResult(&p); err != nil {
+		return nil, err
+	}
+	all, err := types100.NewResultFromResult(p.PrevResult)
+	if err != nil {
+		return nil, err
+	}
+	Append(all, made)
+	all.Routes = append(all.Routes, made.Routes...)
+	return all, nil
+}
+
+// Append appends interfaces and ips to a result. The interface numbers of the ips are
+// shifted with them.
+func Append(to, r *types100.Result) {
+	shift := len(to.Interfaces)
+	for _, i := range r.Interfaces {
+		to.Interfaces = append(to.Interfaces, i.Copy())
+	}
+	for _, ip := range r.IPs {
+		ip = ip.Copy()
+		if ip.Interface != nil {
+			ip.Interface = types100.Int(*ip.Interface + shift)
+		}
+		to.IPs = append(to.IPs, ip)
+	}
+}
+
+func (b *Builtin) check(ctx context.Context) error {
+	if b.Refused != nil {
+		return conf.Refuse(b.Refused)
+	}
+	return errors.Join(b.Network.Check(ctx, b.Attachment), b.ipam.check(ctx))
+}
+
+func (c *Chain) delBuiltin(ctx context.Context, b *Builtin) error {
+	if b.gone == nil {
+		if err := b.Step(ctx, "DEL"); err != nil {
+			return err
+		}
+		if b.Delegate != nil {
+			b.Detached(b.Delegate.Detach(ctx, []*delegates.Attachment{b.Attachment})[0])
+		} else {
+			b.Detached(nil) // ADD refuses it, so it never was
+		}
+	}
+	return errors.Join(*b.gone, b.ipam.del(ctx))
+}

@@ -1,0 +1,98 @@
+package plugin
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+)
+
+// maxResolvConf bounds a resolver configuration file, in bytes.
+const maxResolvConf = 64 << 10
+
+// Values of resolv.conf(5).
+var (
+	dnsName        = regexp.MustCompile(`^(\.|([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)$`)
+	resolverOption = regexp.MustCompile(`^[A-Za-z0-9:_-]{1,64}$`)
+)
+
+func isDNSName(s string) bool { return len(s) <= 254 && dnsName.MatchString(s) }
+
+// isResolver reports whether s is an address; a zone is an interface of this node, which
+// no pod has.
+func isResolver(s string) bool {
+	ip, err := netip.ParseAddr(s)
+	return err == nil && ip.Zone() == ""
+}
+
+// readResolvConf reads a resolver configuration file, resolv.conf(5). What it has comes
+// into the pod's network-status: the file must be a regular one that every user of the
+// node may read, and words that are not what a directive wants are left out.
+func readResolvConf(path string) (types.DNS, error) {
+	// O_NONBLOCK: the open of a FIFO would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return types.DNS{}, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return types.DNS{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return types.DNS{}, fmt.Errorf("%s is no regular file", path)
+	}
+	if st.Mode()&0o004 == 0 {
+		return types.DNS{}, fmt.Errorf("%s is not for every user to read (mode %#o): its words would stand in network-status", path, st.Mode().Perm())
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxResolvConf+1))
+	if err != nil {
+		return types.DNS{}, err
+	}
+	if len(data) > maxResolvConf {
+		return types.DNS{}, fmt.Errorf("%s has more than %d bytes", path, maxResolvConf)
+	}
+	return parseResolvConf(data), nil
+}
+
+func parseResolvConf(data []byte) types.DNS {
+	var dns types.DNS
+	s := bufio.NewScanner(bytes.NewReader(data))
+	s.Buffer(nil, maxResolvConf+1) // a line is never too long
+	for s.Scan() {
+		words := strings.Fields(s.Text())
+		if len(words) < 2 {
+			continue
+		}
+		switch directive, values := words[0], words[1:]; directive {
+		case "nameserver":
+			dns.Nameservers = append(dns.Nameservers, only(values[:1], isResolver)...)
+		case "domain":
+			if isDNSName(values[0]) {
+				dns.Domain = values[0]
+			}
+		case "search":
+			dns.Search = append(dns.Search, only(values, isDNSName)...)
+		case "options":
+			dns.Options = append(dns.Options, only(values, resolverOption.MatchString)...)
+		}
+	}
+	return dns
+}
+
+// only are the values that are good.
+func only(values []string, good func(string) bool) (some []string) {
+	for _, v := range values {
+		if good(v) {
+			some = append(some, v)
+		}
+	}
+	return some
+}

@@ -1,0 +1,94 @@
+// Package plugin runs the plugins of a network: built-in backends in memory, everything
+// else as executables. Lists, prevResult, capability arguments, versions and the cache
+// of results are libcni's work: Chain is an invoke.Exec to it.
+package plugin
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// Runner is what the lists of all attachments have in common.
+type Runner struct {
+	Delegates Table
+	DataDir   string      // of libcni's cache; marks have it as owner
+	Bounds    conf.Bounds // of what networks may name
+	Stderr    io.Writer   // of executables; nil for nothing
+	// Timeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
+	Timeout time.Duration
+}
+
+// Cache is libcni's cache of results.
+func (r *Runner) Cache() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(nil, r.DataDir, nil)
+}
+
+// CacheFolder is where libcni keeps its files.
+func (r *Runner) CacheFolder() string { return filepath.Join(r.DataDir, "results") }
+
+func (r *Runner) executor() *executor {
+	return &executor{stderr: r.Stderr, timeout: cmp.Or(r.Timeout, conf.DefaultPluginTimeout)}
+}
+
+// Find looks for the executable of a plugin type. No name leads to plexus itself.
+func (r *Runner) Find(typ string, path []string) (string, error) {
+	found, err := r.executor().FindInPath(typ, path)
+	if err != nil && !errors.Is(err, errPlexus) {
+		err = fmt.Errorf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", typ, strings.Join(path, ":"))
+	}
+	return found, err
+}
+
+// SearchPath joins folders of executables without repeating one.
+func SearchPath(lists ...[]string) []string {
+	var all []string
+	for _, list := range lists {
+		for _, dir := range list {
+			if dir != "" && !slices.Contains(all, dir) {
+				all = append(all, dir)
+			}
+		}
+	}
+	return all
+}
+
+// ownNames are those of plexus' executables.
+var ownNames = []string{"plexus", "plexusd", "plexusctl"}
+
+// isPlexus reports whether an executable is one of plexus', by whatever name: the
+// same file as one of them in its own folder, in the one that it is linked to, or
+// in that of the running executable.
+func isPlexus(path string) bool {
+	found, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	dirs := []string{filepath.Dir(path)}
+	if at, err := os.Lstat(path); err == nil && at.Mode()&os.ModeSymlink != 0 {
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(to))
+		}
+	}
+	if running, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Dir(running))
+	}
+	for _, dir := range dirs {
+		for _, name := range ownNames {
+			if own, err := os.Stat(filepath.Join(dir, name)); err == nil && os.SameFile(found, own) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,75 @@
+// Package podnet is a pod's network namespace: which one it is, its links and routes, and
+// how they compare with what was made.
+package podnet
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// ID identifies a network namespace beyond its path and its inode number,
+// both of which are used again: "device:inode:cookie", "" when there is none at
+// the path. The cookie (SO_NETNS_COOKIE, socket(7), Linux 5.14) is never used
+// again while the node is up; it is 0 on older kernels.
+func ID(path string) string {
+	if path == "" {
+		return ""
+	}
+	namespace, err := ns.GetNS(path)
+	if err != nil {
+		return ""
+	}
+	defer namespace.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(namespace.Fd()), &st) != nil {
+		return ""
+	}
+	cookie, err := cookie(namespace, st)
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d:%d", st.Dev, st.Ino, cookie)
+}
+
+// Live picks the path at which a recorded namespace can still be entered: the first of
+// the paths that leads to the namespace with the ID, "" when none does. A path that
+// leads to another pod's namespace by now is not used.
+func Live(id string, paths ...string) string {
+	for _, path := range paths {
+		if now := ID(path); now != "" && (now == id || id == "") {
+			return path
+		}
+	}
+	return ""
+}
+
+// cookie asks a socket in the namespace. Without privileges the own one alone can be
+// asked.
+func cookie(namespace ns.NetNS, st unix.Stat_t) (uint64, error) {
+	if isOwn(st) {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer unix.Close(fd)
+		return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	}
+	inside, err := nl.GetNetlinkSocketAt(netns.NsHandle(namespace.Fd()), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0, err
+	}
+	defer inside.Close()
+	return unix.GetsockoptUint64(inside.GetFd(), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
+// isOwn reports whether a network namespace is the one of this process.
+func isOwn(st unix.Stat_t) bool {
+	var own unix.Stat_t
+	err := unix.Stat("/proc/thread-self/ns/net", &own)
+	return err == nil && own.Dev == st.Dev && own.Ino == st.Ino
+}

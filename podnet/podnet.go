@@ -1,0 +1,227 @@
+package podnet
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	vishns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// With lends a netlink handle on a network namespace. No thread enters it.
+func With(path string, do func(*netlink.Handle) error) error {
+	ns, err := vishns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	h, err := open(ns)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer h.Close()
+	return do(h)
+}
+
+// open makes a handle on a network namespace. The own one needs no privilege.
+func open(ns vishns.NsHandle) (*netlink.Handle, error) {
+	var st unix.Stat_t
+	if unix.Fstat(int(ns), &st) == nil && isOwn(st) {
+		return netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	return netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+}
+
+// MoveDefault gives the default routes of the gateways' families to an interface: every
+// other one goes. Several gateways of a family share the traffic.
+func MoveDefault(path, ifName string, gateways []netip.Addr) error {
+	return With(path, func(h *netlink.Handle) error { return moveDefault(h, ifName, gateways) })
+}
+
+// ReplaceRoutes gives an interface routes, in place of those to the same destinations.
+func ReplaceRoutes(path, ifName string, routes []*types.Route) error {
+	return With(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(ifName)
+		if err != nil {
+			return err
+		}
+		for _, route := range routes {
+			if err := h.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: &route.Dst, Gw: route.GW}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func moveDefault(h *netlink.Handle, ifName string, gateways []netip.Addr) error {
+	link, err := h.LinkByName(ifName)
+	if err != nil {
+		return fmt.Errorf("the interface is needed in the pod's network namespace: %w", err)
+	}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		asked := slices.DeleteFunc(slices.Clone(gateways), func(gw netip.Addr) bool {
+			return gw.Unmap().Is4() != (family == netlink.FAMILY_V4)
+		})
+		if len(asked) == 0 {
+			continue
+		}
+		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, route := range routes {
+			if route.Dst != nil && !IsDefault(route.Dst) {
+				continue
+			}
+			if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove %s: %w", route, err)
+			}
+		}
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: DefaultDst(asked[0])}
+		if len(asked) == 1 {
+			route.Gw = asked[0].Unmap().AsSlice()
+		}
+		for _, gw := range asked[1:] {
+			if route.MultiPath == nil {
+				route.MultiPath = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: asked[0].Unmap().AsSlice()}}
+			}
+			route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: route.LinkIndex, Gw: gw.Unmap().AsSlice()})
+		}
+		if route.MultiPath != nil {
+			route.LinkIndex = 0
+		}
+		if err := h.RouteAdd(route); err != nil {
+			return fmt.Errorf("default route via %v: %w", asked, err)
+		}
+	}
+	return nil
+}
+
+// DefaultDst is the destination of a default route of a gateway's family.
+func DefaultDst(gw netip.Addr) *net.IPNet {
+	if gw.Unmap().Is4() {
+		return &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	}
+	return &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+}
+
+// CompareLinks holds the pod's namespace against a result: every interface of
+// the result that is a kernel link is there with its MAC and MTU, and has the
+// addresses that the result gives it.
+func CompareLinks(path string, r *types100.Result) error {
+	if !slices.ContainsFunc(r.Interfaces, IsLink) {
+		return nil
+	}
+	return With(path, func(h *netlink.Handle) error {
+		var errs []error
+		for i, want := range r.Interfaces {
+			if !IsLink(want) {
+				continue
+			}
+			link, err := h.LinkByName(want.Name)
+			if want.PciID != "" && (err != nil || link.Attrs().ParentDev != want.PciID) {
+				continue // bound to a user-space driver; the delegate says what is missing else
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("interface %s: %w", want.Name, err))
+				continue
+			}
+			if have := link.Attrs().HardwareAddr.String(); want.Mac != "" && !strings.EqualFold(have, want.Mac) {
+				errs = append(errs, fmt.Errorf("interface %s: MAC is %s, was %s", want.Name, have, want.Mac))
+			}
+			if have := link.Attrs().MTU; want.Mtu != 0 && have != want.Mtu {
+				errs = append(errs, fmt.Errorf("interface %s: MTU is %d, was %d", want.Name, have, want.Mtu))
+			}
+			addrs, err := Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+			if err != nil {
+				errs = append(errs, fmt.Errorf("interface %s: list addresses: %w", want.Name, err))
+				continue
+			}
+			for _, ip := range r.IPs {
+				if ip.Interface == nil || *ip.Interface != i {
+					continue
+				}
+				if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IPNet.String() == ip.Address.String() }) {
+					errs = append(errs, fmt.Errorf("interface %s: address %s is gone", want.Name, ip.Address.String()))
+				}
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// IsLink reports whether an interface of a result is a link in the pod's
+// namespace; a socket is none, a PCI function may be one.
+func IsLink(i *types100.Interface) bool {
+	return i.Sandbox != "" && i.SocketPath == ""
+}
+
+// CompareDefault holds the pod's default routes against what was asked for: of
+// the families of the gateways these alone are there.
+func CompareDefault(path, ifName string, gateways []netip.Addr) error {
+	if len(gateways) == 0 {
+		return nil
+	}
+	return With(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(ifName)
+		if err != nil {
+			return fmt.Errorf("interface %s: %w", ifName, err)
+		}
+		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) }) // one with several hops is of no link
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		missing := slices.Clone(gateways)
+		var errs []error
+		for _, route := range routes {
+			if route.Dst != nil && !IsDefault(route.Dst) || !slices.ContainsFunc(gateways, func(gw netip.Addr) bool {
+				return gw.Unmap().Is4() == (route.Family == netlink.FAMILY_V4)
+			}) {
+				continue
+			}
+			hops := route.MultiPath
+			if len(hops) == 0 {
+				hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}
+			}
+			for _, hop := range hops {
+				asked := func(gw netip.Addr) bool {
+					return hop.LinkIndex == link.Attrs().Index && hop.Gw.Equal(gw.Unmap().AsSlice())
+				}
+				missing = slices.DeleteFunc(missing, asked)
+				if !slices.ContainsFunc(gateways, asked) {
+					errs = append(errs, fmt.Errorf("interface %s: there is another default route, via %s", ifName, hop.Gw))
+				}
+			}
+		}
+		for _, gw := range missing {
+			errs = append(errs, fmt.Errorf("interface %s: the default route via %s is gone", ifName, gw))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// IsDefault reports whether a destination is that of a default route.
+func IsDefault(dst *net.IPNet) bool {
+	ones, _ := dst.Mask.Size()
+	return ones == 0 && dst.IP.IsUnspecified()
+}
+
+// LinkNames are the names of the links in a namespace.
+func LinkNames(path string) (names []string, err error) {
+	err = With(path, func(h *netlink.Handle) error {
+		links, err := Dump(h.LinkList)
+		for _, link := range links {
+			names = append(names, link.Attrs().Name)
+		}
+		return err
+	})
+	return names, err
+}

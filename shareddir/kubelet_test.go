@@ -1,0 +1,136 @@
+package shareddir
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/conf"
+)
+
+// ownNode gives the test, which needs root, a /run and a /var/lib of its own. Subtests do
+// not see them: they run in other threads.
+func ownNode(t *testing.T) {
+	t.Helper()
+	needRoot(t)
+	runtime.LockOSThread() // and never unlocked: the thread, with its mounts, ends with the test
+	must(t, unix.Unshare(unix.CLONE_NEWNS))
+	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	for _, place := range []string{"/run", "/var/lib"} {
+		must(t, unix.Mount("tmpfs", place, "tmpfs", 0, "mode=755"))
+	}
+}
+
+// podWithEmptyDir has its shared-dir in the folder of the kubelet.
+func podWithEmptyDir() *conf.Pod {
+	return &conf.Pod{
+		Namespace: "default", Name: "p", UID: "7b9a3c7e-0d5f-4c6b-9e1d-2f8a6b5c4d3e",
+		Volumes: []conf.Volume{{Name: conf.SharedDir}},
+	}
+}
+
+// An emptyDir that the kubelet has made gets the group, and its own back when the last
+// attachment leaves it.
+func TestEmptyDir(t *testing.T) {
+	ownNode(t)
+	pod := podWithEmptyDir()
+	dir := pod.HostDir(conf.SharedDir)
+	must(t, os.MkdirAll(dir, 0o755))
+	must(t, os.Chmod(dir, 0o777))
+	before := tree(t, "/var/lib/kubelet")
+	w := wish("/run/base")
+	group, gid := anyGroup(t)
+	w.Group = group
+	first, err := choose(w, pod)
+	must(t, err)
+	if first.Own || first.Made || first.Was == nil || *first.Was != 0 || first.Dir != dir {
+		t.Fatalf("chosen %+v", first.Folder)
+	}
+	must(t, first.Make())
+	if st := inode(t, dir); int(st.Gid) != gid || st.Mode&0o7777 != 0o777 {
+		t.Errorf("group %d mode %o", st.Gid, st.Mode)
+	}
+	second := first
+	second.File, second.Config = "two", ConfigFile(sandbox, "net2")
+	clear(t, &first, true, second)
+	if st := inode(t, dir); int(st.Gid) != gid {
+		t.Errorf("another attachment uses it, and it has group %d", st.Gid)
+	}
+	clear(t, &second, true)
+	if after := tree(t, "/var/lib/kubelet"); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}
+
+// An emptyDir that the kubelet has not made yet is made, with the folders above it; it
+// goes with the last attachment, and they stay.
+func TestEmptyDirThatIsMissing(t *testing.T) {
+	ownNode(t)
+	pod := podWithEmptyDir()
+	u, err := choose(wish("/run/base"), pod)
+	must(t, err)
+	if !u.Made || exists("/var/lib/kubelet") {
+		t.Fatalf("chosen %+v; the kubelet's folder exists: %v", u.Folder, exists("/var/lib/kubelet"))
+	}
+	must(t, u.Make())
+	if st := inode(t, u.Dir); st.Mode&0o7777 != 0o750 {
+		t.Errorf("mode %o", st.Mode)
+	}
+	if st := inode(t, filepath.Dir(u.Dir)); st.Mode&0o7777 != 0o755 {
+		t.Errorf("the folder above has mode %o", st.Mode)
+	}
+	clear(t, &u, true)
+	if exists(u.Dir) || !exists(filepath.Dir(u.Dir)) {
+		t.Errorf("left: %s", tree(t, "/var/lib"))
+	}
+	// The kubelet's folder may be a link of the node. No other one is followed.
+	must(t, os.RemoveAll("/var/lib/kubelet"))
+	must(t, os.Mkdir("/run/disk", 0o755))
+	must(t, os.Symlink("/run/disk", "/var/lib/kubelet"))
+	must(t, u.Make())
+	place := "/run/disk" + strings.TrimPrefix(u.Dir, "/var/lib/kubelet")
+	if !exists(place) {
+		t.Errorf("%s is not made", place)
+	}
+	must(t, os.RemoveAll("/run/disk/pods"))
+	must(t, os.Mkdir("/run/victim", 0o755))
+	must(t, os.Symlink("/run/victim", "/run/disk/pods"))
+	wantError(t, u.Make(), "/run/disk/pods is a symbolic link")
+	if entries, err := os.ReadDir("/run/victim"); err != nil || len(entries) > 0 {
+		t.Errorf("behind the link is %v, %v", entries, err)
+	}
+}
+
+// The short link is made once, and goes with the attachment. What is in its way is named.
+func TestShortLinkIsMade(t *testing.T) {
+	ownNode(t)
+	long := tempDir(t) + "/" + strings.Repeat("x", MaxSocketPath)
+	u, err := choose(wish("/run/base"), podWith(long))
+	must(t, err)
+	if u.Link == "" {
+		t.Fatal("no short link is chosen")
+	}
+	for range 2 {
+		must(t, u.Make())
+		must(t, u.Check(false, "sock"))
+		if at, err := os.Readlink(u.Link); err != nil || at != long {
+			t.Errorf("the link leads to %q, %v", at, err)
+		}
+	}
+	clear(t, &u, true)
+	if exists(u.Link) || exists(long) {
+		t.Errorf("left: the link %v, the folder %v", exists(u.Link), exists(long))
+	}
+	must(t, os.Symlink("/elsewhere", u.Link))
+	wantError(t, u.Make(), "short link to "+long, u.Link, "exists")
+	must(t, os.RemoveAll(ShortLinks))
+	write(t, ShortLinks)
+	wantError(t, u.Make(), "short link to "+long, ShortLinks)
+	must(t, os.Remove(ShortLinks))
+	must(t, os.MkdirAll(u.Link+"/x", 0o755))
+	wantError(t, u.Clear(Clearing{Recorded: true}), "short link", u.Link)
+}

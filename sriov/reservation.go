@@ -1,0 +1,164 @@
+package sriov
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/file"
+	"github.com/plexus-cni/plexus/lock"
+	"github.com/plexus-cni/plexus/podnet"
+)
+
+// reservationDir has the reservations. They go when the node restarts, and so do all
+// settings of VFs. Former versions wrote them too, and called them claims: the folder and
+// the keys of the files stay, so that each version undoes what another one has made.
+const reservationDir = "/run/plexus/vf"
+
+// reservation says whose a function is and how it was before. There is at most one for a
+// function, and it is there from before the first change until everything is as it was.
+type reservation struct {
+	PCI      string   `json:"pci"`
+	Owner    string   `json:"owner"` // delegates.Attachment.Owner
+	Sandbox  string   `json:"sandbox"`
+	IfName   string   `json:"ifName"`
+	Netns    string   `json:"netns"`
+	NetnsID  string   `json:"netnsID"`
+	Original snapshot `json:"found"`
+	// Baseline are the settings that it gets instead of its original ones.
+	Baseline  vfInfo `json:"baseline"`
+	TakenOver bool   `json:"left,omitempty"` // from a pod that is gone: it may not be as it was before
+	MACOnPF   bool   `json:"told,omitempty"` // the PF has set an address of the VF that is not to stay
+}
+
+// home is what the VF is to be on its PF when nobody has it.
+func (r *reservation) home() vfInfo {
+	h := *r.Original.VF
+	h.settings = h.settings.with(r.Baseline.settings)
+	if r.Baseline.MAC != nil {
+		h.MAC = r.Baseline.MAC
+	}
+	return h
+}
+
+func (r *reservation) of(a *delegates.Attachment) bool {
+	return r != nil && r.Owner == a.Owner && r.Sandbox == a.Sandbox && r.IfName == a.IfName
+}
+
+// alive reports whether the owner's namespace is still there: then its DEL is
+// to come, and the function is not to be had.
+func (r *reservation) alive() bool {
+	id := podnet.ID(r.Netns)
+	return id != "" && id == r.NetnsID
+}
+
+// lockFunction lets one request at a time work on a function.
+func lockFunction(ctx context.Context, pci string) (release func(), err error) {
+	return lock.Take(ctx, "pci-"+pci, "PCI function "+pci)
+}
+
+// lockPF lets one request at a time pick a VF of a PF.
+func lockPF(ctx context.Context, pci string) (release func(), err error) {
+	return lock.Take(ctx, "pf-"+pci, "VFs of PF "+pci)
+}
+
+// lockNames lets one request at a time make interfaces on the node: a driver
+// that starts gives its own the first name that is free, which may be that of
+// another one that is about to come home.
+func lockNames(ctx context.Context) (release func(), err error) {
+	return lock.Take(ctx, "names", "names of interfaces")
+}
+
+func reservationFile(pci string) string { return filepath.Join(reservationDir, pci+".json") }
+
+// readReservation returns nil when the function is not reserved.
+func readReservation(pci string) (*reservation, error) {
+	data, err := os.ReadFile(reservationFile(pci))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reservation of %s: %w", pci, err)
+	}
+	r := &reservation{}
+	if err := json.Unmarshal(data, r); err != nil || r.PCI != pci || r.Sandbox == "" || r.Original.Incarnation == 0 {
+		return nil, fmt.Errorf("reservation of %s: %s is damaged: if no pod has the function, remove the file", pci, reservationFile(pci))
+	}
+	return r, nil
+}
+
+// write puts the reservation in place, whole or not at all.
+func (r *reservation) write() error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	err = os.MkdirAll(reservationDir, 0o700)
+	if err == nil {
+		err = file.Replacement{Path: reservationFile(r.PCI), Mode: 0o600, Volatile: true}.Write(bytes.NewReader(data))
+	}
+	if err != nil {
+		return fmt.Errorf("reserve %s: %w", r.PCI, err)
+	}
+	return nil
+}
+
+func (r *reservation) remove() error {
+	for _, name := range []string{reservationFile(r.PCI) + file.Ending, reservationFile(r.PCI)} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reservation of %s: %w", r.PCI, err)
+		}
+	}
+	return nil
+}
+
+// removeHalves removes reservations that were never put in place, as their writer was
+// killed.
+func removeHalves(ctx context.Context) error {
+	files, err := filepath.Glob(reservationFile("*") + file.Ending)
+	errs := []error{err}
+	for _, name := range files {
+		release, err := lockFunction(ctx, strings.TrimSuffix(filepath.Base(name), ".json"+file.Ending))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		release()
+	}
+	return errors.Join(errs...)
+}
+
+// reservations are all of the node that can be read, with an error for the others.
+func reservations() ([]*reservation, error) {
+	entries, err := os.ReadDir(reservationDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reservations: %w", err)
+	}
+	var all []*reservation
+	var errs []error
+	for _, e := range entries {
+		pci, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || !pciForm.MatchString(pci) {
+			continue
+		}
+		r, err := readReservation(pci)
+		if r != nil {
+			all = append(all, r)
+		}
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}

@@ -1,0 +1,181 @@
+package status
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/journal"
+	"golang.org/x/sys/unix"
+)
+
+// Where the device-information specification (1.1.0, section "CNI device
+// information") has the files, and the capability by which a plugin is told its
+// file.
+const (
+	deviceInfoDir        = "/var/run/k8s.cni.cncf.io/devinfo/cni"
+	devicePluginDir      = "/var/run/k8s.cni.cncf.io/devinfo/dp"
+	deviceInfoCapability = "CNIDeviceInfoFile"
+	maxDeviceInfo        = 64 << 10 // bytes
+)
+
+// deviceInfoFile is the file of an attachment. No container ID has a comma.
+func deviceInfoFile(sandbox, ifName string) string {
+	return filepath.Join(deviceInfoDir, sandbox+","+ifName+".json")
+}
+
+// OfferDeviceInfo tells the plugins that declare the capability their file.
+func OfferDeviceInfo(entry *journal.Entry, sandbox string) {
+	for _, raw := range entry.List.Plugins {
+		var p struct {
+			Capabilities map[string]bool `json:"capabilities"`
+		}
+		if json.Unmarshal(raw, &p) == nil && p.Capabilities[deviceInfoCapability] {
+			if entry.CapabilityArgs == nil {
+				entry.CapabilityArgs = map[string]any{}
+			}
+			entry.CapabilityArgs[deviceInfoCapability] = deviceInfoFile(sandbox, entry.IfName)
+		}
+	}
+}
+
+// WriteDeviceInfo writes what a built-in says of an attachment, to the attachment's own
+// file or to the one that its caller has named (CallersDeviceInfo); "" for the former.
+func WriteDeviceInfo(ctx context.Context, sandbox, ifName, file string, info *conf.DeviceInfo) error {
+	data, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	if err := delegates.Step(ctx, "%s: write device information", ifName); err != nil {
+		return err
+	}
+	return putDeviceInfo(cmp.Or(file, deviceInfoFile(sandbox, ifName)), data)
+}
+
+// CallersDeviceInfo is the file that the caller of a delegate alone has named, "" for
+// none. The configuration is a tenant's, who can write the key as well: only a file
+// of the folder for such files is taken, from a caller of whom the configuration
+// wants it.
+func CallersDeviceInfo(config []byte) (string, error) {
+	const key = "runtimeConfig." + deviceInfoCapability
+	var asked struct {
+		Capabilities  map[string]bool `json:"capabilities"`
+		RuntimeConfig struct {
+			File string `json:"CNIDeviceInfoFile"`
+		} `json:"runtimeConfig"`
+	}
+	if err := json.Unmarshal(config, &asked); err != nil {
+		return "", fmt.Errorf("key %q: %w", key, err)
+	}
+	file := asked.RuntimeConfig.File
+	dir, name := filepath.Split(file)
+	switch {
+	case file == "":
+		return "", nil
+	case !asked.Capabilities[deviceInfoCapability]:
+		return "", fmt.Errorf("key %q: it is set, but the network does not declare the capability: add \"capabilities\": {%q: true}", key, deviceInfoCapability)
+	case dir != deviceInfoDir+"/" && dir != strings.TrimPrefix(deviceInfoDir, "/var")+"/", !strings.HasSuffix(name, ".json"), strings.HasPrefix(name, "."),
+		strings.Contains(name, ","): // the names that plexus gives, see deviceInfoFile
+		return "", fmt.Errorf("key %q: %.200q, want a file *.json in %s, without a comma", key, file, deviceInfoDir)
+	}
+	return filepath.Join(deviceInfoDir, name), nil
+}
+
+// CopyDeviceInfo gives the attachment what its device plugin says of the device,
+// before its plugins run; they may say more.
+func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) error {
+	if entry.Resource == "" {
+		return nil
+	}
+	name := strings.ReplaceAll(entry.Resource+"-"+entry.DeviceID, "/", "-") + "-device.json"
+	data, err := readBounded(filepath.Join(devicePluginDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := delegates.Step(ctx, "%s: copy device information", entry.IfName); err != nil {
+		return err
+	}
+	return putDeviceInfo(deviceInfoFile(sandbox, entry.IfName), data)
+}
+
+// putDeviceInfo writes a file. It follows no link at the file's place.
+func putDeviceInfo(file string, data []byte) error {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | unix.O_NOFOLLOW
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(file, flags, 0o644)
+	}
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("write device information: %w", err)
+	}
+	return nil
+}
+
+// ReadDeviceInfo reads what a plugin, or the device plugin, has written; nil when
+// none has.
+func ReadDeviceInfo(sandbox string, entry *journal.Entry) (*conf.DeviceInfo, error) {
+	file := deviceInfoFile(sandbox, entry.IfName)
+	data, err := readBounded(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	info := &conf.DeviceInfo{}
+	if err := json.Unmarshal(data, info); err != nil {
+		return nil, fmt.Errorf("device information of network %s: %s is no object of the device-information specification", entry.Name, file)
+	}
+	return info, nil
+}
+
+func readBounded(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("device information: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
+	if err == nil && len(data) > maxDeviceInfo {
+		err = fmt.Errorf("%s has more than %d bytes", file, maxDeviceInfo)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("device information: %w", err)
+	}
+	return data, nil
+}
+
+// RemoveDeviceInfo removes the file of an attachment.
+func RemoveDeviceInfo(sandbox, ifName string) error {
+	if err := os.Remove(deviceInfoFile(sandbox, ifName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("device information: %w", err)
+	}
+	return nil
+}
+
+// RemoveDeviceInfos removes the files of a sandbox whose attachments nobody
+// knows any more.
+func RemoveDeviceInfos(sandbox string) error {
+	files, err := filepath.Glob(deviceInfoFile(sandbox, "*"))
+	for _, file := range files {
+		err = errors.Join(err, os.Remove(file))
+	}
+	return err
+}

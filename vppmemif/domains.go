@@ -1,0 +1,147 @@
+package vppmemif
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.fd.io/govpp/api"
+	"go.fd.io/govpp/binapi/l2"
+
+	"github.com/plexus-cni/plexus/lock"
+)
+
+// lockTimeout is how long a request waits for the locks of bridge domains. Others that have
+// them wait for VPP.
+const lockTimeout = 5 * time.Second
+
+// tries bounds the search for a number of a bridge domain.
+const tries = 64
+
+// joins reports whether the attachment has a bridge domain to join.
+func (p *attachment) joins() bool { return p.config.BridgeDomain != nil && !p.view.joined }
+
+// isDomain reports whether a bridge domain is the attachment's.
+func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {
+	return d.BdTag == s.DomainTag || b.ID != 0 && d.BdID == b.ID
+}
+
+// lockDomains locks bridge domains by their tags until unlock: none goes with its last
+// member while an interface joins. VPP makes a domain that is missing when an interface
+// joins, and nobody owns that one. Every request locks in the same order. failed gets the
+// error of a tag.
+func (s *session) lockDomains(ctx context.Context, tags []string, failed func(tag string, err error)) (locked []string, unlock func()) {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	var locks []func()
+	for _, tag := range slices.Compact(slices.Sorted(slices.Values(tags))) {
+		release, err := lock.Take(ctx, "bridge-domain-"+digest(s.socket, tag), "bridge domain "+tag)
+		if err != nil {
+			failed(tag, err)
+			continue
+		}
+		locked, locks = append(locked, tag), append(locks, release)
+	}
+	return locked, func() {
+		for _, release := range locks {
+			release()
+		}
+	}
+}
+
+// makeDomains returns the number of the bridge domain that each attachment joins, and
+// makes the missing ones. A domain with a name gets the number that is made from it,
+// or the next one that is free. domains are all that VPP has.
+func (s *session) makeDomains(ctx context.Context, all []*attachment, domains []*l2.BridgeDomainDetails) ([]uint32, error) {
+	numbers := make([]uint32, len(all))
+	for range tries {
+		missing := map[string]bool{}
+		for i, p := range all {
+			if !p.joins() {
+				continue
+			}
+			at := slices.IndexFunc(domains, func(d *l2.BridgeDomainDetails) bool { return p.state.isDomain(p.config.BridgeDomain, d) })
+			if at >= 0 {
+				numbers[i] = domains[at].BdID
+			} else if !missing[p.state.DomainTag] {
+				missing[p.state.DomainTag] = true
+				s.makeDomain(p, &domains)
+			}
+		}
+		if len(missing) == 0 {
+			return numbers, nil
+		}
+		before := len(domains)
+		if err := s.flush(ctx); err != nil {
+			return nil, err
+		}
+		if len(domains) < before+len(missing) { // another client has made one of that number meanwhile
+			var err error
+			if domains, err = s.domains(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, fmt.Errorf("%d times VPP had a bridge domain with a number that was free before", tries)
+}
+
+// makeDomain queues a bridge domain with the first number that domains have not. The next
+// flush adds it to domains, unless VPP has one of that number by then.
+func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) {
+	b, number := p.config.BridgeDomain, p.state.Domain
+	for slices.ContainsFunc(*domains, func(d *l2.BridgeDomainDetails) bool { return d.BdID == number }) {
+		number = number%maxBridgeDomain + 1
+	}
+	doing := fmt.Sprintf("%smake bridge domain %d", p.prefix, number)
+	on := func(p *bool) bool { return p == nil || *p }
+	s.send(request{
+		doing: doing, message: &l2.BridgeDomainAddDelV2{
+			IsAdd: true, BdID: number, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination, BdTag: p.state.DomainTag,
+		},
+		done: func(api.Message) {
+			*domains = append(*domains, &l2.BridgeDomainDetails{BdID: number, BdTag: p.state.DomainTag})
+			p.made = append(p.made, fmt.Sprintf("bridge domain %d", number))
+		},
+		refused: func(err error) error {
+			if isCode(err, codeBDExists) {
+				return nil
+			}
+			return fmt.Errorf("%s: %w", doing, err)
+		},
+	})
+}
+
+// deleteDomains deletes the bridge domains with these tags that have no member. failed
+// gets the errors of single ones.
+func (s *session) deleteDomains(ctx context.Context, tags []string, failed func(tag string, err error)) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	locked, unlock := s.lockDomains(ctx, tags, failed)
+	defer unlock()
+	domains, err := s.domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range domains {
+		if !slices.Contains(locked, d.BdTag) || len(d.SwIfDetails) > 0 {
+			continue
+		}
+		object, failed := fmt.Sprintf("bridge domain %d", d.BdID), func(err error) { failed(d.BdTag, err) }
+		s.delete(object, &l2.BridgeDomainAddDelV2{BdID: d.BdID}, failed, codeBDUsed, codeNone) // an interface of another client may have joined
+	}
+	return s.flush(ctx)
+}
+
+// ownDomains are the tags of the bridge domains that owner has made.
+func (s *session) ownDomains(ctx context.Context, owner string) (tags []string, err error) {
+	domains, err := s.domains(ctx)
+	for _, d := range domains {
+		if strings.HasPrefix(d.BdTag, ownerTag(owner)+domainMark) {
+			tags = append(tags, d.BdTag)
+		}
+	}
+	return tags, err
+}

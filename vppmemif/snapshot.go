@@ -1,0 +1,136 @@
+package vppmemif
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+
+	interfaces "go.fd.io/govpp/binapi/interface"
+	"go.fd.io/govpp/binapi/interface_types"
+	"go.fd.io/govpp/binapi/ip"
+	"go.fd.io/govpp/binapi/l2"
+	"go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/vhost_user"
+
+	"github.com/plexus-cni/plexus/shareddir"
+)
+
+// allInterfaces asks a dump for every interface; noInterface is the number of none (vnet's ~0).
+const (
+	allInterfaces = ^interface_types.InterfaceIndex(0)
+	noInterface   = ^uint32(0)
+)
+
+// snapshot is a list of VPP's sockets and interfaces.
+type snapshot struct {
+	sockets    map[uint32]string // names of memif sockets by number; two numbers may have one name
+	interfaces map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails
+	ports      []port
+}
+
+// port is an interface on a socket.
+type port struct {
+	index   interface_types.InterfaceIndex
+	name    string // VPP's
+	socket  string
+	details *interfaces.SwInterfaceDetails // nil if it has gone meanwhile
+	memif   *memif.MemifDetails            // nil: vhost-user
+	server  bool                           // VPP listens
+}
+
+func (p *port) tag() string {
+	if p.details == nil {
+		return ""
+	}
+	return p.details.Tag
+}
+
+// isOf reports whether the port is at the place of an attachment's: its socket, and the
+// number on it.
+func (p *port) isOf(st *state) bool {
+	return p.socket == st.Socket && (p.memif == nil) == st.Vhost && (st.Vhost || p.memif.ID == st.ID)
+}
+
+// listDomains queues the dump of bridge domains.
+func (s *session) listDomains(all *[]*l2.BridgeDomainDetails) {
+	list(s, "bridge domains", &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: allInterfaces}, all)
+}
+
+// domains lists bridge domains.
+func (s *session) domains(ctx context.Context) (all []*l2.BridgeDomainDetails, err error) {
+	s.listDomains(&all)
+	err = s.flush(ctx)
+	return all, err
+}
+
+// tables lists tables.
+func (s *session) tables(ctx context.Context) (all []*ip.IPTableDetails, err error) {
+	list(s, "tables", &ip.IPTableDump{}, &all)
+	err = s.flush(ctx)
+	return all, err
+}
+
+// snapshot lists sockets, and the interfaces of memif and vhost-user. A VPP without the
+// plugin vhost-user has none of those.
+func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
+	var sockets []*memif.MemifSocketFilenameDetails
+	var memifs []*memif.MemifDetails
+	var vhosts []*vhost_user.SwInterfaceVhostUserDetails
+	var all []*interfaces.SwInterfaceDetails
+	list(s, "sockets", &memif.MemifSocketFilenameDump{}, &sockets)
+	list(s, "memifs", &memif.MemifDump{}, &memifs)
+	if s.conn.unknown(vhostMessages()...) == nil {
+		list(s, "vhost-user interfaces", &vhost_user.SwInterfaceVhostUserDump{SwIfIndex: allInterfaces}, &vhosts)
+	}
+	list(s, "interfaces", &interfaces.SwInterfaceDump{SwIfIndex: allInterfaces}, &all)
+	if err := s.flush(ctx); err != nil {
+		return nil, err
+	}
+	snap := &snapshot{sockets: map[uint32]string{}, interfaces: map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}}
+	for _, d := range sockets {
+		snap.sockets[d.SocketID] = d.SocketFilename
+	}
+	for _, d := range all {
+		snap.interfaces[d.SwIfIndex] = d
+	}
+	for _, m := range memifs {
+		snap.ports = append(snap.ports, port{m.SwIfIndex, m.IfName, snap.sockets[m.SocketID], snap.interfaces[m.SwIfIndex], m, m.Role == memif.MEMIF_ROLE_API_MASTER})
+	}
+	for _, v := range vhosts {
+		snap.ports = append(snap.ports, port{v.SwIfIndex, v.InterfaceName, v.SockFilename, snap.interfaces[v.SwIfIndex], nil, v.IsServer})
+	}
+	return snap, nil
+}
+
+// numbers are those that a socket's name has, in order.
+func (snap *snapshot) numbers(name string) (numbers []uint32) {
+	for number, other := range snap.sockets {
+		if other == name {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+// usesOf are the uses of folders by sockets of VPP. A name that VPP invents does no harm:
+// a use only keeps the names in the folder.
+func usesOf(sockets []string) []shareddir.Use {
+	var uses []shareddir.Use
+	for _, name := range sockets {
+		if filepath.IsAbs(name) {
+			uses = append(uses, shareddir.Use{Folder: folderOf(name), File: filepath.Base(name)})
+		}
+	}
+	return uses
+}
+
+// folderOf is the folder of a socket. The socket's name may lead through a short link.
+func folderOf(socket string) shareddir.Folder {
+	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
+	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {
+		f.Dir, f.Link = at, f.Dir
+	}
+	return f
+}
