@@ -55,7 +55,7 @@ e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a vi
 	@rig/guest/packages.sh
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./rig/guest
 	$(GO) test -c -o bin/sriov.test ./e2e/sriov
-	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 18m
+	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 25m
 
 e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled once, which takes minutes
 	@rig/packages.sh iproute2 iptables

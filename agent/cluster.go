@@ -15,8 +15,8 @@ type cluster interface {
 	Follow(ctx context.Context, changed func(*conf.Pod)) error
 	AwaitPods(ctx context.Context) bool
 	Synced() error
-	Known(namespace, name, uid string) (pod *conf.Pod, known bool)
-	Ask(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
+	CachedPod(namespace, name, uid string) (pod *conf.Pod, known bool)
+	FetchPod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
 	Event(pod *conf.Pod, warning bool, reason, message string)
 	// Allowed reports by a nil error whether the bearer of a token may read a path.
 	Allowed(ctx context.Context, token, path string) error
@@ -29,14 +29,14 @@ func (standalone) OpenEvents() func()                            { return func()
 func (standalone) Follow(context.Context, func(*conf.Pod)) error { return nil }
 func (standalone) AwaitPods(context.Context) bool                { return false }
 func (standalone) Synced() error                                 { return nil }
-func (standalone) Known(string, string, string) (*conf.Pod, bool) {
+func (standalone) CachedPod(string, string, string) (*conf.Pod, bool) {
 	return nil, true
 }
 func (standalone) Event(*conf.Pod, bool, string, string) {}
 
 var errStandalone = errors.New("the agent is standalone: it has no API server")
 
-func (standalone) Ask(context.Context, string, string, string) (*conf.Pod, error) {
+func (standalone) FetchPod(context.Context, string, string, string) (*conf.Pod, error) {
 	return nil, errStandalone
 }
 func (standalone) Allowed(context.Context, string, string) error { return errStandalone }

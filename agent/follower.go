@@ -59,7 +59,7 @@ func (f *follower) recorded(rec *journal.Record) {
 		if tx.Pod == nil {
 			continue
 		}
-		if pod, _ := f.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID); pod != nil {
+		if pod, _ := f.cluster.CachedPod(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID); pod != nil {
 			f.enqueue(pod)
 		}
 	}
@@ -91,7 +91,7 @@ func (f *follower) Run(ctx context.Context) error {
 
 // follow gives a pod the networks that its annotation names by now.
 func (f *follower) follow(ctx context.Context, c change) {
-	if pod, known := f.cluster.Known(c.pod.Namespace, c.pod.Name, c.pod.UID); known {
+	if pod, known := f.cluster.CachedPod(c.pod.Namespace, c.pod.Name, c.pod.UID); known {
 		if pod == nil || pod.Ended {
 			return
 		}

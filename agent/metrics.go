@@ -35,7 +35,7 @@ func newMetrics(s *store, unpublished func() int) *metrics {
 		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
 	}
-	for _, kind := range []engine.Kind{engine.FoundUnfinished, engine.FoundMissing, engine.FoundDifferent, engine.FoundGone, engine.FoundFailed, engine.FoundLocked, engine.FoundDamaged} {
+	for _, kind := range []engine.Kind{engine.KindUnfinished, engine.KindMissing, engine.KindDifferent, engine.KindGone, engine.KindFailed, engine.KindLocked, engine.KindDamaged} {
 		m.reconcile.WithLabelValues(string(kind))
 	}
 	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{s},

@@ -71,7 +71,7 @@ func (r *reaper) isNeeded(rec *journal.Record) bool {
 		if tx.Pod == nil {
 			continue
 		}
-		pod, known := r.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+		pod, known := r.cluster.CachedPod(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
 		if !known {
 			return true // the node's pods are not listed yet
 		}

@@ -21,8 +21,8 @@ func TestTwoDifferencesOfAnInterfaceAreReportedOnce(t *testing.T) {
 	a, log := unserved(t)
 	rec := record("aaaa", "u1", "/none")
 	found := []engine.Finding{
-		{Sandbox: "aaaa", IfName: "eth0", Kind: engine.FoundDifferent, What: "the port is gone"},
-		{Sandbox: "aaaa", IfName: "eth0", Kind: engine.FoundDifferent, What: "the MAC is another"},
+		{Sandbox: "aaaa", IfName: "eth0", Kind: engine.KindDifferent, What: "the port is gone"},
+		{Sandbox: "aaaa", IfName: "eth0", Kind: engine.KindDifferent, What: "the MAC is another"},
 	}
 	for range 5 {
 		a.reconciler.reporter.report(rec.Sandbox, found)
@@ -51,7 +51,7 @@ func differences(t testing.TB, a *agent) int {
 func TestAFailureThatIsOverIsForgotten(t *testing.T) {
 	a, log := unserved(t)
 	rec := record("aaaa", "u1", "/none")
-	failed := []engine.Finding{{Sandbox: "aaaa", Kind: engine.FoundFailed, What: "lock sandbox aaaa"}}
+	failed := []engine.Finding{{Sandbox: "aaaa", Kind: engine.KindFailed, What: "lock sandbox aaaa"}}
 	a.reconciler.reporter.report(rec.Sandbox, failed)
 	a.reconciler.reporter.report(rec.Sandbox, nil)
 	if got := differences(t, a); got != 0 {
@@ -70,7 +70,7 @@ func TestGoneSandboxesAreForgotten(t *testing.T) {
 	write(t, a.store.journal.DataDir(), rec)
 	a.store.add(rec)
 	a.reconciler.reaper.reapOrphans(t.Context()) // begins its time of grace
-	a.reconciler.reporter.report(rec.Sandbox, []engine.Finding{{Sandbox: "aaaa", IfName: "eth0", Kind: engine.FoundDifferent, What: "the port is gone"}})
+	a.reconciler.reporter.report(rec.Sandbox, []engine.Finding{{Sandbox: "aaaa", IfName: "eth0", Kind: engine.KindDifferent, What: "the port is gone"}})
 	if err := a.store.journal.Remove(t.Context(), "aaaa"); err != nil { // DEL or GC, by plexusd cni
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestLockedSandboxesAreSkipped(t *testing.T) {
 		}
 		defer held.Release()
 	}
-	findings := []engine.Finding{{Sandbox: "locked0", IfName: "eth0", Kind: engine.FoundDifferent, What: "the port is gone"}}
+	findings := []engine.Finding{{Sandbox: "locked0", IfName: "eth0", Kind: engine.KindDifferent, What: "the port is gone"}}
 	a.reconciler.reporter.report("locked0", findings)
 	began := time.Now()
 	found := a.reconciler.reconcile(t.Context(), nil)
@@ -127,11 +127,11 @@ func TestLockedSandboxesAreSkipped(t *testing.T) {
 	kinds := map[engine.Kind]int{}
 	for _, f := range found {
 		kinds[f.Kind]++
-		if f.Kind == engine.FoundLocked && (!strings.Contains(f.What, f.Sandbox) || !strings.Contains(f.What, fmt.Sprintf("(pid %d)", os.Getpid()))) {
+		if f.Kind == engine.KindLocked && (!strings.Contains(f.What, f.Sandbox) || !strings.Contains(f.What, fmt.Sprintf("(pid %d)", os.Getpid()))) {
 			t.Errorf("%+v, want the sandbox and this process", f)
 		}
 	}
-	if kinds[engine.FoundLocked] != 20 || kinds[engine.FoundGone] != 1 {
+	if kinds[engine.KindLocked] != 20 || kinds[engine.KindGone] != 1 {
 		t.Errorf("found %v, want 20 that are locked and one that is gone", kinds)
 	}
 	a.reconciler.reporter.report("locked0", findings)

@@ -32,9 +32,9 @@ func (r *reporter) observe(ctx context.Context, rec *journal.Record, compare fun
 	findings, err := compare(delegates.WithSteps(ctx, t.step))
 	switch {
 	case journal.IsLocked(err):
-		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.FoundLocked, What: "skipped: " + err.Error()})
+		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.KindLocked, What: "skipped: " + err.Error()})
 	case err != nil && ctx.Err() == nil:
-		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.FoundFailed, What: err.Error()})
+		findings = append(findings, engine.Finding{Sandbox: rec.Sandbox, Kind: engine.KindFailed, What: err.Error()})
 	}
 	if len(findings) > 0 {
 		t.end(err)
@@ -51,12 +51,12 @@ func (r *reporter) report(sandbox string, findings []engine.Finding) {
 	before, now := r.reported[sandbox], map[string]bool{}
 	r.mu.Unlock()
 	for _, f := range findings {
-		if f.Kind == engine.FoundLocked {
+		if f.Kind == engine.KindLocked {
 			maps.Copy(now, before) // the sandbox was not compared
 		}
 		r.telemetry.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
 		key := f.IfName + " " + f.What
-		if f.Kind == engine.FoundDifferent || f.Kind == engine.FoundGone || f.Kind == engine.FoundFailed || f.Kind == engine.FoundDamaged {
+		if f.Kind == engine.KindDifferent || f.Kind == engine.KindGone || f.Kind == engine.KindFailed || f.Kind == engine.KindDamaged {
 			now[key] = true
 		}
 		if !before[key] {
@@ -73,14 +73,14 @@ func (r *reporter) report(sandbox string, findings []engine.Finding) {
 // announce logs a finding and reports it on the pod.
 func (r *reporter) announce(f *engine.Finding) {
 	r.telemetry.log.Warn("reconcile", "kind", string(f.Kind), "sandbox", f.Sandbox, "pod", f.Pod.String(), "interface", f.IfName, "network", f.Network, "what", f.What)
-	if f.Pod == nil || f.Kind == engine.FoundGone || f.Kind == engine.FoundLocked {
+	if f.Pod == nil || f.Kind == engine.KindGone || f.Kind == engine.KindLocked {
 		return
 	}
 	text := f.What
 	if f.IfName != "" {
 		text = f.IfName + " (" + f.Network + "): " + text
 	}
-	if f.Kind == engine.FoundMissing || f.Kind == engine.FoundUnfinished {
+	if f.Kind == engine.KindMissing || f.Kind == engine.KindUnfinished {
 		r.cluster.Event(f.Pod, false, reasonRestored, text)
 	} else {
 		r.cluster.Event(f.Pod, true, reasonDifferent, text)

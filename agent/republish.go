@@ -36,7 +36,7 @@ func (r *republisher) publish(ctx context.Context, sandbox string) error {
 	if err != nil {
 		return err
 	}
-	pod, err := r.cluster.Ask(ctx, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	pod, err := r.cluster.FetchPod(ctx, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
 	if err == nil {
 		_, err = e.Republish(ctx, sandbox, pod)
 	}
@@ -50,16 +50,16 @@ func (r *republisher) compare(ctx context.Context, rec *journal.Record) []engine
 	if tx == nil || rec.Damage != "" || r.publisher.unpublished(rec.Sandbox) != "" {
 		return nil
 	}
-	pod, _ := r.cluster.Known(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	pod, _ := r.cluster.CachedPod(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
 	if pod == nil || pod.Ended || !status.Unpublished(tx, pod) || r.store.hasNewer(rec.Sandbox, tx) {
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, podTimeout)
 	defer cancel()
-	pod, err := r.cluster.Ask(bounded, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
+	pod, err := r.cluster.FetchPod(bounded, tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID)
 	if errors.Is(err, kube.ErrPodGone) || err == nil && !status.Unpublished(tx, pod) || ctx.Err() != nil {
 		return nil // the watch is late
 	}
 	r.publisher.publish(rec.Sandbox, tx.IfName, tx.Pod, nil)
-	return []engine.Finding{{Sandbox: rec.Sandbox, Pod: tx.Pod, Kind: engine.FoundMissing, What: "network-status of the pod: it is published again"}}
+	return []engine.Finding{{Sandbox: rec.Sandbox, Pod: tx.Pod, Kind: engine.KindMissing, What: "network-status of the pod: it is published again"}}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,22 +13,22 @@ import (
 // another runs.
 func TestMemoryIsGivenBackAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		freed := 0
-		m := newMemoryOf(func() { freed++ })
+		var freed atomic.Int32
+		m := newMemoryOf(func() { freed.Add(1) })
 		time.Sleep(2 * restAfter)
-		if freed != 1 {
-			t.Errorf("after the start: %d times, want once", freed)
+		if freed.Load() != 1 {
+			t.Errorf("after the start: %d times, want once", freed.Load())
 		}
 		long := m.use()
 		m.use()()
 		time.Sleep(2 * restAfter)
-		if freed != 1 {
+		if freed.Load() != 1 {
 			t.Error("memory is given back while a request runs")
 		}
 		long()
 		time.Sleep(2 * restAfter)
-		if freed != 2 {
-			t.Errorf("after the last request: %d times, want twice", freed)
+		if freed.Load() != 2 {
+			t.Errorf("after the last request: %d times, want twice", freed.Load())
 		}
 	})
 }
@@ -40,15 +41,17 @@ func (f taskFunc) Run(ctx context.Context) error { return f(ctx) }
 // abandoned.
 func TestTasksEndTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		failure, ended, ending, release := errors.New("the port is taken"), false, 0, make(chan struct{})
+		failure, release := errors.New("the port is taken"), make(chan struct{})
+		var ended atomic.Bool
+		var ending atomic.Int32
 		defer close(release)
 		began := time.Now()
-		err := runTasks(t.Context(), func() { ending++ },
-			taskFunc(func(ctx context.Context) error { <-ctx.Done(); ended = true; return nil }),
+		err := runTasks(t.Context(), func() { ending.Add(1) },
+			taskFunc(func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return nil }),
 			taskFunc(func(context.Context) error { return failure }),
 			taskFunc(func(context.Context) error { <-release; return nil }))
-		if !errors.Is(err, failure) || !ended || ending != 1 {
-			t.Errorf("%v, the other has ended: %v, %d notices", err, ended, ending)
+		if !errors.Is(err, failure) || !ended.Load() || ending.Load() != 1 {
+			t.Errorf("%v, the other has ended: %v, %d notices", err, ended.Load(), ending.Load())
 		}
 		if took := time.Since(began); took != abandon { // of the bubble's clock
 			t.Errorf("the task that hangs is abandoned after %v", took)

@@ -14,9 +14,9 @@ import (
 const NodeFile = "/etc/plexus/node.json"
 
 // Bounds says which addresses and paths of the node a network may name. The
-// node's administrator writes them; a NAD names something within them or is
-// refused. What the node's own files name (delegates, clusterNetwork, confDir,
-// manifests) needs no permission.
+// node's administrator writes them; a NAD that names something outside
+// of them is refused. Networks of the node's own files (delegates, clusterNetwork, confDir,
+// manifests) have no bounds.
 type Bounds struct {
 	// Endpoints are patterns, see path.Match, of the vswitches' addresses: OVSDB
 	// remotes (unix:PATH, tcp:HOST:PORT) and sockets of VPP's binary API (PATH). The
@@ -30,7 +30,7 @@ type Bounds struct {
 	// ResolvConfs are the files that the key resolvConf of host-local may name.
 	ResolvConfs []string `json:"resolvConfs"`
 
-	own bool // the network is the node's own
+	unbounded bool // a network of the node's own files: everything is allowed
 }
 
 // ParseBounds reads the text of NodeFile.
@@ -45,7 +45,7 @@ func ParseBounds(text []byte) (Bounds, error) {
 	return b, err
 }
 
-// check refuses patterns and paths that cannot be.
+// check refuses malformed patterns and paths.
 func (b *Bounds) check() (errs []error) {
 	bad := func(key string, at int, value, want string) {
 		errs = append(errs, fmt.Errorf("key %q: %.200q, want %s", fmt.Sprintf("%s[%d]", key, at), value, want))
@@ -73,14 +73,14 @@ func (b *Bounds) check() (errs []error) {
 
 // ForOwn are the bounds of a network that the node's own files define: none.
 func (b Bounds) ForOwn() Bounds {
-	b.own = true
+	b.unbounded = true
 	return b
 }
 
 // Endpoint refuses an address that is neither a default nor allowed. key is what
 // the network calls it.
 func (b Bounds) Endpoint(key, address string, defaults ...string) error {
-	if b.own || allows(append(slices.Clone(b.Endpoints), defaults...), address) {
+	if b.unbounded || allows(append(slices.Clone(b.Endpoints), defaults...), address) {
 		return nil
 	}
 	return fmt.Errorf("key %q: %.200q is no endpoint that this node allows: allowed are %s; the node's administrator can add it to \"endpoints\" of the plexus configuration (of %s for a delegate that is executed alone)",
@@ -88,10 +88,10 @@ func (b Bounds) Endpoint(key, address string, defaults ...string) error {
 }
 
 // Allows reports whether an address is within Endpoints.
-func (b Bounds) Allows(address string) bool { return b.own || allows(b.Endpoints, address) }
+func (b Bounds) Allows(address string) bool { return b.unbounded || allows(b.Endpoints, address) }
 
-// allows matches an address as it is written: "..", which a wildcard would match,
-// leads elsewhere.
+// allows matches an address as it is written. It refuses "..", which a wildcard would match
+// and which leads out of the folder.
 func allows(patterns []string, address string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		p, address := noVarRun(p), noVarRun(address)
@@ -108,7 +108,7 @@ func allows(patterns []string, address string) bool {
 	})
 }
 
-// noVarRun writes /var/run as /run, which it is a link to (file-hierarchy(7)).
+// noVarRun replaces /var/run by /run, the target of that link (file-hierarchy(7)).
 func noVarRun(address string) string {
 	scheme := ""
 	if rest, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -125,14 +125,13 @@ func noVarRun(address string) string {
 // refused: a link may lead there.
 func (b Bounds) SocketDir(key, dir string, defaults ...string) error {
 	allowed := append(slices.Clone(defaults), b.SocketDirs...)
-	if b.own || slices.ContainsFunc(allowed, func(a string) bool { return allows([]string{path.Clean(a)}, path.Clean(dir)) }) {
+	if b.unbounded || slices.ContainsFunc(allowed, func(a string) bool { return allows([]string{path.Clean(a)}, path.Clean(dir)) }) {
 		return nil
 	}
 	return refused(key, dir, "folder", "socketDirs", allowed)
 }
 
-// Where host-local keeps addresses and finds resolver configurations when the
-// node says nothing else.
+// Defaults of host-local's folder of addresses and of resolver configurations.
 var (
 	defaultIPAMDirs    = []string{"/var/lib/cni/networks"}
 	defaultResolvConfs = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"}
@@ -146,7 +145,7 @@ func (b Bounds) IPAMDir(key, dir string) error {
 
 // IPAMBase cuts a folder of addresses into a base, which is the node's and may be
 // reached by links, and the path below it, where no link is to be followed. A folder
-// in none of the allowed ones is its own base: it was allowed once.
+// outside of the allowed ones is its own base: it was allowed when it was recorded.
 func (b Bounds) IPAMBase(dir string) (base string, below []string) {
 	dir = noVarRun(path.Clean(dir))
 	for _, allowed := range append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...) {
@@ -169,7 +168,7 @@ func (b Bounds) ResolvConf(key, file string) error {
 
 func (b Bounds) below(key, name, kind, nodeKey string, allowed []string) error {
 	clean := noVarRun(path.Clean(name))
-	if b.own || slices.ContainsFunc(allowed, func(a string) bool {
+	if b.unbounded || slices.ContainsFunc(allowed, func(a string) bool {
 		a = noVarRun(path.Clean(a))
 		return clean == a || strings.HasPrefix(clean, a+"/")
 	}) {

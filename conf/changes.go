@@ -6,50 +6,50 @@ import (
 	"slices"
 )
 
-// Changes compares what a running pod asks for now with what it has: gone are the
-// places in have of attachments that it asks for no more, come are the networks
-// to look up and attach. The cluster network, and others that the
-// configuration names, stay as they are.
-func Changes(c *Conf, pod *Pod, have []Network) (gone []int, come []Reference, warnings []string, err error) {
+// Changes compares the networks annotation of a running pod with the networks that it has.
+// removed are the indexes in have of networks that the annotation no longer names, added are
+// the networks to look up and attach. The cluster network, and others that the configuration
+// names, stay as they are.
+func Changes(c *Conf, pod *Pod, have []Network) (removed []int, added []Reference, warnings []string, err error) {
 	references, warnings, err := References(c, pod)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	kept := make([]bool, len(have))
 	for _, w := range references {
-		asked := w.selection.mark()
-		if asked == "" || w.cluster {
+		hash := w.selection.hash()
+		if hash == "" || w.cluster {
 			continue
 		}
 		at := -1
 		for i, n := range have {
-			if !kept[i] && n.Asked == asked {
+			if !kept[i] && n.SelectionHash == hash {
 				at = i
 				break
 			}
 		}
 		if at < 0 {
-			come = append(come, w)
+			added = append(added, w)
 			continue
 		}
 		kept[at] = true
 	}
 	for i, n := range have {
-		if n.Asked != "" && !kept[i] {
-			gone = append(gone, i)
+		if n.SelectionHash != "" && !kept[i] {
+			removed = append(removed, i)
 		}
 	}
-	return gone, come, warnings, nil
+	return removed, added, warnings, nil
 }
 
-// ResolveMore plans networks for a pod that runs. have is what it keeps; taken
-// are names of interfaces that others have made in it.
-func ResolveMore(c *Conf, come []Reference, definitions []*Definition, have []Network, taken []string, args Args) ([]Network, error) {
-	if len(come) != len(definitions) {
-		return nil, fmt.Errorf("%d networks named, %d found", len(come), len(definitions))
+// ResolveMore plans added networks for a running pod. have are the networks that it keeps;
+// usedNames are names of interfaces in it that plexus has not made.
+func ResolveMore(c *Conf, added []Reference, definitions []*Definition, have []Network, usedNames []string, args Args) ([]Network, error) {
+	if len(added) != len(definitions) {
+		return nil, fmt.Errorf("%d networks named, %d found", len(added), len(definitions))
 	}
 	names := map[string]string{}
-	for _, name := range taken {
+	for _, name := range usedNames {
 		names[name] = "somebody else"
 	}
 	routed := ""
@@ -59,9 +59,9 @@ func ResolveMore(c *Conf, come []Reference, definitions []*Definition, have []Ne
 			routed = n.Name
 		}
 	}
-	more := make([]Network, 0, len(come))
+	more := make([]Network, 0, len(added))
 	var errs []error
-	for i, w := range come {
+	for i, w := range added {
 		n, err := c.network(definitions[i], w.selection, false, args)
 		if err != nil {
 			errs = append(errs, err)
@@ -95,13 +95,13 @@ func ResolveMore(c *Conf, come []Reference, definitions []*Definition, have []Ne
 	return more, nil
 }
 
-// WithoutDevices are a pod's devices less those that its networks have.
+// WithoutDevices are a pod's devices without those that its networks use.
 func WithoutDevices(given map[string][]string, have []Network) map[string][]string {
-	left := map[string][]string{}
+	free := map[string][]string{}
 	for resource, devices := range given {
-		left[resource] = slices.DeleteFunc(slices.Clone(devices), func(device string) bool {
+		free[resource] = slices.DeleteFunc(slices.Clone(devices), func(device string) bool {
 			return slices.ContainsFunc(have, func(n Network) bool { return n.DeviceID == device })
 		})
 	}
-	return left
+	return free
 }

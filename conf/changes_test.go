@@ -70,7 +70,7 @@ func FuzzChanges(f *testing.F) {
 		}
 		kept := slices.Clone(have)
 		for _, at := range slices.Backward(gone) {
-			if have[at].Asked == "" {
+			if have[at].SelectionHash == "" {
 				t.Errorf("%s goes, which the configuration names", have[at].Name)
 			}
 			kept = slices.Delete(kept, at, at+1)
@@ -120,7 +120,7 @@ func FuzzChanges(f *testing.F) {
 func marks(list []conf.Network) []string {
 	var all []string
 	for _, n := range list {
-		all = append(all, n.Asked+" "+n.Name)
+		all = append(all, n.SelectionHash+" "+n.Name)
 	}
 	slices.Sort(all)
 	return all

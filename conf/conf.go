@@ -12,7 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// Where things are when the configuration does not say.
+// Default paths and names.
 const (
 	DefaultConfDir   = "/etc/cni/multus/net.d" // Multus' confDir
 	DefaultDataDir   = "/var/lib/plexus"
@@ -64,7 +64,7 @@ type Conf struct {
 	Manifests string     `json:"manifests"` // folder of pods and NADs
 	DataDir   string     `json:"dataDir"`   // journal, locks, results
 	Agent     Agent      `json:"agent"`
-	Parallel  bool       `json:"parallel"` // neighbouring built-in attachments run together
+	Parallel  bool       `json:"parallel"` // of neighbouring built-ins no backend waits for another
 	Result    ResultMode `json:"result"`
 	// PluginTimeout is how long one execution of a plugin may take, such as "100s".
 	PluginTimeout Duration `json:"pluginTimeout"`
@@ -85,11 +85,11 @@ type LogOptions struct {
 	Compress   bool `json:"compress"`
 }
 
-// Duration is a time in JSON, in the words of time.ParseDuration. The text is as it came;
-// what is none is found by the check of the configuration.
+// Duration is a duration in JSON, in the format of time.ParseDuration. The text is unparsed;
+// the check of the configuration refuses a malformed one.
 type Duration string
 
-// Value is the time, 0 when there is none.
+// Value is the duration, 0 when there is none.
 func (d Duration) Value() time.Duration {
 	v, err := time.ParseDuration(string(d))
 	if err != nil {
@@ -98,7 +98,7 @@ func (d Duration) Value() time.Duration {
 	return v
 }
 
-// ResultMode says what ADD answers.
+// ResultMode is the form of ADD's result.
 type ResultMode string
 
 // The result modes.
@@ -118,8 +118,8 @@ const (
 	LogPanic   LogLevel = "panic"
 )
 
-// networkName is what CNI allows as a network name (CNI specification 1.1.0,
-// section 1); without it a name could leave the folder that it is used in.
+// networkName matches the network names that CNI allows (CNI specification 1.1.0, section 1).
+// No such name is a path outside of its folder.
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
 // Parse reads and checks a plexus configuration, or a Multus one.
@@ -135,9 +135,8 @@ func Parse(data []byte) (*Conf, error) {
 	return c, nil
 }
 
-// IsOwnType reports whether a plugin type is plexus itself: by its name, by one
-// of its own on a node where another one runs beside it (plexus-canary), or by
-// that of Multus, whose place it takes.
+// IsOwnType reports whether a plugin type is plexus itself: by its name, by the name of a
+// second plexus on the node (plexus-canary), or by the name of Multus, which plexus replaces.
 func IsOwnType(name string) bool {
 	return name == "plexus" || name == "multus" || strings.HasPrefix(name, "plexus-")
 }

@@ -15,7 +15,7 @@ import (
 // object is at most 1.5 MiB in etcd; a CNI configuration is far smaller.
 const maxDocument = 1 << 20
 
-// Strictness says what becomes of a key that the destination does not know.
+// Strictness is the treatment of a key that the destination does not have.
 type Strictness int
 
 const (
@@ -51,21 +51,21 @@ func Decode(object string, data []byte, into any, s Strictness) (warnings []stri
 	k := keyCheck{object: object, strictness: s}
 	k.walk("", raw, reflect.TypeOf(into).Elem())
 	slices.Sort(k.warnings)
-	if more := len(k.warnings) - maxTold; more > 0 {
-		k.warnings = append(k.warnings[:maxTold], fmt.Sprintf("%s: %d more keys that are not known", object, more))
+	if more := len(k.warnings) - maxReported; more > 0 {
+		k.warnings = append(k.warnings[:maxReported], fmt.Sprintf("%s: %d more keys that are not known", object, more))
 	}
 	slices.SortFunc(k.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return k.warnings, joinSome(k.errs)
 }
 
-// maxTold bounds how many errors, and how many warnings, a document gets: what
-// an annotation says goes into logs and back to the runtime.
-const maxTold = 20
+// maxReported bounds the errors, and the warnings, about one document: an annotation could
+// otherwise fill logs and the answer to the runtime.
+const maxReported = 20
 
 // joinSome joins errors, the first ones.
 func joinSome(errs []error) error {
-	if more := len(errs) - maxTold; more > 0 {
-		errs = append(slices.Clone(errs[:maxTold]), fmt.Errorf("and %d more", more))
+	if more := len(errs) - maxReported; more > 0 {
+		errs = append(slices.Clone(errs[:maxReported]), fmt.Errorf("and %d more", more))
 	}
 	return errors.Join(errs...)
 }
@@ -114,8 +114,8 @@ type keyCheck struct {
 	errs       []error
 }
 
-// walk compares the keys of raw with the fields of t. Values whose type
-// decodes itself, maps and raw JSON are their own matter.
+// walk compares the keys of raw with the fields of t. It does not
+// compare keys in maps, raw JSON and values of types with their own UnmarshalJSON.
 func (k *keyCheck) walk(path string, raw any, t reflect.Type) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -169,7 +169,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// reserved reports whether CNI gives a top-level key to runtimes and
+// reserved reports whether CNI reserves a top-level key for runtimes and
 // libraries (CNI specification 1.1.0, section 1, "plugin configuration
 // objects", and the cni.dev/ namespace of GC).
 func reserved(key string) bool {
@@ -218,8 +218,8 @@ func fieldsOf(t reflect.Type) map[string]field {
 	return known
 }
 
-// nearest finds the known key with the smallest edit distance, none when even
-// that one shares less than half of its letters.
+// nearest finds the known key with the smallest edit distance; none when the distance is more
+// than half of the letters.
 func nearest(key string, known map[string]field) (name string, distance int) {
 	best := 1 + len(key)/2
 	for lower, f := range known {

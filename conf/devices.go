@@ -8,35 +8,35 @@ import (
 	"strings"
 )
 
-// NeedsDevices reports whether a network's device is one that the pod has been
-// given by a device plugin.
+// NeedsDevices reports whether a network uses a device that a device plugin has assigned to
+// the pod.
 func NeedsDevices(definitions []*Definition) bool {
 	return slices.ContainsFunc(definitions, func(d *Definition) bool { return d.ResourceName != "" })
 }
 
 // AssignDevices gives each network that names a resource the next of the pod's
-// devices of it, in the order of the networks, the cluster network first. What a
-// network asks for by deviceID it gets, if the pod has it. No device is given
+// devices of it, in the order of the networks, the cluster network first. A
+// network that names a deviceID gets that device, if the pod has it. No device is assigned
 // twice. given are the pod's devices by resource.
 func AssignDevices(references []Reference, definitions []*Definition, given map[string][]string) ([]*Definition, error) {
-	taken := map[string]string{}
+	assigned := map[string]string{}
 	var errs []error
-	take := func(d *Definition, device string) {
-		if other, twice := taken[device]; twice {
+	assign := func(d *Definition, device string) {
+		if other, twice := assigned[device]; twice {
 			errs = append(errs, fmt.Errorf("%s: device %s is given to %s already: each network needs its own", d.Origin, device, other))
 		}
-		taken[device] = d.Origin
+		assigned[device] = d.Origin
 	}
 	for i, d := range definitions {
-		asked := references[i].selection.DeviceID
-		if asked == "" {
+		deviceID := references[i].selection.DeviceID
+		if deviceID == "" {
 			continue
 		}
-		if d.ResourceName != "" && !slices.Contains(given[d.ResourceName], asked) {
-			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", asked, d.ResourceName, listed(given[d.ResourceName])))
+		if d.ResourceName != "" && !slices.Contains(given[d.ResourceName], deviceID) {
+			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", deviceID, d.ResourceName, listed(given[d.ResourceName])))
 			continue
 		}
-		take(d, asked)
+		assign(d, deviceID)
 	}
 	all := slices.Clone(definitions)
 	for i, d := range definitions {
@@ -48,14 +48,14 @@ func AssignDevices(references []Reference, definitions []*Definition, given map[
 			errs = append(errs, fmt.Errorf("%s: the pod has no device of resource %s: request it in the resources of a container, one for each network", d.Origin, d.ResourceName))
 			continue
 		}
-		free := slices.IndexFunc(pool, func(device string) bool { _, ok := taken[device]; return !ok })
+		free := slices.IndexFunc(pool, func(device string) bool { _, ok := assigned[device]; return !ok })
 		if free < 0 {
 			errs = append(errs, fmt.Errorf("%s: the pod has %d devices of resource %s, and other networks have them all: request one for each network", d.Origin, len(pool), d.ResourceName))
 			continue
 		}
 		copied := *d
 		copied.DeviceID = pool[free]
-		take(&copied, copied.DeviceID)
+		assign(&copied, copied.DeviceID)
 		all[i] = &copied
 	}
 	return all, errors.Join(errs...)
@@ -74,7 +74,7 @@ func namesDevice(key string) bool {
 	return strings.EqualFold(key, "deviceID") || strings.EqualFold(key, "pciBusID")
 }
 
-// mayChoose says whether a pod may choose the device of a network: one of the
+// mayChoose reports whether a pod may choose the device of a network: one of the
 // devices that the pod has of the NAD's resource (AssignDevices looks), or a VF
 // of the PFs that a plugin of type sriov names (that plugin looks). A device
 // that the NAD names itself stays.
@@ -99,7 +99,7 @@ func (d *Definition) mayChoose(l *List, device string) error {
 // when it names none.
 func ownDevice(raw json.RawMessage) string {
 	var keys, runtime map[string]json.RawMessage
-	_ = json.Unmarshal(raw, &keys) // ParseList has read it before
+	_ = json.Unmarshal(raw, &keys) // ParseList has parsed it before
 	for key, value := range keys {
 		if strings.EqualFold(key, "runtimeConfig") && json.Unmarshal(value, &runtime) == nil {
 			if inner := deviceKey(runtime); inner != "" {

@@ -1,10 +1,10 @@
-// Package conf says what was asked. It parses the plexus configuration, the
+// Package conf plans the attachments of a pod. It parses the plexus configuration, the
 // pod's annotations and NetworkAttachmentDefinitions, and resolves them to a
 // Plan: the attachments of one pod, in order, with their interface names.
 //
 // The package is pure: it reads no file, opens no socket, looks at no clock.
-// Everything it is given is bytes that somebody else wrote, annotations by an
-// attacker; everything it returns is typed and checked. An error names the
+// Its input is untrusted bytes, annotations may be an attacker's; everything it returns is
+// typed and checked. An error names the
 // object, the key and the allowed values.
 //
 // Formats: CNI specification 1.1.0 section 1 (configuration), NPWG

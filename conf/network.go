@@ -12,15 +12,15 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// Definition is a network as found: the config of a NAD, or a file.
+// Definition is the unparsed definition of a network: the config of a NAD, or a file.
 type Definition struct {
 	Origin       string   // for errors: "NetworkAttachmentDefinition ns/name" or "file /path"
 	Name         string   // as network-status calls it, "ns/name" for a NAD; empty for a file
 	Fallback     string   // the network's name when its config has none
 	Config       []byte   // a CNI configuration or configuration list
 	ResourceName string   // annotation k8s.v1.cni.cncf.io/resourceName
-	Warnings     []string // of what was passed over on the way
-	DeviceID     string   // that the pod has of this resource, see AssignDevices
+	Warnings     []string // about files that were skipped during the search
+	DeviceID     string   // the pod's device of this resource, see AssignDevices
 	OfNode       bool     // a file of the node defines it, see Bounds
 }
 
@@ -34,7 +34,7 @@ type List struct {
 	Plugins      []json.RawMessage `json:"plugins"`
 }
 
-// plugin is what plexus reads of a plugin configuration that is not its own.
+// plugin has the keys that plexus reads of every plugin configuration.
 type plugin struct {
 	Type         string          `json:"type"`
 	Name         string          `json:"name"`
@@ -43,9 +43,8 @@ type plugin struct {
 	MasterPlugin bool            `json:"masterplugin"`
 }
 
-// DefaultCNIVersion is what a network gets that names no version in a
-// configuration that names none either: the oldest one whose result lists
-// interfaces.
+// DefaultCNIVersion is the version of a network when neither it nor the configuration names
+// one: the oldest version whose result lists interfaces.
 const DefaultCNIVersion = "0.3.1"
 
 // ParseList reads a configuration or a configuration list. cniVersion stands
@@ -77,7 +76,7 @@ func (d *Definition) parseList() (*List, error) {
 	if keys == nil {
 		return nil, errors.New("want a network configuration, an object")
 	}
-	if err := oneMeaning(keys); err != nil {
+	if err := checkUniqueKeys(keys); err != nil {
 		return nil, err
 	}
 	l := &List{}
@@ -98,10 +97,10 @@ func (d *Definition) parseList() (*List, error) {
 		}
 		l.CNIVersion, l.Name, l.Plugins = list.CNIVersion, list.Name, list.Plugins
 		var err error
-		if l.DisableCheck, err = flag(keys, "disableCheck"); err != nil {
+		if l.DisableCheck, err = parseFlag(keys, "disableCheck"); err != nil {
 			return nil, err
 		}
-		if l.DisableGC, err = flag(keys, "disableGC"); err != nil {
+		if l.DisableGC, err = parseFlag(keys, "disableGC"); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +113,7 @@ func (d *Definition) parseList() (*List, error) {
 		if err := cmp.Or(json.Unmarshal(raw, &p), json.Unmarshal(raw, &keys)); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, ExplainJSON(err, raw))
 		}
-		if err := oneMeaning(keys); err != nil {
+		if err := checkUniqueKeys(keys); err != nil {
 			return nil, fmt.Errorf("plugins[%d]: %w", i, err)
 		}
 		if err := checkType(p.Type); err != nil {
@@ -124,8 +123,8 @@ func (d *Definition) parseList() (*List, error) {
 	return l, nil
 }
 
-// flag reads true or false, or a text that says so, as libcni takes it.
-func flag(keys map[string]json.RawMessage, key string) (bool, error) {
+// parseFlag reads true or false, or a string with the same meaning, as libcni does.
+func parseFlag(keys map[string]json.RawMessage, key string) (bool, error) {
 	switch string(keys[key]) {
 	case "", "null", "false", `"false"`:
 		return false, nil
@@ -135,9 +134,9 @@ func flag(keys map[string]json.RawMessage, key string) (bool, error) {
 	return false, fmt.Errorf("key %q: %.40s, want true or false", key, keys[key])
 }
 
-// oneMeaning refuses an object with two keys that differ in case alone: JSON
-// readers in Go take either for the other, and not all the same one.
-func oneMeaning(keys map[string]json.RawMessage) error {
+// checkUniqueKeys refuses an object with two keys that differ in case alone: JSON readers in
+// Go match keys in any case, and differ in which of the two they use.
+func checkUniqueKeys(keys map[string]json.RawMessage) error {
 	seen := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		lower := strings.ToLower(key)
@@ -149,7 +148,7 @@ func oneMeaning(keys map[string]json.RawMessage) error {
 	return nil
 }
 
-// checkType refuses what cannot be the name of a plugin's executable.
+// checkType refuses a type that cannot be the name of a plugin's executable.
 func checkType(t string) error {
 	switch {
 	case t == "":
@@ -169,7 +168,7 @@ func (l *List) Types() []string {
 	types := make([]string, len(l.Plugins))
 	for i, raw := range l.Plugins {
 		var p plugin
-		_ = json.Unmarshal(raw, &p) // ParseList has read it before
+		_ = json.Unmarshal(raw, &p) // ParseList has parsed it before
 		types[i] = p.Type
 	}
 	return types
@@ -196,16 +195,16 @@ func (l *List) ifName() (string, error) {
 
 // checkCapabilities refuses an argument that no plugin of the list declares
 // (NPWG specification 1.3, section 4.1.2.1).
-func (l *List) checkCapabilities(asked map[string]any) error {
+func (l *List) checkCapabilities(args map[string]any) error {
 	declared := map[string]bool{}
 	for _, raw := range l.Plugins {
 		var p plugin
-		_ = json.Unmarshal(raw, &p) // ParseList has read it before
+		_ = json.Unmarshal(raw, &p) // ParseList has parsed it before
 		for name, on := range p.Capabilities {
 			declared[name] = declared[name] || on
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
+	for _, name := range slices.Sorted(maps.Keys(args)) {
 		if !declared[name] {
 			return fmt.Errorf("%s asked for, but no plugin of network %q declares it: add \"capabilities\": {%q: true} to its configuration", name, l.Name, name)
 		}
@@ -265,7 +264,7 @@ func object(key string, raw json.RawMessage) (keys map[string]json.RawMessage, e
 }
 
 // PluginOfType finds the first plugin configuration of a type, as a runtime
-// would hand it over: with the name and the version of its list. It is nil when
+// would pass it: with the name and the version of its list. It is nil when
 // there is none, or the text is no network configuration.
 func (d *Definition) PluginOfType(typ string) []byte {
 	var c struct {

@@ -12,8 +12,7 @@ import (
 	"strings"
 )
 
-// Plan is what will be done for one request: its networks in order, the
-// cluster network first.
+// Plan has the networks of one request in order, the cluster network first.
 type Plan struct {
 	Networks []Network
 	Warnings []string
@@ -32,8 +31,9 @@ type Network struct {
 	DeviceID       string         `json:"deviceID,omitempty"`       // of this resource
 	// OfNode: the node's own files define the network, not a NAD.
 	OfNode bool `json:"ofNode,omitempty"`
-	// Asked marks the pod's selection of this network, "" when the configuration names it.
-	Asked string `json:"asked,omitempty"`
+	// SelectionHash is the hash of the pod's selection of this network, "" when the
+	// configuration names it.
+	SelectionHash string `json:"asked,omitempty"`
 }
 
 // Reference is a network that the configuration or the pod names and that has to
@@ -121,7 +121,7 @@ func clusterReferences(c *Conf, pod *Pod) (references []Reference, warnings []st
 	return nil, nil, nil
 }
 
-// mayUse is namespaceIsolation.
+// mayUse implements the key namespaceIsolation.
 func (c *Conf) mayUse(pod *Pod, namespace string) error {
 	if !c.NamespaceIsolation || namespace == pod.Namespace {
 		return nil
@@ -153,7 +153,7 @@ func Resolve(c *Conf, references []Reference, definitions []*Definition, ifName 
 	case replaced && c.ClusterNetwork != "":
 		inline = nil // Multus: delegates are ignored beside clusterNetwork
 	case replaced && len(inline) > 0:
-		inline = inline[1:] // the pod's default network takes the first one's place
+		inline = inline[1:] // the pod's default network replaces the first one
 	}
 	p := &Plan{}
 	var errs []error
@@ -227,7 +227,7 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 		n.Name = list.Name
 	}
 	if !cluster {
-		n.Asked = s.mark()
+		n.SelectionHash = s.hash()
 	}
 	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)

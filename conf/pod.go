@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Pod is what plexus needs of a Kubernetes pod.
+// Pod has the fields of a Kubernetes pod that plexus uses.
 type Pod struct {
 	Namespace   string            `json:"namespace"`
 	Name        string            `json:"name"`
@@ -16,7 +16,7 @@ type Pod struct {
 	Volumes     []Volume          `json:"volumes,omitempty"`
 	// SharedDirMount is where a container mounts the volume shared-dir.
 	SharedDirMount string `json:"sharedDirMount,omitempty"`
-	// Ended: it is being deleted, or its containers have ended for good.
+	// Ended: the pod is being deleted, or its phase is Succeeded or Failed.
 	Ended bool `json:"-"`
 }
 
@@ -24,8 +24,8 @@ type Pod struct {
 type Volume struct {
 	Name     string `json:"name"`
 	HostPath string `json:"hostPath,omitempty"` // empty for an emptyDir
-	// Create: a file of the node wants the folder made, with those above it (hostPath of
-	// type DirectoryOrCreate). Of a pod of the API server the kubelet makes it.
+	// Create: plexus makes the folder and its parents, as a manifest file of the node says
+	// (hostPath of type DirectoryOrCreate). The kubelet makes it for pods of the API server.
 	Create bool `json:"create,omitempty"`
 }
 
@@ -51,7 +51,7 @@ func (p *Pod) HostDir(volume string) string {
 	return ""
 }
 
-// IsEmptyDir tells whether a volume of the pod is an emptyDir, which the kubelet makes
+// IsEmptyDir reports whether a volume of the pod is an emptyDir, which the kubelet makes
 // for the pod alone.
 func (p *Pod) IsEmptyDir(volume string) bool {
 	if p == nil {
@@ -61,7 +61,7 @@ func (p *Pod) IsEmptyDir(volume string) bool {
 	return i >= 0 && p.Volumes[i].HostPath == ""
 }
 
-// IsToCreate tells whether a file of the node wants the folder of a volume made.
+// IsToCreate reports whether plexus makes the folder of a volume (Volume.Create).
 func (p *Pod) IsToCreate(volume string) bool {
 	return p != nil && slices.ContainsFunc(p.Volumes, func(v Volume) bool { return v.Name == volume && v.Create })
 }
@@ -81,7 +81,7 @@ var (
 	dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 )
 
-// CheckObjectName refuses what Kubernetes refuses as namespace and name.
+// CheckObjectName refuses a namespace or a name that Kubernetes refuses.
 func CheckObjectName(namespace, name string) error {
 	if len(namespace) > 63 || !dnsLabel.MatchString(namespace) {
 		return fmt.Errorf("namespace %.80q is no DNS label: at most 63 lower-case letters, digits, '-'", namespace)
@@ -124,8 +124,7 @@ func (a Args) Get(key string) string {
 	return ""
 }
 
-// PodIdentity is left of the arguments when those that ask something of the
-// cluster network (IP, MAC, GATEWAY) are taken out.
+// PodIdentity are the arguments without those for the cluster network (IP, MAC, GATEWAY).
 func (a Args) PodIdentity() Args {
 	var kept Args
 	for _, pair := range a {

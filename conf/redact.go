@@ -17,7 +17,7 @@ const Hidden = "(hidden)"
 // annotations are, into base64 of JSON, as Multus records configurations, and into
 // CNI_ARGS. The order of keys stays; spaces do not.
 func Redact(document []byte) ([]byte, error) {
-	if !json.Valid(document) { // which bounds its depth too
+	if !json.Valid(document) { // Valid also bounds the depth
 		return nil, errors.New("what is to be shown is no JSON")
 	}
 	d := json.NewDecoder(bytes.NewReader(document))
@@ -130,7 +130,7 @@ func redactText(text string) string {
 	return strings.Join(pairs, ";")
 }
 
-// redactInner returns false for what is no object or list, or has no secrets.
+// redactInner returns false for a text that is no object or list, or has no secrets.
 func redactInner(text []byte) ([]byte, bool) {
 	if trimmed := bytes.TrimSpace(text); len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
 		return nil, false
@@ -139,8 +139,8 @@ func redactInner(text []byte) ([]byte, bool) {
 	return inner, err == nil && bytes.Contains(inner, []byte(Hidden))
 }
 
-// isSecret says whether a key names a secret, in the spelling of whatever plugin:
-// encoding/json takes letters of either case, the long s and the Kelvin sign too.
+// isSecret reports whether a key names a secret, in any spelling that a plugin accepts:
+// encoding/json matches letters of either case, the long s and the Kelvin sign too.
 func isSecret(key string) bool {
 	key = strings.ToLower(strings.ToUpper(key))
 	for _, word := range []string{"secret", "passw", "passphrase", "token", "credential"} {
@@ -151,11 +151,11 @@ func isSecret(key string) bool {
 	return strings.HasSuffix(key, "key") && !strings.HasSuffix(key, "publickey")
 }
 
-// writeJSON writes a token, characters of HTML as they are.
+// writeJSON writes a token without escaping characters of HTML.
 func writeJSON(out *bytes.Buffer, token json.Token) {
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
-	if e.Encode(token) == nil { // a token of a document that is JSON always is
+	if e.Encode(token) == nil { // a token of valid JSON can always be encoded
 		out.Truncate(out.Len() - 1) // the end of the line
 	}
 }

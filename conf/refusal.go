@@ -1,7 +1,6 @@
 package conf
 
-// Refusal is a configuration that cannot be accepted as it is written: the caller
-// has to change it. Its CNI code is 7 (CNI specification 1.1.0, section "Error").
+// Refusal is the error of a configuration that its author has to change. Its CNI code is 7 (CNI specification 1.1.0, section "Error").
 type Refusal struct{ Err error }
 
 func (r *Refusal) Error() string { return r.Err.Error() }

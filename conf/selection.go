@@ -18,7 +18,7 @@ const (
 	DefaultNetworkAnnotation = "v1.multus-cni.io/default-network"
 )
 
-// Bounds on what a pod may ask for.
+// Bounds of a networks annotation.
 const (
 	maxAnnotation = 256 << 10 // bytes; Kubernetes' own limit on all annotations
 	maxSelections = 64
@@ -97,14 +97,15 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 	if err := joinSome(errs); err != nil {
 		return nil, nil, err
 	}
-	if err := together(selections); err != nil {
+	if err := checkConflicts(selections); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", object, err)
 	}
 	return selections, warnings, nil
 }
 
-// together refuses what no two networks of an annotation may have.
-func together(selections []Selection) error {
+// checkConflicts refuses two networks of an annotation with the same interface name, or with
+// two default routes.
+func checkConflicts(selections []Selection) error {
 	routed := -1
 	named := map[string]int{}
 	for i, s := range selections {
@@ -142,8 +143,8 @@ func parseJSONForm(object, text string) ([]Selection, []string, error) {
 		}
 		warnings = append(warnings, w...)
 	}
-	if more := len(warnings) - maxTold; more > 0 {
-		warnings = append(warnings[:maxTold], fmt.Sprintf("%s: %d more warnings", object, more))
+	if more := len(warnings) - maxReported; more > 0 {
+		warnings = append(warnings[:maxReported], fmt.Sprintf("%s: %d more warnings", object, more))
 	}
 	return selections, warnings, nil
 }
@@ -179,8 +180,8 @@ func cutSpace(s, sep string) (before, after string, found bool) {
 	return strings.TrimSpace(before), strings.TrimSpace(after), found
 }
 
-// mark is the same for selections that ask for the same, "" for none.
-func (s *Selection) mark() string {
+// hash is equal for equal selections, "" for the empty one.
+func (s *Selection) hash() string {
 	if s.Name == "" {
 		return ""
 	}

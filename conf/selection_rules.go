@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// check tells what is wrong with each key of a selection.
+// check returns an error for each invalid key of a selection.
 func (s *Selection) check() error {
 	var errs keyErrors
 	if err := CheckObjectName(s.Namespace, s.Name); err != nil {
@@ -30,7 +30,7 @@ func (s *Selection) check() error {
 	return joinSome(errs)
 }
 
-// keyErrors collects what is wrong with keys.
+// keyErrors collects errors about keys.
 type keyErrors []error
 
 func (e *keyErrors) bad(key, format string, args ...any) {
@@ -48,8 +48,7 @@ func (s *Selection) checkIPs(errs *keyErrors) {
 	}
 }
 
-// isAddress reports whether text is an address without a zone, which may be
-// any text.
+// isAddress reports whether text is an address without a zone. A zone could be any text.
 func isAddress(text string) bool {
 	a, err := netip.ParseAddr(text)
 	return err == nil && a.Zone() == ""
@@ -84,8 +83,8 @@ func (s *Selection) checkPortMappings(errs *keyErrors) {
 	}
 }
 
-// deviceID is what a device plugin or a pod calls a device: a PCI address, an
-// auxiliary device, a UUID. Plugins look it up in folders.
+// deviceID matches the IDs of devices: a PCI address, an auxiliary device, a UUID. Plugins use
+// it as a file name.
 var deviceID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,127}$`)
 
 func (s *Selection) checkDevice(errs *keyErrors) {

@@ -12,7 +12,7 @@ type NetworkStatus struct {
 	DNS        DNS         `json:"dns"`
 	DeviceInfo *DeviceInfo `json:"device-info,omitempty"`
 	Gateway    []string    `json:"gateway,omitempty"`
-	// DefaultRoute are the gateways of a network that was asked for the default route (5.3.6.4).
+	// DefaultRoute are the gateways of a network with the pod's default route (5.3.6.4).
 	DefaultRoute []string `json:"default-route,omitempty"`
 }
 
@@ -24,8 +24,7 @@ type DNS struct {
 	Options     []string `json:"options,omitempty"`
 }
 
-// DeviceInfo says what device an attachment is (device-information
-// specification 1.1.0).
+// DeviceInfo describes the device of an attachment (device-information specification 1.1.0).
 type DeviceInfo struct {
 	Type      string       `json:"type"` // one of the Device constants
 	Version   string       `json:"version"`

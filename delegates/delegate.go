@@ -1,5 +1,5 @@
-// Package delegates is the contract between the engine and a backend: what a backend
-// has to be able to do to attach pods to networks in-process. Backends import it; the
+// Package delegates is the contract between the engine and a backend that attaches pods to
+// networks in-process. Backends import it; the
 // engine has the table of them.
 package delegates
 
@@ -12,32 +12,31 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Delegate is a backend. It is used by several goroutines at once. Base has what a
-// backend does not need.
+// Delegate is a backend. It is used by several goroutines at once. Base has no-ops for
+// methods that a backend does not need.
 type Delegate interface {
-	// Parse reads a configuration: name, cniVersion, runtimeConfig and args are in
-	// place. It looks at nothing else. warnings are for people.
+	// Parse reads a configuration, with name, cniVersion, runtimeConfig and args. It
+	// reads nothing else. warnings are for people.
 	Parse(network string, config []byte) (n Network, warnings []string, err error)
-	// Attach makes attachments of one pod, all of them or, with an error, any of them;
-	// what it has made then is undone by Detach. It fills Result. An error that is about
-	// one of them begins with its interface and network. Attachments of one
-	// endpoint are made together.
+	// Attach makes attachments of one pod and fills Result. After an error some of them
+	// may be made; Detach undoes them. An error about one attachment begins with its
+	// interface and network. Attachments of one endpoint are made together.
 	Attach(ctx context.Context, all []*Attachment) error
-	// Detach undoes attachments of one pod, given in the order of Attach, the last one
-	// first, and returns an error for each of them, nil for those that are gone. Absent is success. Attachments of one endpoint are
-	// undone together. It goes by State. An attachment without (the journal is lost)
-	// is found by its marks of ownership, and by its Network; without either it never
-	// was.
+	// Detach undoes attachments of one pod, the last one first; they are given in the
+	// order of Attach. It returns an error for each of them, nil for success. Absent is
+	// success. Attachments of one endpoint are undone together. Detach uses State; without
+	// it (the journal is lost) it finds an attachment by its marks of ownership and by its
+	// Network.
 	Detach(ctx context.Context, all []*Attachment) []error
-	// Sweep looks for what carries owner's mark, at its default endpoint and at those
-	// of the endpoints that are of its kind, all at once, and removes that whose
-	// attachment is not to be kept. A mark may hold the first 24 bytes of a container
+	// Sweep looks for objects with owner's mark, at its default endpoint and at those of
+	// the endpoints that are of its kind, in parallel, and removes the objects of
+	// attachments that keep does not keep. A mark may hold the first 24 bytes of a container
 	// ID, or more of it. A mark is no licence to touch a path: bounds say which
 	// folders are the node's for this. It returns an error for each endpoint that
 	// failed. keep is called by several goroutines.
 	Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error
-	// Watch returns nil when an endpoint has gone and answers again, and ctx's error
-	// when that is done. An endpoint that does not answer at first is waited for.
+	// Watch returns nil when an endpoint has ended and answers again, and ctx's error
+	// when ctx is done. It first waits for an endpoint that does not answer.
 	Watch(ctx context.Context, endpoint string) error
 	// Close ends the connections. Requests under way fail.
 	Close()
@@ -51,22 +50,22 @@ type Network interface {
 	Endpoint() string
 	// Ready answers STATUS: nil when ADD would work.
 	Ready(ctx context.Context) error
-	// Prepare reads the world and decides all that Detach will need. It changes
-	// nothing but what Release gives back.
+	// Prepare reads the datapath and returns the state that Detach will need. Its only
+	// changes are reservations, which Release gives back.
 	Prepare(ctx context.Context, a *Attachment) (json.RawMessage, error)
-	// Release gives back what Prepare has reserved for an attachment that is not to
-	// be made.
+	// Release gives back the reservations of Prepare for an attachment that will not be
+	// made.
 	Release(ctx context.Context, a *Attachment) error
-	// Check compares the world with the record; an error names object and difference.
+	// Check compares the datapath with the record; an error names object and difference.
 	Check(ctx context.Context, a *Attachment) error
-	// Restore makes again what a datapath has lost of an attachment and leaves alone
-	// what is there, so that frames flow without touching the pod. It says what it
-	// made, nothing when all was there.
+	// Restore makes the parts of an attachment again that a datapath has lost, and leaves
+	// the others alone, so that frames flow without touching the pod. It returns a
+	// description of each part that it made.
 	Restore(ctx context.Context, a *Attachment) (made []string, err error)
-	// Inspect tells what the datapath has of an attachment, for people: keys and
-	// values in the words of its own tools.
+	// Inspect returns the datapath's state of an attachment, for people: keys and values
+	// in the words of the datapath's own tools.
 	Inspect(ctx context.Context, a *Attachment) (map[string]string, error)
-	// Describe is what network-status says of an attachment and a CNI result cannot.
+	// Describe returns the parts of network-status that a CNI result does not have.
 	Describe(a *Attachment) (Description, error)
 }
 
@@ -82,24 +81,24 @@ type Attachment struct {
 	Args    conf.Args   // CNI_ARGS
 	Bounds  conf.Bounds // of the paths and addresses that the configuration may name
 
-	// Network is what Parse of the same backend has made of the configuration; nil for
-	// a recorded attachment whose configuration is refused by now.
+	// Network is the parsed configuration; nil for a recorded attachment whose
+	// configuration Parse now refuses.
 	Network Network
-	// State is what Prepare has returned; nil when the journal is lost.
+	// State is the result of Prepare; nil when the journal is lost.
 	State json.RawMessage
-	// IPAM is what the configuration's ipam answered; nil without one, and once the
-	// attachment is recorded.
+	// IPAM is the result of the configuration's ipam; nil without one, and for a recorded
+	// attachment.
 	IPAM *types100.Result
-	// Result is what Attach has made, with the addresses of IPAM; or the result of the
-	// attachment's whole list, as it is recorded.
+	// Result is the result of Attach, with the addresses of IPAM; for a recorded
+	// attachment, the result of its whole list.
 	Result *types100.Result
 }
 
 // Description is what a backend adds to the pod's network-status.
 type Description struct {
 	DeviceInfo *conf.DeviceInfo // nil for none
-	// Annotations of the pod; a value that is a JSON list is appended to what
-	// the pod's other attachments say under the same key.
+	// Annotations of the pod; a value that is a JSON list is appended to the
+	// list of the pod's other attachments under the same key.
 	Annotations map[string]string
 }
 

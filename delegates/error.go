@@ -26,8 +26,8 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Coded gives an error its CNI code: that of a plugin's own error stays, and what may be
-// gone when the runtime tries again says so. nil stays nil.
+// Coded gives an error its CNI code: the code of a plugin's own error stays, and a
+// temporary error gets CodeTryAgain. nil stays nil.
 func Coded(code uint, err error) error {
 	if err == nil {
 		return nil

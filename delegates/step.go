@@ -6,9 +6,9 @@ import (
 )
 
 // Step announces the next change to the world, in words for the operator:
-// "net1: insert port vhu12 into br0". Whoever watches the transaction hears of
-// it before the change is made: plexusctl prints it, a test stops there. An
-// error means that the change must not be made.
+// "net1: insert port vhu12 into br0". The observer of the context is called
+// before the change is made: plexusctl prints the step, a test stops there. After an error the
+// change must not be made.
 func Step(ctx context.Context, format string, args ...any) error {
 	observe, ok := ctx.Value(stepKey{}).(func(string) error)
 	if !ok {
@@ -17,12 +17,12 @@ func Step(ctx context.Context, format string, args ...any) error {
 	return observe(fmt.Sprintf(format, args...))
 }
 
-// WithSteps returns a context whose steps are told to observe.
+// WithSteps returns a context whose steps are passed to observe.
 func WithSteps(ctx context.Context, observe func(step string) error) context.Context {
 	return context.WithValue(ctx, stepKey{}, observe)
 }
 
-// Undoing returns a context whose steps are told as what undoes a failure.
+// Undoing returns a context whose steps are marked as the undo of a failure.
 func Undoing(ctx context.Context) context.Context {
 	observe, ok := ctx.Value(stepKey{}).(func(string) error)
 	if !ok {

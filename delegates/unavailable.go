@@ -2,8 +2,8 @@ package delegates
 
 import "fmt"
 
-// Unavailable is the error of an endpoint that cannot be asked: nobody listens there,
-// or no answer comes. Backends make one for each endpoint. The same request may work
+// Unavailable is the error of an endpoint that cannot be reached: no process listens there,
+// or none answers. Backends make one for each endpoint. The same request may work
 // later.
 type Unavailable struct {
 	Endpoint string // address, as configurations have it
@@ -23,8 +23,8 @@ func (e *Unavailable) Unwrap() error { return e.Err }
 func (e *Unavailable) Temporary() bool { return true }
 
 // AllUnavailable returns the unavailable endpoints that an error is about. It returns
-// nil for nil, and for an error that joins anything else with them: that part was
-// answered, and has to be reported.
+// nil for nil, and for an error that has any other error joined with them: an endpoint has
+// answered with that one, and it has to be reported.
 func AllUnavailable(err error) []*Unavailable {
 	var all []*Unavailable
 	only := everyCause(err, func(cause error) (judged, ok bool) {
@@ -49,9 +49,9 @@ func IsTemporary(err error) bool {
 	})
 }
 
-// everyCause reports whether judge accepts every error of a tree, as errors.Join and
-// fmt.Errorf make it. What is below an error that judge has judged is not looked at; an
-// error without a cause that judge does not know is not accepted.
+// everyCause reports whether judge accepts every error of a tree of errors.Join and fmt.Errorf.
+// It does not look below an error that judge knows; it does not accept an error without a
+// cause that judge does not know.
 func everyCause(err error, judge func(error) (judged, ok bool)) bool {
 	if err == nil {
 		return true
@@ -59,7 +59,7 @@ func everyCause(err error, judge func(error) (judged, ok bool)) bool {
 	if judged, ok := judge(err); judged {
 		return ok
 	}
-	switch e := err.(type) { //nolint:errorlint // this is what unwraps
+	switch e := err.(type) { //nolint:errorlint // this function unwraps
 	case interface{ Unwrap() error }:
 		return e.Unwrap() != nil && everyCause(e.Unwrap(), judge)
 	case interface{ Unwrap() []error }:

@@ -1,6 +1,6 @@
 // Package endpoint shares one connection to each vswitch among all requests of a
-// process. A vswitch that does not answer costs all of them together one wait: until a
-// connection is there, which is made in the background, every request fails at once.
+// process. All requests together wait only once for a vswitch that does not answer. Then a
+// connection is tried in the background, and requests fail at once until it is made.
 package endpoint
 
 import (
@@ -13,7 +13,7 @@ import (
 
 // How long requests wait for a connection, and how long it may take.
 const (
-	Wait      = 3 * time.Second // of requests, for an endpoint of which nothing bad is known
+	Wait      = 3 * time.Second // of requests, for an endpoint without a recent failure
 	ShortWait = time.Second     // of requests, for one that did not answer the last time
 	patience  = 5 * time.Second // until an attempt is given up
 )
@@ -21,49 +21,50 @@ const (
 // Conn is a connection to an endpoint.
 type Conn interface {
 	comparable
-	// Ended reports whether it is of no use any more.
+	// Ended reports whether the connection is closed or broken.
 	Ended() bool
-	// Close ends it. Requests that wait for an answer over it fail with the cause.
+	// Close closes the connection. Requests that wait for an answer over it fail with the
+	// cause.
 	Close(cause error)
 }
 
-// ErrClosed is why a connection has ended that this process closed.
+// ErrClosed is the cause of a connection that this process has closed.
 var ErrClosed = errors.New("the connection was closed")
 
-// SilentError is the cause of a failure: no answer has come in time.
+// SilentError is the cause of a failure: there was no answer in time.
 type SilentError struct{ Limit time.Duration }
 
 func (e SilentError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
 
 // Pool has one connection to each endpoint of a kind.
 type Pool[C Conn] struct {
-	// Dial connects to an address. suspect says that the endpoint did not answer the
-	// last time: the connection is of use then only if a request is answered over it.
-	// An error with a SilentError in it says that no answer came.
+	// Dial connects to an address. suspect: the endpoint did not answer the last
+	// time, so Dial has to test the connection with a request. It fails with a SilentError
+	// when there is no answer.
 	Dial func(ctx context.Context, address string, suspect bool) (C, error)
 	// Unavailable is the error of an endpoint that cannot be asked.
 	Unavailable func(address string, cause error) error
 
 	mu      sync.Mutex
-	known   map[string]*shared[C]
+	known   map[string]*slot[C]
 	retired map[C]*time.Timer // that closes it
 }
 
-// shared is what all requests to one endpoint share.
-type shared[C Conn] struct {
+// slot is the state of one endpoint, shared by all requests to it.
+type slot[C Conn] struct {
 	attempt *attempt[C]
 	silent  bool      // the last connection, or the last attempt, ended without an answer
-	refuse  time.Time // until when no other attempt is made
+	refuse  time.Time // no attempt is made before this time
 }
 
-// attempt is a connection that is being made, was made, or could not be. It belongs to
-// no request: one that gives up leaves it to the others.
+// attempt is one attempt to connect, with its outcome. Requests wait for it together: it goes
+// on when one of them gives up.
 type attempt[C Conn] struct {
 	cancel  context.CancelFunc
 	suspect bool
 	wait    time.Duration
 	late    chan struct{} // closed after wait, if the attempt is not done before
-	done    chan struct{} // closed when conn or err is there
+	done    chan struct{} // closed when conn or err is set
 	conn    C
 	err     error
 }
@@ -77,7 +78,7 @@ func (a *attempt[C]) over() bool {
 	}
 }
 
-// Get returns the connection to an endpoint, made anew if it is gone. The error of an
+// Get returns the connection to an endpoint, a new one if the last has ended. The error of an
 // endpoint that does not answer in time is that of Unavailable, with a SilentError.
 func (p *Pool[C]) Get(ctx context.Context, address string) (C, error) {
 	var none C
@@ -85,7 +86,7 @@ func (p *Pool[C]) Get(ctx context.Context, address string) (C, error) {
 	if a == nil {
 		return none, p.Unavailable(address, SilentError{ShortWait})
 	}
-	select { // what is there is taken, whatever the time
+	select { // a finished attempt is used, even if ctx is done
 	case <-a.done:
 		return a.conn, a.err
 	default:
@@ -100,16 +101,16 @@ func (p *Pool[C]) Get(ctx context.Context, address string) (C, error) {
 	}
 }
 
-// attemptAt is the attempt to wait for, nil while requests are refused.
+// attemptAt is the attempt that a request waits for, nil while requests are refused.
 func (p *Pool[C]) attemptAt(address string) *attempt[C] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil {
-		p.known = map[string]*shared[C]{}
+		p.known = map[string]*slot[C]{}
 	}
 	s := p.known[address]
 	if s == nil {
-		s = &shared[C]{}
+		s = &slot[C]{}
 		p.known[address] = s
 	}
 	if s.attempt != nil && !s.attempt.over() {
@@ -122,7 +123,7 @@ func (p *Pool[C]) attemptAt(address string) *attempt[C] {
 	return s.attempt
 }
 
-func (p *Pool[C]) begin(address string, s *shared[C]) *attempt[C] {
+func (p *Pool[C]) begin(address string, s *slot[C]) *attempt[C] {
 	a := &attempt[C]{suspect: s.silent, wait: Wait, late: make(chan struct{}), done: make(chan struct{})}
 	if a.suspect {
 		a.wait = ShortWait
@@ -148,14 +149,14 @@ func (p *Pool[C]) begin(address string, s *shared[C]) *attempt[C] {
 	return a
 }
 
-// Silent closes a connection over which a request was not answered within limit: an
-// answer that comes late would be taken for that of another request. All requests that
-// wait over it fail now. The next one finds out whether the endpoint answers again.
+// Silent closes a connection over which a request was not answered within limit: a
+// late answer would be taken for that of another request. All requests that wait over the
+// connection fail. The next request tests whether the endpoint answers again.
 func (p *Pool[C]) Silent(address string, c C, limit time.Duration) {
 	p.mu.Lock()
 	if s := p.known[address]; s != nil && s.has(c) {
 		s.silent = true
-		if s.attempt.suspect { // it answers to be connected to, and nothing else
+		if s.attempt.suspect { // the endpoint accepts connections, but does not answer requests
 			s.refuse = time.Now().Add(ShortWait)
 		}
 		s.attempt = nil
@@ -164,7 +165,7 @@ func (p *Pool[C]) Silent(address string, c C, limit time.Duration) {
 	c.Close(SilentError{limit})
 }
 
-// Drop closes a connection that is of no use any more.
+// Drop closes a broken connection.
 func (p *Pool[C]) Drop(address string, c C, cause error) {
 	p.mu.Lock()
 	p.forget(address, c)
@@ -191,7 +192,7 @@ func (p *Pool[C]) Retire(address string, c C) {
 	})
 }
 
-// forget reports whether c was the connection that requests get. It is not from now on.
+// forget stops handing out the connection c, and reports whether it was the current one.
 func (p *Pool[C]) forget(address string, c C) bool {
 	s := p.known[address]
 	if s == nil || !s.has(c) {
@@ -201,8 +202,8 @@ func (p *Pool[C]) forget(address string, c C) bool {
 	return true
 }
 
-// has reports whether c is the connection that requests get.
-func (s *shared[C]) has(c C) bool {
+// has reports whether c is the current connection.
+func (s *slot[C]) has(c C) bool {
 	if s.attempt == nil {
 		return false
 	}

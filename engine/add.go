@@ -18,8 +18,8 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// Add wires a pod: every network or none. It returns what the configuration
-// wants ADD to answer.
+// Add wires a pod: every network or none. It returns the result of ADD, as the key
+// result of the configuration says.
 func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) {
 	if err := r.checkIdentity(); err != nil {
 		return nil, err
@@ -43,19 +43,19 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	if tx := rec.Find(r.IfName); tx != nil { // done; the answer was lost
-		return recordedAnswer(r, tx)
+	if tx := rec.Find(r.IfName); tx != nil { // the same request again: its first answer was lost
+		return recordedResult(r, tx)
 	}
 	tx, all, err := e.prepare(ctx, r, pod, plan)
 	if err != nil {
 		return nil, errors.Join(err, releaseAll(ctx, all))
 	}
 	rec.Transactions = append(rec.Transactions, tx)
-	needed := slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return !e.isFormer(r, tx, entry) })
+	needed := slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return !e.undoneWithoutRecord(r, tx, entry) })
 	pending, err := e.Journal.Begin(ctx, rec, needed)
 	if err != nil {
 		err = errors.Join(err, releaseAll(ctx, all))
-		tx.Attachments = nil // none was begun
+		tx.Attachments = nil // no plugin has run
 		return nil, errors.Join(err, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns))
 	}
 	result, err := e.attach(ctx, r, rec, tx, all, pending)
@@ -65,9 +65,9 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	return result, nil
 }
 
-// recordForAdd is the record that the transaction will be added to. An ADD of
-// what is attached is refused, unless it is the same request again; what an ADD
-// that was killed has left is undone.
+// recordForAdd returns the record that the transaction will be added to. It refuses the
+// ADD of an attached interface, unless it is the same request again, and undoes an earlier
+// ADD that was killed.
 func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*journal.Record, error) {
 	rec, err := e.Journal.Read(r.Sandbox)
 	switch {
@@ -91,8 +91,8 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*journal.Record,
 	return rec, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns)
 }
 
-// prepare finds every plugin and asks the built-ins what they will do. Nothing is
-// changed but what releaseAll gives back.
+// prepare finds every plugin and has the built-ins plan their attachments. The only
+// changes are reservations, which releaseAll gives back.
 func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*journal.Transaction, []*attachment, error) {
 	tx := &journal.Transaction{
 		Network: r.Network, IfName: r.IfName, Phase: journal.PhaseAdding, Started: time.Now().UTC(),
@@ -115,8 +115,9 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 	return tx, all, err
 }
 
-// prepareEach prepares attachments to networks, which may name the endpoints beside those
-// of the bounds. With an error it returns those that may have reserved something.
+// prepareEach prepares attachments to networks. The networks may name the given endpoints
+// in addition to those of the bounds. With an error it returns the attachments that may
+// have reserved something.
 func (e *Engine) prepareEach(ctx context.Context, r *Request, tx *journal.Transaction, networks []conf.Network, endpoints []string) (all []*attachment, err error) {
 	if r.Conf == nil {
 		if _, err := status.CallersDeviceInfo(r.Stdin); err != nil {
@@ -143,13 +144,13 @@ func (e *Engine) prepareEach(ctx context.Context, r *Request, tx *journal.Transa
 	return all, nil
 }
 
-// attach makes the prepared transaction real and commits it. On an error the
-// transaction holds only attachments that were begun.
+// attach runs the plugins of a prepared transaction and commits it. After an error the
+// transaction has only the attachments that were attempted.
 func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (*types100.Result, error) {
-	results, begun, err := e.addEach(ctx, r, tx, all, pending)
+	results, attempted, err := e.addEach(ctx, r, tx, all, pending)
 	if err != nil {
-		tx.Attachments = tx.Attachments[:begun]
-		return nil, errors.Join(err, releaseAll(ctx, all[begun:]))
+		tx.Attachments = tx.Attachments[:attempted]
+		return nil, errors.Join(err, releaseAll(ctx, all[attempted:]))
 	}
 	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
@@ -174,33 +175,34 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx
 	if later {
 		e.Later(tx.Pod, func(ctx context.Context) error { return e.setAnnotations(ctx, r.Sandbox, tx.Pod, annotations) })
 	}
-	return answer(r, tx, results), nil
+	return addResult(r, tx, results), nil
 }
 
-// addEach adds the attachments in order (NPWG specification 1.3, section 7.3), neighbours
-// that are one built-in alone together. The record is on the disk before any is added
-// whose undoing needs it. With an error, begun is how many were begun.
-func (e *Engine) addEach(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (results []*types100.Result, begun int, err error) {
-	for begun < len(all) {
-		if begun > 0 || !e.isFormer(r, tx, all[begun].Entry) {
+// addEach adds the attachments in order (NPWG specification 1.3, section 7.3). Neighbours
+// whose lists are a single built-in are added together. The record is on the disk before
+// the first attachment is added that needs it to be undone. attempted is the number of
+// attachments whose plugins have run, with an error too.
+func (e *Engine) addEach(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (results []*types100.Result, attempted int, err error) {
+	for attempted < len(all) {
+		if attempted > 0 || !e.undoneWithoutRecord(r, tx, all[attempted].Entry) {
 			if err := pending.Durable(); err != nil {
-				return nil, begun, err
+				return nil, attempted, err
 			}
 		}
-		group := all[begun:neighbours(all, begun)]
-		begun += len(group)
+		group := all[attempted:neighbours(all, attempted)]
+		attempted += len(group)
 		more, err := e.addGroup(ctx, r, group)
 		if err != nil {
-			return nil, begun, err
+			return nil, attempted, err
 		}
 		results = append(results, more...)
 	}
-	return results, begun, pending.Durable()
+	return results, attempted, pending.Durable()
 }
 
-// addGroup adds one attachment, or neighbours: those are given their addresses, then each
-// backend makes its own of them in one call. With the key parallel neither waits for the
-// other.
+// addGroup adds one attachment, or a group of neighbours: first all neighbours get their
+// addresses, then each backend attaches its own in one call. With the key parallel the
+// addresses are requested at the same time, and so are the backends called.
 func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) ([]*types100.Result, error) {
 	parallel, began := r.Conf != nil && r.Conf.Parallel, time.Now()
 	err := each(parallel, group, func(a *attachment) error {
@@ -209,7 +211,7 @@ func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) 
 				return a.errorf("add", err)
 			}
 		}
-		b := a.chain.Single()
+		b := a.single()
 		if b == nil {
 			return nil
 		}
@@ -240,8 +242,8 @@ func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) 
 	return results, nil
 }
 
-// each does something for every one of a list: one after the other until the first
-// error, or all at once.
+// each calls do for every element of a list: in order until the first error, or all at
+// the same time.
 func each[T any](parallel bool, list []T, do func(T) error) error {
 	errs := make([]error, len(list))
 	var group sync.WaitGroup
@@ -258,19 +260,19 @@ func each[T any](parallel bool, list []T, do func(T) error) error {
 	return errors.Join(errs...)
 }
 
-// answer is what the configuration wants ADD to answer.
-func answer(r *Request, tx *journal.Transaction, results []*types100.Result) *types100.Result {
+// addResult is the result of ADD in the form that the configuration names.
+func addResult(r *Request, tx *journal.Transaction, results []*types100.Result) *types100.Result {
 	if r.Conf != nil && r.Conf.Result == conf.ResultDefaultNetwork {
 		return results[0]
 	}
 	return status.Merge(tx.Attachments, results, r.Netns)
 }
 
-// recordedAnswer is what ADD answered.
-func recordedAnswer(r *Request, tx *journal.Transaction) (*types100.Result, error) {
+// recordedResult is the result that the recorded ADD returned.
+func recordedResult(r *Request, tx *journal.Transaction) (*types100.Result, error) {
 	results, err := tx.Results()
 	if err != nil {
 		return nil, err
 	}
-	return answer(r, tx, results), nil
+	return addResult(r, tx, results), nil
 }

@@ -14,10 +14,19 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// attachment is one attachment under way: its record, and its list, parsed once.
+// attachment is one attachment of a request: its record, and its parsed plugin list.
 type attachment struct {
 	*journal.Entry
-	chain *plugin.Chain
+	chain  *plugin.Chain
+	unread error // why there is no chain
+}
+
+// single is the built-in of an attachment that has no other plugin, else nil.
+func (a *attachment) single() *plugin.Builtin {
+	if a.chain == nil {
+		return nil
+	}
+	return a.chain.Single()
 }
 
 // errorf names the attachment in an error.
@@ -25,15 +34,15 @@ func (a *attachment) errorf(what string, err error) error {
 	return fmt.Errorf("%s %s (network %s): %w", what, a.IfName, a.Name, err)
 }
 
-// runner runs lists of plugins with what the engine has.
+// runner runs plugin lists with the engine's settings.
 func (e *Engine) runner() *plugin.Runner {
 	return &plugin.Runner{Delegates: e.Delegates, DataDir: e.Journal.DataDir(), Bounds: e.Bounds, Stderr: e.Stderr, Timeout: e.PluginTimeout}
 }
 
-// open reads the list of a recorded attachment. live is the path of the pod's network
+// open parses the plugin list of a recorded attachment. live is the path of the pod's network
 // namespace, "" when it is gone.
 func (e *Engine) open(sandbox string, tx *journal.Transaction, entry *journal.Entry, live string, endpoints ...string) (*attachment, error) {
-	var result *types100.Result // nil when there is none, or none that can be read: DEL goes on
+	var result *types100.Result // nil when it is missing or unreadable: DEL goes on
 	if r, err := entry.ParseResult(); err == nil {
 		result = r
 	}
@@ -44,10 +53,10 @@ func (e *Engine) open(sandbox string, tx *journal.Transaction, entry *journal.En
 	if err != nil {
 		return nil, err
 	}
-	return &attachment{entry, chain}, nil
+	return &attachment{Entry: entry, chain: chain}, nil
 }
 
-// openAll reads the lists of recorded attachments.
+// openAll parses the plugin lists of recorded attachments.
 func (e *Engine) openAll(sandbox string, tx *journal.Transaction, entries []*journal.Entry, live string) ([]*attachment, error) {
 	all := make([]*attachment, len(entries))
 	for i, entry := range entries {
@@ -59,7 +68,7 @@ func (e *Engine) openAll(sandbox string, tx *journal.Transaction, entries []*jou
 	return all, nil
 }
 
-// network reads the list of a network that nothing is attached to.
+// network parses the plugin list of a network, without an attachment.
 func (e *Engine) network(n conf.Network, path []string) (*plugin.Chain, error) {
 	return e.runner().Chain(plugin.Request{Network: n, Path: path})
 }
@@ -72,15 +81,16 @@ func entriesOf(all []*attachment) []*journal.Entry {
 	return entries
 }
 
-// neighbours is the end of the attachments from at on that can be made, or undone,
-// together: each is one built-in alone. An attachment with other plugins is by itself.
+// neighbours returns the end of the group that begins at the index at. A group is attached
+// or detached together: the list of each member is a single built-in. An attachment with
+// more plugins is a group of its own.
 func neighbours(all []*attachment, at int) (end int) {
-	for end = at; end < len(all) && all[end].chain.Single() != nil; end++ {
+	for end = at; end < len(all) && all[end].single() != nil; end++ {
 	}
 	return max(end, at+1)
 }
 
-// batch are attachments of one backend.
+// batch is a set of attachments of one backend.
 type batch struct {
 	delegate delegates.Delegate
 	builtins []*plugin.Builtin
@@ -94,13 +104,13 @@ func (b *batch) attachments() []*delegates.Attachment {
 	return all
 }
 
-// batches sorts neighbours by their backends. Those whose configuration names none are
-// left out.
+// batches sorts neighbours by backend. An attachment whose configuration names no backend
+// is left out.
 func batches(all []*attachment) []*batch {
 	var list []*batch
 	of := map[string]*batch{}
 	for _, a := range all {
-		one := a.chain.Single()
+		one := a.single()
 		if one == nil || one.Delegate == nil {
 			continue
 		}
@@ -113,8 +123,8 @@ func batches(all []*attachment) []*batch {
 	return list
 }
 
-// liveNetns is the path at which the transaction's own namespace can still be entered:
-// the one that a request names, or the recorded one, or none.
+// liveNetns is the path of the transaction's network namespace: the path that the request
+// names, or the recorded one; "" when the namespace is gone.
 func liveNetns(tx *journal.Transaction, named string) string {
 	return podnet.Live(tx.NetnsID, named, tx.Netns)
 }
@@ -129,7 +139,7 @@ func Alive(rec *journal.Record) bool {
 	return false
 }
 
-// releaseAll gives back what has been reserved for attachments that are not begun.
+// releaseAll gives back the reservations of attachments whose plugins have not run.
 func releaseAll(ctx context.Context, all []*attachment) error {
 	var errs []error
 	for _, a := range all {

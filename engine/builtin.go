@@ -27,8 +27,8 @@ func Builtin(log *slog.Logger) plugin.Table {
 	}
 }
 
-// dialect is a backend that reads another plugin's configurations. The backend itself
-// sweeps what carries its marks.
+// dialect is a backend that reads another plugin's configurations. It sweeps nothing: the
+// backend under its own name sweeps the marks of both.
 type dialect struct{ delegates.Delegate }
 
 // Sweep is delegates.Delegate.

@@ -150,7 +150,7 @@ func TestDamageBehindTheRecord(t *testing.T) {
 	h.says(err, file, "DEL")
 	h.says(h.Check(t.Context(), h.request("a")), file, "DEL")
 	found, err := h.Reconcile(t.Context(), "a")
-	if err != nil || len(found) != 1 || found[0].Kind != FoundDamaged || !strings.Contains(found[0].What, file) {
+	if err != nil || len(found) != 1 || found[0].Kind != KindDamaged || !strings.Contains(found[0].What, file) {
 		t.Errorf("%+v, %v", found, err)
 	}
 	if len(h.m.begun) != 2 || h.addresses() != "a" || h.read(file) != before {
@@ -187,7 +187,7 @@ func TestDamageOfADeadPodIsUndone(t *testing.T) {
 		return append(first, data[committed:len(data)-9]...)
 	})
 	found, err := h.Reconcile(t.Context(), "a")
-	if err != nil || len(found) != 1 || found[0].Kind != FoundUnfinished {
+	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished {
 		t.Errorf("%+v, %v", found, err)
 	}
 	if len(h.m.begun) != 0 || h.addresses() != "" {

@@ -17,9 +17,9 @@ import (
 
 // routeDefault gives the default routes to the attachment that the pod asked
 // it for (NPWG specification 1.3, section 4.1.2.1.9): for each family of the
-// gateways, every other default route goes and the ones asked for come. The
-// results say so, and each attachment that loses one keeps it in mind. note is
-// called before the kernel is; may be nil.
+// gateways, all default routes are replaced by routes to the gateways. The
+// results are changed accordingly, and each attachment that loses a default route records
+// it. note is called before the kernel's routes change; it may be nil.
 func (e *Engine) routeDefault(ctx context.Context, netns string, entries []*journal.Entry, results []*types100.Result, note func() error) error {
 	at := slices.IndexFunc(entries, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 })
 	if at < 0 {
@@ -37,7 +37,7 @@ func (e *Engine) routeDefault(ctx context.Context, netns string, entries []*jour
 				if displaced.GW == nil {
 					displaced.GW = gatewayOf(result, route.Dst.IP.To4() != nil)
 				}
-				entries[i].Displaced = append(entries[i].Displaced, displaced)
+				entries[i].DisplacedRoutes = append(entries[i].DisplacedRoutes, displaced)
 			}
 		}
 		result.Routes = kept
@@ -59,12 +59,13 @@ func (e *Engine) routeDefault(ctx context.Context, netns string, entries []*jour
 	return nil
 }
 
-// takes reports whether the attachment was asked for the default route of a family.
+// takes reports whether the pod gave the attachment the default route of a family.
 func takes(entry *journal.Entry, ipv4 bool) bool {
 	return slices.ContainsFunc(entry.DefaultRoute, func(gw netip.Addr) bool { return gw.Unmap().Is4() == ipv4 })
 }
 
-// gatewayOf is what a route without a gateway of its own goes through.
+// gatewayOf is the first gateway of a family among the addresses of a result: routes that
+// name no gateway use it.
 func gatewayOf(r *types100.Result, ipv4 bool) net.IP {
 	for _, ip := range r.IPs {
 		if (ip.Address.IP.To4() != nil) == ipv4 && ip.Gateway != nil {
@@ -74,15 +75,15 @@ func gatewayOf(r *types100.Result, ipv4 bool) net.IP {
 	return nil
 }
 
-// restoreDefault gives the default routes back to those that lost them, when the
-// attachment that took them is gone. netns may be "", a namespace that is gone.
+// restoreDefault gives attachments the default routes back that they lost, when the
+// attachment that replaced them is detached. netns is "" when the namespace is gone.
 func (e *Engine) restoreDefault(ctx context.Context, netns string, entries []*journal.Entry) error {
 	if slices.ContainsFunc(entries, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 }) {
 		return nil
 	}
 	var errs []error
 	for _, entry := range entries {
-		if len(entry.Displaced) > 0 {
+		if len(entry.DisplacedRoutes) > 0 {
 			if err := restoreRoutes(ctx, netns, entry); err != nil {
 				errs = append(errs, fmt.Errorf("%s (network %s): give the default route back: %w", entry.IfName, entry.Name, err))
 			}
@@ -99,19 +100,19 @@ func restoreRoutes(ctx context.Context, netns string, entry *journal.Entry) erro
 	if err := delegates.Step(ctx, "%s: give the default route back", entry.IfName); err != nil {
 		return err
 	}
-	for _, route := range entry.Displaced {
+	for _, route := range entry.DisplacedRoutes {
 		if !slices.ContainsFunc(result.Routes, func(r *types.Route) bool { return podnet.IsDefault(&r.Dst) && r.Dst.String() == route.Dst.String() }) {
 			result.Routes = append(result.Routes, route)
 		}
 	}
 	if netns != "" {
-		if err := podnet.ReplaceRoutes(netns, entry.IfName, entry.Displaced); err != nil {
+		if err := podnet.ReplaceRoutes(netns, entry.IfName, entry.DisplacedRoutes); err != nil {
 			return err
 		}
 	}
 	if err := entry.SetResult(result); err != nil {
 		return err
 	}
-	entry.Displaced = nil
+	entry.DisplacedRoutes = nil
 	return nil
 }

@@ -142,7 +142,7 @@ func TestDefaultRoute(t *testing.T) {
 	}
 	says(t, n.Check(t.Context(), r), "check net1 (network default/static)", "interface net1")
 	found, err := n.Reconcile(t.Context(), r.Sandbox)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundDifferent {
+	if err != nil || len(found) != 1 || found[0].Kind != KindDifferent {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	if err := n.Del(t.Context(), r); err != nil {

@@ -17,11 +17,11 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// detach is the only way back: it undoes a transaction, last attachment
-// first, and forgets it when everything is gone. A failed ADD, DEL, GC and the
-// recovery after a crash all come here. What could not be undone stays
-// recorded and is reported. It goes on when the request is cancelled, within
-// its own deadline. netns is the namespace's path as the request names it.
+// detach is the only undo: it undoes a transaction, last attachment first, and removes it
+// from the record when all attachments are undone. A failed ADD, DEL, GC and the recovery
+// after a crash all call it. An attachment that could not be undone stays recorded and is
+// reported. detach goes on when the request is cancelled, within its own deadline. netns is
+// the namespace's path as the request names it.
 func (e *Engine) detach(ctx context.Context, rec *journal.Record, tx *journal.Transaction, netns string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
@@ -35,14 +35,14 @@ func (e *Engine) detach(ctx context.Context, rec *journal.Record, tx *journal.Tr
 			errs = append(errs, fmt.Errorf("undo network-status of pod %s: %w", tx.Pod, err))
 		}
 	}
-	left, err := e.detachEach(ctx, rec.Sandbox, tx, tx.Attachments, liveNetns(tx, netns))
+	remaining, err := e.detachEach(ctx, rec.Sandbox, tx, tx.Attachments, liveNetns(tx, netns))
 	if err != nil {
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
 		rec.Remove(tx)
 	} else {
-		tx.Phase, tx.Attachments = journal.PhaseRemoving, left
+		tx.Phase, tx.Attachments = journal.PhaseRemoving, remaining
 	}
 	if len(rec.Transactions) == 0 {
 		errs = append(errs, e.Journal.Remove(ctx, rec.Sandbox))
@@ -52,12 +52,16 @@ func (e *Engine) detach(ctx context.Context, rec *journal.Record, tx *journal.Tr
 	return errors.Join(errs...)
 }
 
-// detachEach undoes attachments of a transaction, last one first, neighbours that are one
-// built-in alone together. left are those of which something remains.
-func (e *Engine) detachEach(ctx context.Context, sandbox string, tx *journal.Transaction, entries []*journal.Entry, live string) (left []*journal.Entry, err error) {
-	all, err := e.openAll(sandbox, tx, entries, live)
-	if err != nil {
-		return entries, err
+// detachEach undoes attachments of a transaction, last one first. Neighbours whose lists are
+// a single built-in are undone together. It returns the attachments that could not be undone.
+func (e *Engine) detachEach(ctx context.Context, sandbox string, tx *journal.Transaction, entries []*journal.Entry, live string) (remaining []*journal.Entry, err error) {
+	all := make([]*attachment, len(entries))
+	for i, entry := range entries {
+		a, err := e.open(sandbox, tx, entry, live)
+		if err != nil { // it keeps no other from being undone
+			a = &attachment{Entry: entry, unread: err}
+		}
+		all[i] = a
 	}
 	var groups [][]*attachment
 	for at := 0; at < len(all); at += len(groups[len(groups)-1]) {
@@ -69,22 +73,24 @@ func (e *Engine) detachEach(ctx context.Context, sandbox string, tx *journal.Tra
 			b.detach(ctx)
 		}
 		for _, a := range slices.Backward(group) {
-			err := errors.Join(a.chain.Del(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
+			err := a.unread
+			if err == nil {
+				err = errors.Join(a.chain.Del(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
+			}
 			if err != nil {
 				errs = append(errs, a.errorf("undo", err))
-				left = slices.Insert(left, 0, a.Entry)
+				remaining = slices.Insert(remaining, 0, a.Entry)
 			}
 		}
 	}
-	return left, errors.Join(errs...)
+	return remaining, errors.Join(errs...)
 }
 
-// detach undoes the attachments of a backend in one call. Chain.Del reports what came of
-// it.
+// detach undoes the attachments of a backend in one call. Chain.Del reports the errors.
 func (b *batch) detach(ctx context.Context) {
 	for _, one := range slices.Backward(b.builtins) {
 		if err := one.Step(ctx, "DEL"); err != nil {
-			one.Detached(err)
+			one.SetDetached(err)
 		}
 	}
 	todo := batch{b.delegate, slices.DeleteFunc(slices.Clone(b.builtins), (*plugin.Builtin).IsDetached)}
@@ -92,15 +98,14 @@ func (b *batch) detach(ctx context.Context) {
 		return
 	}
 	for i, err := range todo.delegate.Detach(ctx, todo.attachments()) {
-		todo.builtins[i].Detached(err)
+		todo.builtins[i].SetDetached(err)
 	}
 }
 
-// Del undoes an ADD by the journal alone. What never was, or is gone, is
-// success.
+// Del undoes an ADD by the journal alone. An attachment that does not exist is success.
 func (e *Engine) Del(ctx context.Context, r *Request) error {
 	if journal.CheckSandbox(r.Sandbox) != nil {
-		return nil // ADD refuses it, so it never was
+		return nil // ADD refuses such a request: nothing was attached
 	}
 	ctx, unlock, err := e.lock(ctx, r.Sandbox)
 	if err != nil {
@@ -128,10 +133,10 @@ func (e *Engine) Del(ctx context.Context, r *Request) error {
 	return e.detach(ctx, rec, tx, r.Netns)
 }
 
-// salvage undoes a sandbox whose record is damaged, or lost, or never was: by
-// libcni's cache, which knows configurations and so addresses, by the addresses of known
-// networks, and by the marks of ownership. A damaged file is kept aside, and named by an
-// error: what it alone knew of may be left. The next DEL finds no file.
+// salvage undoes a sandbox whose record is damaged or missing: by libcni's cache, which has
+// configurations and so addresses, by the addresses of known networks, and by the marks of
+// ownership. It sets a damaged file aside and names it in an error, as some attachments may
+// have been recorded there alone. The next DEL finds no file.
 func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.DamagedError) error {
 	live := r.Netns
 	if e.isRecorded(live) {
@@ -144,7 +149,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.Damag
 	}
 	tx.Attachments = cached
 	if len(tx.Attachments) == 0 {
-		tx.Attachments = e.formerCluster(ctx, r, tx)
+		tx.Attachments = e.unrecordedCluster(ctx, r, tx)
 	}
 	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
 		uid := r.Args.Get("K8S_POD_UID")
@@ -169,7 +174,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.Damag
 	if damaged == nil {
 		return e.detach(ctx, &journal.Record{Sandbox: r.Sandbox, Transactions: []*journal.Transaction{tx}}, tx, live)
 	}
-	if err := e.releaseAddresses(ctx, e.knownNetworks(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
+	if err := e.releaseAddresses(ctx, e.collectNetworks(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
 		return err
 	}
 	aside, err := e.Journal.SetAside(ctx, r.Sandbox)
@@ -205,14 +210,14 @@ func (e *Engine) cachedEntries(sandbox string) ([]*journal.Entry, error) {
 		}
 		entries = append(entries, &journal.Entry{Network: conf.Network{
 			Name: a.Network, IfName: a.IfName, List: *list, Args: conf.Args(a.CniArgs), CapabilityArgs: a.CapabilityArgs,
-			OfNode: true, // plexus has cached it: ADD has held it against the bounds
+			OfNode: true, // plexus has cached it: ADD has checked it against the bounds
 		}})
 	}
 	return entries, nil
 }
 
-// isRecorded reports whether a network namespace is that of a recorded sandbox: what
-// is not recorded has nothing to look for in it.
+// isRecorded reports whether a network namespace belongs to a recorded sandbox. DEL of
+// another sandbox must not enter it.
 func (e *Engine) isRecorded(path string) bool {
 	id := podnet.ID(path)
 	sandboxes, err := e.Journal.Sandboxes()
@@ -228,10 +233,10 @@ func (e *Engine) isRecorded(path string) bool {
 	return false
 }
 
-// isFormer reports whether an attachment of an ADD is what formerCluster finds: the
-// cluster network of this node's files, made by executables, which is undone without
-// a record, too.
-func (e *Engine) isFormer(r *Request, tx *journal.Transaction, entry *journal.Entry) bool {
+// undoneWithoutRecord reports whether unrecordedCluster finds an attachment: it is the
+// cluster network of this node's files, attached by executables, and DEL undoes it without a
+// record too.
+func (e *Engine) undoneWithoutRecord(r *Request, tx *journal.Transaction, entry *journal.Entry) bool {
 	return r.hasClusterFile() && entry.Default && len(entry.State) == 0 && (tx.Pod == nil || tx.Pod.Annotations[conf.DefaultNetworkAnnotation] == "")
 }
 
@@ -240,21 +245,20 @@ func (r *Request) hasClusterFile() bool {
 	return r.Conf != nil && (r.Conf.ClusterNetwork == "" || filepath.IsAbs(r.Conf.ClusterNetwork))
 }
 
-// formerCluster is the cluster network of a sandbox of which nothing is known: it may
-// have been wired before plexus came, by that network's own configuration, whose DEL
-// nobody else does now, or the node has lost its power since. A network that is not
-// in this node's files is not looked for, and one whose plugins are not there has
-// nothing to undo.
-func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *journal.Transaction) []*journal.Entry {
+// unrecordedCluster is the attachment of an unrecorded sandbox to the cluster network. The
+// sandbox may have been wired before plexus was installed, by the cluster network's own
+// configuration, or the record was lost with the node's power: plexus alone gets the DEL.
+// The network has to be defined in this node's files, and its plugins have to be there.
+func (e *Engine) unrecordedCluster(ctx context.Context, r *Request, tx *journal.Transaction) []*journal.Entry {
 	if !r.hasClusterFile() || conf.CheckIfName(r.IfName) != nil {
 		return nil
 	}
 	own := *r.Conf
 	own.DefaultNetworks, own.AuxiliaryCNIChainName = nil, ""
-	asked := *r
-	asked.Conf = &own
-	asked.Args = r.Args.PodIdentity()
-	plan, err := e.planFor(ctx, &asked, nil)
+	request := *r
+	request.Conf = &own
+	request.Args = r.Args.PodIdentity()
+	plan, err := e.planFor(ctx, &request, nil)
 	if err != nil || len(plan.Networks) == 0 {
 		return nil
 	}
@@ -270,8 +274,8 @@ func (e *Engine) formerCluster(ctx context.Context, r *Request, tx *journal.Tran
 	return []*journal.Entry{entry}
 }
 
-// knownNetworks gathers the networks of the request, of the journal and of libcni's cache.
-func (e *Engine) knownNetworks(r *Request) []conf.Network {
+// collectNetworks returns the networks of the request, of the journal and of libcni's cache.
+func (e *Engine) collectNetworks(r *Request) []conf.Network {
 	var all []conf.Network
 	note := func(raw []byte, own bool) {
 		d := conf.Definition{Config: raw, Fallback: "x"}
@@ -286,7 +290,7 @@ func (e *Engine) knownNetworks(r *Request) []conf.Network {
 			note(raw, true)
 		}
 	}
-	sandboxes, _ := e.Journal.Sandboxes() // without it the default places remain
+	sandboxes, _ := e.Journal.Sandboxes() // on an error the default folders are still searched
 	for _, sandbox := range sandboxes {
 		rec, err := e.Journal.Read(sandbox)
 		if err != nil || rec == nil {

@@ -1,8 +1,8 @@
 // Package engine does the verbs of the CNI specification 1.1.0 for a pod: it attaches
 // all of its networks in one transaction, or none.
 //
-// add.go is ADD from top to bottom, detach.go is the one way back. What DEL needs is in
-// the journal before ADD changes anything. A network's plugins are package plugin's
+// add.go is ADD from top to bottom, detach.go is the one undo. The journal has all that DEL
+// needs before ADD changes anything. A network's plugins are package plugin's
 // work: built-in backends (Builtin lists them) and executables below CNI_PATH.
 package engine
 
@@ -20,25 +20,25 @@ import (
 	"github.com/plexus-cni/plexus/plugin"
 )
 
-// Source is where pods and networks come from and where status goes.
+// Source provides pods and networks, and takes their status.
 type Source interface {
-	// Pod finds a pod. uid may be empty. nil, nil: this source knows no pods at all.
+	// Pod finds a pod. uid may be empty. nil, nil: this source has no pods at all.
 	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
-	// Recall finds a pod for DEL: it asks nobody who may be away. nil when it is not
-	// known.
+	// Recall finds a pod for DEL, without the network: nil when it is not in memory
+	// or in a local file.
 	Recall(namespace, name, uid string) *conf.Pod
-	// Network finds what the plan wants; nil when that is an empty chain.
+	// Network finds the definition of a reference; nil when it is an empty chain.
 	Network(ctx context.Context, w conf.Reference) (*conf.Definition, error)
-	// StatusPlace is where Publish will write the status of a pod; "" when it
-	// writes nothing that must be taken back.
+	// StatusPlace is the file that Publish will write for a pod; "" when Retract has
+	// nothing to remove.
 	StatusPlace(pod *conf.Pod) string
 	// Publish sets annotations of the pod, network-status among them.
 	Publish(ctx context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error
-	// Retract takes back what Publish wrote for the sandbox. Absent is success.
+	// Retract removes the status that Publish wrote for the sandbox. Absent is success.
 	Retract(ctx context.Context, place, sandbox string) error
 }
 
-// Devices knows which devices pods have been given by device plugins.
+// Devices tells the devices that device plugins and resource claims have assigned to pods.
 type Devices interface {
 	// OfPod are the pod's devices by resource.
 	OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error)
@@ -55,8 +55,8 @@ type Engine struct {
 	Stderr    io.Writer // of executed plugins
 	// PluginTimeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
 	PluginTimeout time.Duration
-	// Later, if set, receives what a committed ADD publishes of a pod where nothing has to
-	// be retracted. It must not block; publish may be called after ADD has answered, and
+	// Later, if set, receives the publication of a committed ADD where nothing has to be
+	// retracted. It must not block. publish may be called after ADD has returned;
 	// Republish does the same from the journal.
 	Later func(pod *conf.Pod, publish func(context.Context) error)
 }
@@ -72,24 +72,24 @@ func (e *Engine) Close() {
 type Request struct {
 	Conf    *conf.Conf // nil when a built-in delegate is executed under its own name
 	Network string     // name of the configuration
-	Stdin   []byte     // the configuration as it came
+	Stdin   []byte     // the configuration as received
 	Sandbox string     // container ID
 	Netns   string     // path
 	IfName  string
 	Args    conf.Args
 	Path    []string // folders of executables
-	// ID is the same when a request is made again because its answer was lost; ""
-	// when it cannot be.
+	// ID is equal for a request and its repetition after a lost answer; "" when the
+	// request is never repeated.
 	ID string
 }
 
 // Time limits. A runtime has its own, above these.
 const (
 	readinessWait = 45 * time.Second // for readinessindicatorfile, as Multus waits
-	undoTimeout   = 60 * time.Second // for detach, which goes on when the request is cancelled
+	undoTimeout   = 60 * time.Second // for detach, which outlives the request
 )
 
-// checkIdentity refuses a request whose names could leave their folders.
+// checkIdentity refuses a request whose names would be paths outside of their folders.
 func (r *Request) checkIdentity() error {
 	if err := journal.CheckSandbox(r.Sandbox); err != nil {
 		return delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_CONTAINERID: %w", err))
@@ -112,7 +112,7 @@ func (e *Engine) findPod(ctx context.Context, r *Request) (*conf.Pod, error) {
 	return e.Source.Pod(ctx, namespace, name, r.Args.Get("K8S_POD_UID"))
 }
 
-// Plan says what ADD would do. Nothing is changed.
+// Plan returns the plan that ADD would carry out. Nothing is changed.
 func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, error) {
 	pod, err := e.findPod(ctx, r)
 	if err != nil {
@@ -126,7 +126,7 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 	return pod, plan, err
 }
 
-// planFor is the plan of a pod, nil for one that asks for nothing.
+// planFor is the plan of a pod; nil stands for a pod without annotations.
 func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.Plan, error) {
 	references, warnings, err := conf.References(r.Conf, pod)
 	if err != nil {
@@ -147,8 +147,8 @@ func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.
 	return plan, nil
 }
 
-// lookUp finds the networks and gives them devices, none that have has. What is an
-// empty chain is left out.
+// lookUp finds the networks' definitions and assigns them devices that no network in have
+// uses. An empty chain is left out.
 func (e *Engine) lookUp(ctx context.Context, pod *conf.Pod, references []conf.Reference, have []conf.Network) ([]conf.Reference, []*conf.Definition, error) {
 	var definitions []*conf.Definition
 	var found []conf.Reference

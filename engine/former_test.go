@@ -166,7 +166,7 @@ func TestAnUnfinishedAddOfAFormerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := n.Reconcile(t.Context(), sandboxOfPod)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundUnfinished {
+	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	if got := noted.take(); len(got) != 4 {

@@ -15,12 +15,11 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// GC undoes the attachments of this configuration that the runtime no longer
-// knows, lets executables collect their own garbage, and removes what is in no record:
-// what libcni's cache knows, addresses of built-ins, and what carries the mark of plexus. Of
-// a sandbox whose record cannot be used it leaves everything. A sandbox that another
-// request works on is skipped: all that it has stays, and GC ends with code 11 and says
-// which one it was.
+// GC undoes the attachments of this configuration that the runtime no longer lists, lets
+// executables collect their own garbage, and removes unrecorded leftovers: attachments in
+// libcni's cache, addresses of built-ins, and objects that carry the mark of plexus. A
+// sandbox whose record cannot be used stays as it is. So does a sandbox that another request
+// has locked: GC then ends with code 11 and names it.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
 	known, running := map[types.GCAttachment]bool{}, map[string]bool{}
 	for _, a := range valid {
@@ -30,24 +29,24 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	if err != nil {
 		return err
 	}
-	before := e.knownNetworks(r)
+	before := e.collectNetworks(r)
 	var errs []error
-	g := &garbage{e: e, r: r, known: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
+	g := &collection{e: e, r: r, listed: known, running: running, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
 	skipping := e.Journal.Skipping(ctx, collectWait)
 	for _, sandbox := range sandboxes {
 		if err := g.collect(skipping, sandbox); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", sandbox, err))
 		}
 	}
-	if plan, err := e.configured(ctx, r); err == nil {
+	if plan, err := e.configuredPlan(ctx, r); err == nil {
 		for _, n := range plan.Networks {
 			g.note(&n.List)
 			if n.Default {
-				g.keepFormer(n.List.Name, sandboxes)
+				g.keepUnrecorded(n.List.Name, sandboxes)
 			}
 		}
 	}
-	if err := g.askCache(); err != nil {
+	if err := g.readCache(); err != nil {
 		errs = append(errs, err)
 	}
 	if unknown := g.unknown(); len(unknown) > 0 {
@@ -76,28 +75,29 @@ func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment)
 	return errors.Join(errs...)
 }
 
-// inJournal reads the journal anew, as a pod may have been wired meanwhile.
+// inJournal reports whether a marked sandbox has a file in the journal. It reads the folder
+// at each call, as a pod may have been wired meanwhile.
 func (e *Engine) inJournal(marked string) bool {
 	sandboxes, err := e.Journal.Sandboxes()
 	return err != nil || slices.ContainsFunc(sandboxes, func(s string) bool { return sameSandbox(s, marked) })
 }
 
-// garbage is one GC under way.
-type garbage struct {
+// collection is one run of GC.
+type collection struct {
 	e       *Engine
 	r       *Request
-	known   map[types.GCAttachment]bool
-	running map[string]bool                 // sandboxes that the runtime knows
-	lists   map[string]*conf.List           // every network seen, by its text
+	listed  map[types.GCAttachment]bool
+	running map[string]bool                 // sandboxes that the runtime lists
+	lists   map[string]*conf.List           // every network of a record, a plan or the cache, by its text
 	valid   map[string][]types.GCAttachment // by the network's name
 	damaged map[string]bool                 // sandboxes whose record cannot be used
-	cached  map[string]bool                 // sandboxes that libcni's cache knows
+	cached  map[string]bool                 // sandboxes in libcni's cache
 
 	endpoints []string // of recorded attachments
 }
 
-// isRunning reports whether the runtime knows the sandbox of a mark.
-func (g *garbage) isRunning(marked string) bool {
+// isRunning reports whether the runtime lists the sandbox of a mark.
+func (g *collection) isRunning(marked string) bool {
 	for sandbox := range g.running {
 		if sameSandbox(sandbox, marked) {
 			return true
@@ -106,13 +106,13 @@ func (g *garbage) isRunning(marked string) bool {
 	return false
 }
 
-func (g *garbage) note(l *conf.List) {
+func (g *collection) note(l *conf.List) {
 	text, _ := json.Marshal(l) // a List can always be marshalled
 	g.lists[string(text)] = l
 }
 
-// collect undoes what is stale in one sandbox and notes what is valid.
-func (g *garbage) collect(ctx context.Context, sandbox string) error {
+// collect undoes the stale transactions of one sandbox and notes its valid attachments.
+func (g *collection) collect(ctx context.Context, sandbox string) error {
 	ctx, unlock, err := g.e.lock(ctx, sandbox)
 	if err != nil {
 		g.retain(sandbox)
@@ -131,7 +131,7 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 	}
 	var errs []error
 	for _, tx := range slices.Clone(rec.Transactions) {
-		stale := tx.Network == g.r.Network && !g.known[types.GCAttachment{ContainerID: sandbox, IfName: tx.IfName}]
+		stale := tx.Network == g.r.Network && !g.listed[types.GCAttachment{ContainerID: sandbox, IfName: tx.IfName}]
 		for _, entry := range tx.Attachments {
 			g.note(&entry.List)
 			g.endpoints = append(g.endpoints, g.e.recordedEndpoints(entry)...)
@@ -147,9 +147,9 @@ func (g *garbage) collect(ctx context.Context, sandbox string) error {
 	return errors.Join(errs...)
 }
 
-// retain has all valid that a sandbox has, which cannot be looked at now: by its record,
-// and by libcni's cache where that is being written.
-func (g *garbage) retain(sandbox string) {
+// retain notes all attachments of a sandbox that is locked as valid, by its record and by
+// libcni's cache.
+func (g *collection) retain(sandbox string) {
 	g.running[sandbox] = true
 	rec, err := g.e.Journal.Read(sandbox)
 	if err != nil || rec == nil {
@@ -163,19 +163,19 @@ func (g *garbage) retain(sandbox string) {
 	}
 }
 
-// keepFormer adds what the cluster network gave to sandboxes before plexus came: the
-// runtime knows them, and the journal does not.
-func (g *garbage) keepFormer(network string, recorded []string) {
-	for a := range g.known {
+// keepUnrecorded notes the cluster network's attachments of sandboxes that were wired before
+// plexus was installed: the runtime lists them, and the journal does not.
+func (g *collection) keepUnrecorded(network string, recorded []string) {
+	for a := range g.listed {
 		if !slices.Contains(recorded, a.ContainerID) && !slices.Contains(g.valid[network], a) {
 			g.valid[network] = append(g.valid[network], a)
 		}
 	}
 }
 
-// askCache adds what libcni's cache knows of running sandboxes, whose record may be lost,
-// and of those whose record is damaged.
-func (g *garbage) askCache() error {
+// readCache notes the attachments in libcni's cache of running sandboxes, whose record may be
+// lost, and of sandboxes whose record is damaged.
+func (g *collection) readCache() error {
 	cached, err := g.e.runner().Cache().GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("read libcni's cache: %w", err)
@@ -197,7 +197,7 @@ func (g *garbage) askCache() error {
 }
 
 // executables hands GC to the executables of a network.
-func (g *garbage) executables(ctx context.Context, l *conf.List) error {
+func (g *collection) executables(ctx context.Context, l *conf.List) error {
 	c, err := g.e.network(conf.Network{Name: l.Name, List: *l}, g.e.path(g.r))
 	if err == nil {
 		err = c.GC(ctx, g.valid[l.Name])

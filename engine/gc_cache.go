@@ -15,9 +15,9 @@ import (
 	"github.com/plexus-cni/plexus/journal"
 )
 
-// collectCache undoes what libcni's cache has of sandboxes that neither the runtime nor
-// the journal knows, by the cached configurations, as DEL of a lost record does.
-func (g *garbage) collectCache(ctx context.Context) error {
+// collectCache undoes the cached attachments of sandboxes that neither the runtime nor the
+// journal lists, by the cached configurations, as DEL of a lost record does.
+func (g *collection) collectCache(ctx context.Context) error {
 	cached, err := g.e.runner().Cache().GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("read libcni's cache: %w", err)
@@ -36,13 +36,13 @@ func (g *garbage) collectCache(ctx context.Context) error {
 	return errors.Join(append(errs, g.removeUnusable(ctx))...)
 }
 
-func (g *garbage) collectCached(ctx context.Context, sandbox string) error {
+func (g *collection) collectCached(ctx context.Context, sandbox string) error {
 	ctx, unlock, err := g.e.lock(ctx, sandbox)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if g.keep(sandbox) { // it was wired meanwhile
+	if g.keep(sandbox) { // it has been wired meanwhile
 		return nil
 	}
 	entries, err := g.e.cachedEntries(sandbox)
@@ -57,11 +57,11 @@ func (g *garbage) collectCached(ctx context.Context, sandbox string) error {
 	return err
 }
 
-// removeUnusable removes files of libcni's cache that a loss of power has cut: nothing can
-// be undone by them. Their names tell whether they are of a sandbox that is to be kept.
-func (g *garbage) removeUnusable(ctx context.Context) error {
+// removeUnusable removes files of libcni's cache that a loss of power has truncated: they
+// cannot be used to undo anything. A file whose name has the ID of a kept sandbox stays.
+func (g *collection) removeUnusable(ctx context.Context) error {
 	if g.r.Conf == nil {
-		return nil // the runtime's list is not about all sandboxes
+		return nil // the runtime's list does not have all sandboxes
 	}
 	dir := g.e.runner().CacheFolder()
 	files, err := os.ReadDir(dir)
@@ -85,9 +85,8 @@ func (g *garbage) removeUnusable(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// isOfKept reports whether the name of a cache file has the ID of a sandbox that is to be
-// kept in it.
-func (g *garbage) isOfKept(name string) bool {
+// isOfKept reports whether the name of a cache file has the ID of a sandbox that is kept.
+func (g *collection) isOfKept(name string) bool {
 	recorded, err := g.e.Journal.Sandboxes()
 	if err != nil {
 		return true
@@ -101,13 +100,11 @@ func (g *garbage) isOfKept(name string) bool {
 	return slices.ContainsFunc(recorded, has)
 }
 
-// keep reports whether a sandbox is the runtime's or has a file in the journal, as it is
-// now: a pod may have been wired meanwhile.
-func (g *garbage) keep(sandbox string) bool { return g.isRunning(sandbox) || g.e.inJournal(sandbox) }
+// keep reports whether the runtime lists a sandbox or the journal has a file of it now.
+func (g *collection) keep(sandbox string) bool { return g.isRunning(sandbox) || g.e.inJournal(sandbox) }
 
-// unknown are the sandboxes whose record cannot be used and which libcni's cache does not
-// know.
-func (g *garbage) unknown() (sandboxes []string) {
+// unknown are the sandboxes whose record cannot be used and which are not in libcni's cache.
+func (g *collection) unknown() (sandboxes []string) {
 	for sandbox := range g.damaged {
 		if !g.cached[sandbox] {
 			sandboxes = append(sandboxes, sandbox)
@@ -116,10 +113,9 @@ func (g *garbage) unknown() (sandboxes []string) {
 	return sandboxes
 }
 
-// ofRequest are the networks that were seen, and those given, as far as the runtime's list of
-// attachments is about them: all of a node, or the one of a built-in that is executed under
-// its own name.
-func (g *garbage) ofRequest(networks []conf.Network) []conf.Network {
+// ofRequest are the given and the noted networks that the runtime's list of attachments
+// covers: all of a node, or that of a built-in that is executed under its own name.
+func (g *collection) ofRequest(networks []conf.Network) []conf.Network {
 	all := slices.Clone(networks)
 	for _, l := range g.lists {
 		all = append(all, conf.Network{Name: l.Name, List: *l})
@@ -128,7 +124,7 @@ func (g *garbage) ofRequest(networks []conf.Network) []conf.Network {
 }
 
 // releaseAddresses releases the addresses that built-ins of the networks have reserved by
-// host-local for sandboxes that are not to be kept.
+// host-local for sandboxes that keep does not keep.
 func (e *Engine) releaseAddresses(ctx context.Context, networks []conf.Network, keep func(sandbox string) bool) error {
 	var errs []error
 	seen := map[string]bool{}

@@ -121,7 +121,7 @@ func TestAChangeThatFails(t *testing.T) {
 	says(t, err, "it is busy")
 	n.world.Fail("detach", "net1", nil)
 	found, err := n.Reconcile(t.Context(), sandboxOfPod)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundUnfinished || found[0].IfName != "net1" {
+	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished || found[0].IfName != "net1" {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	n.api.failures["Publish"] = errors.New("the API server is away")
@@ -177,7 +177,7 @@ func TestAChangeThatIsRefused(t *testing.T) {
 		t.Errorf("Inspect: %+v", d)
 	}
 	found, err := n.Reconcile(t.Context(), sandboxOfPod)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundGone {
+	if err != nil || len(found) != 1 || found[0].Kind != KindGone {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	if err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
@@ -221,7 +221,7 @@ func TestAChangeBesideDamage(t *testing.T) {
 		t.Errorf("Inspect: %+v", d)
 	}
 	found, err := n.Reconcile(t.Context(), sandboxOfPod)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundDamaged {
+	if err != nil || len(found) != 1 || found[0].Kind != KindDamaged {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	if err := n.Del(t.Context(), r); err != nil {

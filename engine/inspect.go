@@ -11,7 +11,7 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// Datapath is what the world has of one attachment.
+// Datapath is the state of one attachment in its datapath and in the kernel.
 type Datapath struct {
 	Sandbox     string                       `json:"sandbox"`
 	IfName      string                       `json:"ifName"`
@@ -20,13 +20,13 @@ type Datapath struct {
 	Differences string                       `json:"differences,omitempty"`
 }
 
-// inspections is how many attachments of a sandbox are looked at together.
+// inspections is how many attachments of a sandbox are inspected at the same time.
 const inspections = 8
 
-// Inspect asks datapaths and kernel what they have of a recorded sandbox, and
-// CHECKs each attachment. Nothing is changed. Attachments are looked at together: one
-// whose datapath does not answer keeps no other waiting. What is not known when ctx is
-// done is a difference.
+// Inspect reads the state of each attachment of a recorded sandbox from datapath and kernel,
+// and CHECKs it. Nothing is changed. Attachments are inspected in parallel, so a datapath
+// that does not answer delays no other. An answer that is missing when ctx is done is a
+// difference.
 func (e *Engine) Inspect(ctx context.Context, rec *journal.Record) []Datapath {
 	var all []func() Datapath
 	for _, tx := range rec.Transactions {
@@ -35,18 +35,18 @@ func (e *Engine) Inspect(ctx context.Context, rec *journal.Record) []Datapath {
 			all = append(all, func() Datapath { return e.inspect(ctx, rec, tx, entry, live) })
 		}
 	}
-	found := make([]Datapath, len(all))
+	datapaths := make([]Datapath, len(all))
 	var group sync.WaitGroup
 	room := make(chan bool, inspections)
-	for i, look := range all {
+	for i, inspect := range all {
 		room <- true
 		group.Go(func() {
 			defer func() { <-room }()
-			found[i] = look()
+			datapaths[i] = inspect()
 		})
 	}
 	group.Wait()
-	return found
+	return datapaths
 }
 
 func (e *Engine) inspect(ctx context.Context, rec *journal.Record, tx *journal.Transaction, entry *journal.Entry, live string) Datapath {
@@ -63,7 +63,7 @@ func (e *Engine) inspect(ctx context.Context, rec *journal.Record, tx *journal.T
 	case live == "":
 		errs = append(errs, errors.New("the network namespace "+tx.Netns+" is gone"))
 	default:
-		if delegates.AllUnavailable(errs[0]) == nil { // CHECK would say the same
+		if delegates.AllUnavailable(errs[0]) == nil { // CHECK would report the same
 			errs = append(errs, e.checkOne(ctx, sandbox, tx, entry, live))
 		}
 		if facts := linkFacts(live, entry); facts != nil {
@@ -76,7 +76,7 @@ func (e *Engine) inspect(ctx context.Context, rec *journal.Record, tx *journal.T
 	return d
 }
 
-// facts are what the datapaths of the built-ins have, by plugin type.
+// facts are the facts of the built-ins' datapaths, by plugin type.
 func (e *Engine) facts(ctx context.Context, sandbox string, tx *journal.Transaction, entry *journal.Entry, live string) (map[string]map[string]string, error) {
 	all := map[string]map[string]string{}
 	a, err := e.open(sandbox, tx, entry, live)
@@ -85,7 +85,7 @@ func (e *Engine) facts(ctx context.Context, sandbox string, tx *journal.Transact
 	}
 	for _, b := range a.chain.Builtins() {
 		if b.Network == nil {
-			continue // CHECK says why
+			continue // CHECK reports the refusal
 		}
 		facts, err := b.Network.Inspect(ctx, b.Attachment)
 		if len(facts) > 0 {
@@ -98,7 +98,7 @@ func (e *Engine) facts(ctx context.Context, sandbox string, tx *journal.Transact
 	return all, nil
 }
 
-// linkFacts are those of the attachment's kernel link; nil when it has none.
+// linkFacts are the facts of the attachment's kernel link; nil when it has none.
 func linkFacts(live string, entry *journal.Entry) map[string]string {
 	r, err := entry.ParseResult()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // collectWait is how long GC waits for all sandboxes that are locked, together.
 const collectWait = 2 * time.Second
 
-// lock makes this request the only one that works on a sandbox, and the plugins that it
-// executes hold the sandbox as well (journal.Lock).
+// lock locks a sandbox for this request. Plugins that it executes inherit the lock
+// (journal.Lock).
 func (e *Engine) lock(ctx context.Context, sandbox string) (_ context.Context, unlock func(), err error) {
 	ctx, l, err := e.Journal.Lock(ctx, sandbox)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// passthru is the backend that does nothing: it begins a list whose plugins want
-// a prevResult, as Multus' plugin of that name does.
+// passthru is the backend that does nothing. It stands first in a list whose other plugins
+// need a prevResult, as Multus' plugin of that name does.
 type passthru struct{ delegates.Base }
 
 // Parse is delegates.Delegate.

@@ -412,7 +412,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			tx := rec.Transactions[0]
 			tx.Pod = &conf.Pod{Namespace: "default", Name: "a"}
-			u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: tx.Pod, did: &Change{}}
+			u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: tx.Pod, change: &Change{}}
 			more := tx.Attachments[1].Network
 			more.IfName = "net9"
 			if err := u.attachMore(t.Context(), []conf.Network{more}); err != nil {
@@ -422,7 +422,7 @@ func TestPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			tx.Attachments[1].Phase = journal.PhaseRemoving
-			if err := u.clear(t.Context()); err != nil {
+			if err := u.detachUnfinished(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -13,8 +13,8 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// describe writes the files about devices and gives the annotations that the pod will
-// have, network-status among them. others are elements of it that somebody else has
+// describe writes the device-info files and returns the annotations of the pod,
+// network-status among them. others are the elements of network-status that plexus has not
 // written.
 func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, results []*types100.Result, others []json.RawMessage) (map[string]string, error) {
 	annotations, infos := map[string]string{}, make([]*conf.DeviceInfo, len(all))
@@ -25,21 +25,21 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transacti
 		}
 		for _, b := range a.chain.Builtins() {
 			if b.Network == nil {
-				continue // recorded, and refused by now
+				continue // recorded, and refused by the present bounds
 			}
 			b.Result = results[i]
-			said, err := b.Network.Describe(b.Attachment)
+			description, err := b.Network.Describe(b.Attachment)
 			if err != nil {
 				return nil, a.errorf("describe", err)
 			}
-			for key, value := range said.Annotations {
+			for key, value := range description.Annotations {
 				annotations[key] = status.Join(annotations[key], value)
 			}
-			if said.DeviceInfo == nil {
+			if description.DeviceInfo == nil {
 				continue
 			}
-			infos[i] = said.DeviceInfo
-			if err := writeDeviceInfo(ctx, r, a.IfName, said.DeviceInfo); err != nil {
+			infos[i] = description.DeviceInfo
+			if err := writeDeviceInfo(ctx, r, a.IfName, description.DeviceInfo); err != nil {
 				return nil, err
 			}
 		}
@@ -50,8 +50,8 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transacti
 	return annotations, status.Publish(annotations, tx, results, infos, others)
 }
 
-// writeDeviceInfo writes what a built-in says of an attachment: to the file that is its
-// own, or to the one that a caller of the delegate alone has named.
+// writeDeviceInfo writes the device-info of an attachment: to the attachment's own file, or to
+// the file that the caller of a built-in under its own name has given.
 func writeDeviceInfo(ctx context.Context, r *Request, ifName string, info *conf.DeviceInfo) error {
 	file := ""
 	if r.Conf == nil {
@@ -71,8 +71,8 @@ func (e *Engine) publish(ctx context.Context, r *Request, tx *journal.Transactio
 	return e.setAnnotations(ctx, r.Sandbox, tx.Pod, annotations)
 }
 
-// publishesLater reports whether the annotations go to Later, once the transaction is
-// committed: the pod is known, and nothing that is written has to be retracted.
+// publishesLater reports whether Later publishes the annotations, after the commit: there is
+// a pod, and its status needs no Retract.
 func (e *Engine) publishesLater(r *Request, tx *journal.Transaction) bool {
 	return e.Later != nil && r.Conf != nil && tx.Pod != nil && tx.StatusPlace == ""
 }
@@ -88,8 +88,8 @@ func (e *Engine) setAnnotations(ctx context.Context, sandbox string, pod *conf.P
 	return nil
 }
 
-// Republish publishes what a running pod has got, if that is not on the pod; what
-// others have written there stays. It reports whether it did.
+// Republish publishes the attachments of a running pod if its annotations lack them. Elements
+// that plexus has not written stay. It reports whether it published.
 func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (bool, error) {
 	annotations, err := e.unpublished(ctx, sandbox, pod)
 	if err != nil || annotations == nil {
@@ -98,7 +98,7 @@ func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (
 	return true, e.setAnnotations(ctx, sandbox, pod, annotations)
 }
 
-// unpublished are the annotations that a pod lacks, nil when it lacks none.
+// unpublished are the annotations of a pod whose network-status lacks an attachment, else nil.
 func (e *Engine) unpublished(ctx context.Context, sandbox string, pod *conf.Pod) (map[string]string, error) {
 	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// Finding is one thing that Reconcile did, or saw and left alone.
+// Finding is one deviation from the record that Reconcile repaired or reports.
 type Finding struct {
 	Sandbox string    `json:"sandbox"`
 	Pod     *conf.Pod `json:"pod,omitempty"`
@@ -23,25 +23,25 @@ type Finding struct {
 	What    string    `json:"what"`
 }
 
-// Kind is what a Finding is about.
+// Kind is the kind of a Finding.
 type Kind string
 
 // The kinds of findings.
 const (
-	FoundUnfinished Kind = "unfinished" // a request that was cut short; it is undone
-	FoundMissing    Kind = "missing"    // of an attachment; it is made again
-	FoundDifferent  Kind = "different"  // from what was made; it is left alone
-	FoundGone       Kind = "gone"       // the network namespace; Reclaim may undo the sandbox
-	FoundFailed     Kind = "failed"     // to look, or to make again
-	FoundLocked     Kind = "locked"     // another request works on the sandbox, which was skipped
-	FoundDamaged    Kind = "damaged"    // the journal file, behind its last whole record
+	KindUnfinished Kind = "unfinished" // a request did not finish; it is undone
+	KindMissing    Kind = "missing"    // the datapath has lost a part of an attachment; it is made again
+	KindDifferent  Kind = "different"  // an attachment differs from its record; it is left alone
+	KindGone       Kind = "gone"       // the network namespace is gone; Reclaim may undo the sandbox
+	KindFailed     Kind = "failed"     // comparing or repairing failed
+	KindLocked     Kind = "locked"     // another request has the sandbox locked; it was skipped
+	KindDamaged    Kind = "damaged"    // the journal file is damaged behind its last whole record
 )
 
-// Reconcile compares a sandbox with the world: what was cut short is undone,
-// what a datapath has lost is made again without touching the pod, what differs
-// is told. Only the built-ins are asked; plexusctl check asks executables too.
-// Where the journal file is damaged behind the record, a request that seems to be cut
-// short may have been finished: nothing of a pod that lives is undone for it.
+// Reconcile compares a sandbox with its record: it undoes unfinished requests, makes again
+// what a datapath has lost without touching the pod, and reports differences. Only the
+// built-ins are compared; plexusctl check executes CHECK of all plugins. Where the journal
+// file is damaged behind the record, a request that seems unfinished may have finished: a
+// live pod keeps its attachments.
 func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, error) {
 	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
@@ -54,8 +54,8 @@ func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, erro
 	}
 	var all []Finding
 	for _, tx := range slices.Clone(rec.Transactions) {
-		found, err := e.reconcile(ctx, rec, tx)
-		for _, f := range found {
+		findings, err := e.reconcile(ctx, rec, tx)
+		for _, f := range findings {
 			f.Sandbox, f.Pod = sandbox, tx.Pod
 			all = append(all, f)
 		}
@@ -68,12 +68,12 @@ func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, erro
 
 func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal.Transaction) ([]Finding, error) {
 	live := liveNetns(tx, "")
-	var found []Finding
+	var findings []Finding
 	damaged := rec.Damage != "" && live != ""
 	if damaged {
-		found = append(found, Finding{Kind: FoundDamaged, What: fmt.Sprintf("%s; recorded is that %s is %s, and its network namespace is alive: nothing is undone before DEL", rec.Damage, tx.IfName, tx.Phase)})
+		findings = append(findings, Finding{Kind: KindDamaged, What: fmt.Sprintf("%s; recorded is that %s is %s, and its network namespace is alive: nothing is undone before DEL", rec.Damage, tx.IfName, tx.Phase)})
 		if tx.Phase != journal.PhaseAttached {
-			return found, nil
+			return findings, nil
 		}
 	}
 	if tx.Phase != journal.PhaseAttached {
@@ -81,19 +81,19 @@ func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal
 		if err := e.detach(delegates.Undoing(ctx), rec, tx, ""); err != nil {
 			return nil, err
 		}
-		return []Finding{{Kind: FoundUnfinished, What: fmt.Sprintf("a request of %s was cut short (%s) and is undone", tx.IfName, phase)}}, nil
+		return []Finding{{Kind: KindUnfinished, What: fmt.Sprintf("a request of %s was cut short (%s) and is undone", tx.IfName, phase)}}, nil
 	}
 	if live == "" {
-		return []Finding{{Kind: FoundGone, What: fmt.Sprintf("the network namespace %s is gone", tx.Netns)}}, nil
+		return []Finding{{Kind: KindGone, What: fmt.Sprintf("the network namespace %s is gone", tx.Netns)}}, nil
 	}
 	for _, entry := range tx.Attachments {
 		if entry.Phase != "" && !damaged {
-			found = append(found, Finding{IfName: entry.IfName, Network: entry.Name, Kind: FoundUnfinished, What: fmt.Sprintf("a change of the pod's networks was cut short (%s) and is undone", entry.Phase)})
+			findings = append(findings, Finding{IfName: entry.IfName, Network: entry.Name, Kind: KindUnfinished, What: fmt.Sprintf("a change of the pod's networks was cut short (%s) and is undone", entry.Phase)})
 		}
 	}
 	if !damaged {
-		if err := e.clearEntries(delegates.Undoing(ctx), rec, tx, live); err != nil {
-			return found, err
+		if err := e.detachUnfinished(delegates.Undoing(ctx), rec, tx, live); err != nil {
+			return findings, err
 		}
 	}
 	for _, entry := range tx.Attachments {
@@ -102,13 +102,13 @@ func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal
 		}
 		for _, f := range e.compare(ctx, rec.Sandbox, tx, entry, live) {
 			f.IfName, f.Network = entry.IfName, entry.Name
-			found = append(found, f)
+			findings = append(findings, f)
 		}
 	}
-	return found, nil
+	return findings, nil
 }
 
-// compare makes again what of an attachment is missing and tells what differs.
+// compare makes the missing parts of an attachment again and reports differences.
 func (e *Engine) compare(ctx context.Context, sandbox string, tx *journal.Transaction, entry *journal.Entry, live string) []Finding {
 	result, err := entry.ParseResult()
 	var a *attachment
@@ -116,32 +116,32 @@ func (e *Engine) compare(ctx context.Context, sandbox string, tx *journal.Transa
 		a, err = e.open(sandbox, tx, entry, live)
 	}
 	if err != nil {
-		return []Finding{{Kind: FoundFailed, What: err.Error()}}
+		return []Finding{{Kind: KindFailed, What: err.Error()}}
 	}
 	var all []Finding
 	for _, b := range a.chain.Builtins() {
 		all = append(all, compareBuiltin(ctx, b)...)
 	}
 	if err := errors.Join(podnet.CompareLinks(live, result), podnet.CompareDefault(live, entry.IfName, entry.DefaultRoute)); err != nil {
-		all = append(all, Finding{Kind: FoundDifferent, What: err.Error()})
+		all = append(all, Finding{Kind: KindDifferent, What: err.Error()})
 	}
 	return all
 }
 
 func compareBuiltin(ctx context.Context, b *plugin.Builtin) []Finding {
 	if b.Refused != nil {
-		return []Finding{{Kind: FoundFailed, What: b.Refused.Error()}}
+		return []Finding{{Kind: KindFailed, What: b.Refused.Error()}}
 	}
 	var all []Finding
-	made, err := b.Network.Restore(ctx, b.Attachment)
-	for _, what := range made {
-		all = append(all, Finding{Kind: FoundMissing, What: "made again: " + what})
+	restored, err := b.Network.Restore(ctx, b.Attachment)
+	for _, what := range restored {
+		all = append(all, Finding{Kind: KindMissing, What: "made again: " + what})
 	}
-	if err != nil { // CHECK would say the same
-		return append(all, Finding{Kind: FoundFailed, What: fmt.Sprintf("make again: %v", err)})
+	if err != nil { // CHECK would report the same
+		return append(all, Finding{Kind: KindFailed, What: fmt.Sprintf("make again: %v", err)})
 	}
 	if err := b.Network.Check(ctx, b.Attachment); err != nil {
-		all = append(all, Finding{Kind: FoundDifferent, What: err.Error()})
+		all = append(all, Finding{Kind: KindDifferent, What: err.Error()})
 	}
 	return all
 }
@@ -167,8 +167,8 @@ func (e *Engine) Reclaim(ctx context.Context, sandbox string) error {
 	return errors.Join(errs...)
 }
 
-// Endpoints are the vswitches that the recorded attachments of a sandbox attach to, by
-// the delegate's name in the table.
+// Endpoints are the vswitches of the recorded attachments of a sandbox, by the delegate's
+// name in the table.
 func Endpoints(table plugin.Table, rec *journal.Record) map[string][]string {
 	endpoints := map[string][]string{}
 	r := &plugin.Runner{Delegates: table}
@@ -176,7 +176,7 @@ func Endpoints(table plugin.Table, rec *journal.Record) map[string][]string {
 		for _, entry := range tx.Attachments {
 			c, err := r.Chain(plugin.Request{Network: entry.Network, Sandbox: rec.Sandbox, Executed: entry.Executed})
 			if err != nil {
-				continue // CHECK says why
+				continue // CHECK reports the error
 			}
 			for _, b := range c.Builtins() {
 				if b.Network == nil || b.Network.Endpoint() == "" || slices.Contains(endpoints[b.Name], b.Network.Endpoint()) {

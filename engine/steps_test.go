@@ -103,7 +103,7 @@ func TestEveryStepOfAddIsStoppedAndCollected(t *testing.T) {
 			t.Errorf("Reconcile: %v", err)
 		}
 		for _, f := range found {
-			if f.Kind != FoundUnfinished {
+			if f.Kind != KindUnfinished {
 				t.Errorf("Reconcile: %+v", f)
 			}
 		}

@@ -21,9 +21,9 @@ import (
 // answer within it is passed over.
 const sweepBudget = 5 * time.Second
 
-// sweep lets every built-in remove what carries its mark and is not to be kept, all
-// at once. An endpoint that is away is logged: the agent looks again, and marks
-// that stay harm nobody.
+// sweep lets all built-ins, in parallel, remove objects that carry their mark and that keep
+// does not keep. An unavailable endpoint is logged and no error: the agent sweeps again, and
+// leftover objects do no harm.
 func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbox, ifName string) bool) error {
 	slices.Sort(endpoints)
 	endpoints = slices.Compact(endpoints)
@@ -33,7 +33,7 @@ func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbo
 	defer cancel()
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	var left []error
+	var errs []error
 	for name, d := range e.Delegates {
 		group.Go(func() {
 			for _, err := range d.Sweep(bounded, e.Journal.DataDir(), endpoints, bounds, keep) {
@@ -42,17 +42,17 @@ func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbo
 					continue
 				}
 				mu.Lock()
-				left = append(left, fmt.Errorf("sweep %s: %w", name, err))
+				errs = append(errs, fmt.Errorf("sweep %s: %w", name, err))
 				mu.Unlock()
 			}
 		})
 	}
 	group.Wait()
-	return errors.Join(left...)
+	return errors.Join(errs...)
 }
 
-// configuredEndpoints are the endpoints that the node's configuration names, where
-// a sandbox of which nothing is recorded may have been attached.
+// configuredEndpoints are the endpoints that the node's configuration names: an unrecorded
+// sandbox may be attached there.
 func (e *Engine) configuredEndpoints(r *Request) []string {
 	all := sockets(e.Bounds.Endpoints)
 	note := func(raw []byte, own bool) {
@@ -96,7 +96,7 @@ func sockets(patterns []string) []string {
 	return all
 }
 
-// folders are those that patterns name.
+// folders are the folders that patterns name.
 func folders(patterns []string) []string {
 	var all []string
 	for _, p := range patterns {
@@ -105,21 +105,20 @@ func folders(patterns []string) []string {
 	return all
 }
 
-// matching are the paths that a pattern names: itself without a wildcard, else what is there
-// now, matches, and is of a kind.
+// matching are the paths that a pattern names: the pattern itself if it has no wildcard, else
+// the existing files of that kind which match.
 func matching(pattern string, kind fs.FileMode) []string {
 	if !strings.ContainsAny(pattern, "*?") {
 		return []string{pattern}
 	}
-	found, _ := filepath.Glob(pattern) // a pattern that is none is refused with its configuration
-	return slices.DeleteFunc(found, func(path string) bool {
+	paths, _ := filepath.Glob(pattern) // the check of the configuration refuses a malformed pattern
+	return slices.DeleteFunc(paths, func(path string) bool {
 		st, err := os.Lstat(path)
 		return err != nil || st.Mode().Type() != kind
 	})
 }
 
-// recordedEndpoints are the endpoints of a recorded attachment, those that the node
-// allows.
+// recordedEndpoints are the endpoints of a recorded attachment that the node allows.
 func (e *Engine) recordedEndpoints(entry *journal.Entry) []string {
 	return slices.DeleteFunc(e.endpointsOf(&entry.List), func(endpoint string) bool { return !entry.OfNode && !e.Bounds.Allows(endpoint) })
 }
@@ -133,8 +132,8 @@ func (e *Engine) endpointsOf(l *conf.List) []string {
 	return c.EndpointsOf()
 }
 
-// namedByNode are the endpoints that networks of the node's own files attach to. The
-// other networks of the pod may name them too.
+// namedByNode are the endpoints of networks that the node's own files define. The pod's
+// other networks may name them too.
 func (e *Engine) namedByNode(networks []conf.Network) []string {
 	var all []string
 	for i := range networks {

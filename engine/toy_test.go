@@ -59,7 +59,7 @@ func TestAFurtherBackend(t *testing.T) {
 		t.Errorf("Inspect of what is lost: %+v", d)
 	}
 	found, err := n.Reconcile(t.Context(), r.Sandbox)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundMissing || found[0].IfName != "net1" || found[0].Pod == nil {
+	if err != nil || len(found) != 1 || found[0].Kind != KindMissing || found[0].IfName != "net1" || found[0].Pod == nil {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	if err := n.Check(t.Context(), r); err != nil {
@@ -186,7 +186,7 @@ func TestAConfigurationThatIsRefusedByNow(t *testing.T) {
 	n.toys.RefuseKey = "old"
 	says(t, n.Check(t.Context(), r), `key "old"`)
 	found, err := n.Reconcile(t.Context(), r.Sandbox)
-	if err != nil || len(found) != 1 || found[0].Kind != FoundFailed || !strings.Contains(found[0].What, `key "old"`) {
+	if err != nil || len(found) != 1 || found[0].Kind != KindFailed || !strings.Contains(found[0].What, `key "old"`) {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	rec, err := n.Journal.Read(r.Sandbox)

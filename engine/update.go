@@ -17,13 +17,13 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// Change says what Update did: interfaces with their networks, for people.
+// Change is the outcome of Update: interfaces with their networks, for people.
 type Change struct {
 	Sandbox            string
 	Attached, Detached []string
 }
 
-// String tells of the change.
+// String describes the change in one line.
 func (c *Change) String() string {
 	var parts []string
 	if len(c.Detached) > 0 {
@@ -35,10 +35,9 @@ func (c *Change) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// Update gives a running pod the networks that its annotation asks for now: in
-// the same transaction and journal as ADD, what goes before what comes. It
-// returns nil when there is nothing to do. What others have attached
-// stays.
+// Update gives a running pod the networks that its annotation asks for now, in the
+// transaction and journal of its ADD. It detaches before it attaches. It returns nil when
+// there is nothing to do. Attachments that plexus has not made stay.
 func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (*Change, error) {
 	ctx, unlock, err := e.lock(ctx, sandbox)
 	if err != nil {
@@ -61,8 +60,8 @@ func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (*Ch
 	if err != nil {
 		return nil, err
 	}
-	u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: pod, did: &Change{Sandbox: sandbox}}
-	return u.did, u.run(ctx)
+	u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: pod, change: &Change{Sandbox: sandbox}}
+	return u.change, u.run(ctx)
 }
 
 // isChanged reports whether the pod asks for other networks than it was given.
@@ -70,8 +69,8 @@ func isChanged(tx *journal.Transaction, pod *conf.Pod) bool {
 	return tx.Conf != nil && tx.Phase == journal.PhaseAttached && tx.Pod != nil && tx.Pod.UID == pod.UID && tx.Networks != pod.Annotations[conf.NetworksAnnotation]
 }
 
-// requestOf is the request that a transaction answers, as far as it matters while the
-// pod runs.
+// requestOf is the request of a transaction, with the fields that hot-plug and publication
+// need.
 func requestOf(tx *journal.Transaction, sandbox string) (*Request, error) {
 	c, err := conf.Parse(tx.Conf)
 	if err != nil {
@@ -89,22 +88,22 @@ func requestOf(tx *journal.Transaction, sandbox string) (*Request, error) {
 	return r, nil
 }
 
-// hotplug is one Update under way.
+// hotplug is one run of Update.
 type hotplug struct {
-	e   *Engine
-	r   *Request
-	rec *journal.Record
-	tx  *journal.Transaction
-	pod *conf.Pod
-	did *Change
+	e      *Engine
+	r      *Request
+	rec    *journal.Record
+	tx     *journal.Transaction
+	pod    *conf.Pod
+	change *Change
 }
 
 func (u *hotplug) run(ctx context.Context) error {
 	others := status.Others(u.tx, u.pod)
-	if err := u.clear(ctx); err != nil {
+	if err := u.detachUnfinished(ctx); err != nil {
 		return err
 	}
-	gone, come, warnings, err := conf.Changes(u.r.Conf, u.pod, journal.Networks(u.tx.Attachments))
+	removed, added, warnings, err := conf.Changes(u.r.Conf, u.pod, journal.Networks(u.tx.Attachments))
 	if err != nil {
 		return delegates.Coded(delegates.CodeConfig, err)
 	}
@@ -112,38 +111,38 @@ func (u *hotplug) run(ctx context.Context) error {
 		u.e.Log.Warn(w)
 	}
 	kept := slices.Clone(u.tx.Attachments)
-	for _, at := range slices.Backward(gone) {
+	for _, at := range slices.Backward(removed) {
 		kept = slices.Delete(kept, at, at+1)
 	}
-	more, err := u.plan(ctx, come, journal.Networks(kept))
+	more, err := u.plan(ctx, added, journal.Networks(kept))
 	if err != nil {
 		return err
 	}
-	for _, at := range gone {
+	for _, at := range removed {
 		entry := u.tx.Attachments[at]
 		entry.Phase = journal.PhaseRemoving
-		u.did.Detached = append(u.did.Detached, entry.IfName+" ("+entry.Name+")")
+		u.change.Detached = append(u.change.Detached, entry.IfName+" ("+entry.Name+")")
 	}
-	if len(gone) > 0 {
-		u.tx.Networks = unsettled // the pod may ask for them again before this is done
+	if len(removed) > 0 {
+		u.tx.Networks = noNetworks // the next Update compares again, should this one be interrupted
 	}
-	if err := u.clear(ctx); err != nil {
+	if err := u.detachUnfinished(ctx); err != nil {
 		return err
 	}
 	if err := u.attachMore(ctx, more); err != nil {
-		if len(gone) > 0 {
-			err = errors.Join(err, u.tellWhole(delegates.Undoing(ctx), others))
+		if len(removed) > 0 {
+			err = errors.Join(err, u.publishAttached(delegates.Undoing(ctx), others))
 		}
 		return err
 	}
 	return u.commit(ctx, others)
 }
 
-// unsettled is what no pod asks for.
-const unsettled = "\x00"
+// noNetworks is a value that no pod's annotation has, so that the pod counts as changed.
+const noNetworks = "\x00"
 
-// tellWhole tells of the attachments that are whole.
-func (u *hotplug) tellWhole(ctx context.Context, others []json.RawMessage) error {
+// publishAttached publishes the attachments that are neither being attached nor detached.
+func (u *hotplug) publishAttached(ctx context.Context, others []json.RawMessage) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	whole := *u.tx
@@ -152,10 +151,10 @@ func (u *hotplug) tellWhole(ctx context.Context, others []json.RawMessage) error
 	if err != nil {
 		return err
 	}
-	return u.tell(ctx, &whole, results, others)
+	return u.publish(ctx, &whole, results, others)
 }
 
-func (u *hotplug) tell(ctx context.Context, tx *journal.Transaction, results []*types100.Result, others []json.RawMessage) error {
+func (u *hotplug) publish(ctx context.Context, tx *journal.Transaction, results []*types100.Result, others []json.RawMessage) error {
 	all, err := u.e.openAll(u.r.Sandbox, tx, tx.Attachments, u.r.Netns)
 	if err != nil {
 		return err
@@ -167,22 +166,22 @@ func (u *hotplug) tell(ctx context.Context, tx *journal.Transaction, results []*
 	return u.e.publish(ctx, u.r, tx, annotations)
 }
 
-// clear undoes the attachments that are on their way in or out, those that an
-// earlier Update has left among them.
-func (u *hotplug) clear(ctx context.Context) error {
-	return u.e.clearEntries(ctx, u.rec, u.tx, u.r.Netns)
+// detachUnfinished undoes the attachments that are being attached or detached, also those of
+// an earlier Update that did not finish.
+func (u *hotplug) detachUnfinished(ctx context.Context) error {
+	return u.e.detachUnfinished(ctx, u.rec, u.tx, u.r.Netns)
 }
 
-func (e *Engine) clearEntries(ctx context.Context, rec *journal.Record, tx *journal.Transaction, live string) error {
-	var stay, going []*journal.Entry
+func (e *Engine) detachUnfinished(ctx context.Context, rec *journal.Record, tx *journal.Transaction, live string) error {
+	var attached, unfinished []*journal.Entry
 	for _, entry := range tx.Attachments {
 		if entry.Phase == "" {
-			stay = append(stay, entry)
+			attached = append(attached, entry)
 		} else {
-			going = append(going, entry)
+			unfinished = append(unfinished, entry)
 		}
 	}
-	if len(going) == 0 {
+	if len(unfinished) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
@@ -190,17 +189,17 @@ func (e *Engine) clearEntries(ctx context.Context, rec *journal.Record, tx *jour
 	if err := e.Journal.Write(ctx, rec); err != nil {
 		return err
 	}
-	left, err := e.detachEach(ctx, rec.Sandbox, tx, going, live)
-	for _, entry := range left {
+	remaining, err := e.detachEach(ctx, rec.Sandbox, tx, unfinished, live)
+	for _, entry := range remaining {
 		entry.Phase = journal.PhaseRemoving
 	}
-	tx.Attachments = append(stay, left...)
+	tx.Attachments = append(attached, remaining...)
 	return errors.Join(err, e.restoreDefault(ctx, live, tx.Attachments), e.Journal.Write(ctx, rec))
 }
 
-// plan looks the networks that come up, and names their interfaces.
-func (u *hotplug) plan(ctx context.Context, come []conf.Reference, kept []conf.Network) ([]conf.Network, error) {
-	come, definitions, err := u.e.lookUp(ctx, u.pod, come, kept)
+// plan resolves the added networks and names their interfaces.
+func (u *hotplug) plan(ctx context.Context, added []conf.Reference, kept []conf.Network) ([]conf.Network, error) {
+	added, definitions, err := u.e.lookUp(ctx, u.pod, added, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -208,14 +207,14 @@ func (u *hotplug) plan(ctx context.Context, come []conf.Reference, kept []conf.N
 	if err != nil {
 		return nil, fmt.Errorf("interfaces of pod %s: %w", u.pod, err)
 	}
-	taken := slices.DeleteFunc(names, func(name string) bool {
+	usedNames := slices.DeleteFunc(names, func(name string) bool {
 		return slices.ContainsFunc(u.tx.Attachments, func(entry *journal.Entry) bool { return entry.IfName == name })
 	})
-	more, err := conf.ResolveMore(u.r.Conf, come, definitions, kept, taken, u.r.Args)
+	more, err := conf.ResolveMore(u.r.Conf, added, definitions, kept, usedNames, u.r.Args)
 	return more, delegates.Coded(delegates.CodeConfig, err)
 }
 
-// attachMore attaches all of the networks, or none.
+// attachMore attaches all of the added networks, or none.
 func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 	if len(more) == 0 {
 		return nil
@@ -238,49 +237,49 @@ func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
 		u.tx.Attachments = before
 		return err
 	}
-	if begun, err := u.addMore(ctx, &sub, all, pending); err != nil {
-		u.tx.Attachments = slices.Concat(before, sub.Attachments[:begun])
-		return errors.Join(err, u.clear(delegates.Undoing(ctx)))
+	if attempted, err := u.addMore(ctx, &sub, all, pending); err != nil {
+		u.tx.Attachments = slices.Concat(before, sub.Attachments[:attempted])
+		return errors.Join(err, u.detachUnfinished(delegates.Undoing(ctx)))
 	}
 	for _, entry := range sub.Attachments {
-		u.did.Attached = append(u.did.Attached, entry.IfName+" ("+entry.Name+")")
+		u.change.Attached = append(u.change.Attached, entry.IfName+" ("+entry.Name+")")
 	}
 	return nil
 }
 
-// addMore adds what was prepared. With an error, begun is how many were begun; of the
-// others nothing is reserved any more.
-func (u *hotplug) addMore(ctx context.Context, sub *journal.Transaction, all []*attachment, pending *journal.Pending) (begun int, err error) {
-	results, begun, err := u.e.addEach(ctx, u.r, sub, all, pending)
+// addMore adds the prepared attachments. attempted is the number of attachments whose plugins
+// have run; after an error the reservations of the others are released.
+func (u *hotplug) addMore(ctx context.Context, sub *journal.Transaction, all []*attachment, pending *journal.Pending) (attempted int, err error) {
+	results, attempted, err := u.e.addEach(ctx, u.r, sub, all, pending)
 	if err != nil {
-		return begun, errors.Join(err, releaseAll(ctx, all[begun:]))
+		return attempted, errors.Join(err, releaseAll(ctx, all[attempted:]))
 	}
 	if err := sub.SetResults(results); err != nil {
-		return begun, err
+		return attempted, err
 	}
 	if !slices.ContainsFunc(sub.Attachments, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 }) {
-		return begun, nil
+		return attempted, nil
 	}
 	results, err = u.tx.Results()
 	if err != nil {
-		return begun, err
+		return attempted, err
 	}
 	err = u.e.routeDefault(ctx, u.r.Netns, u.tx.Attachments, results, func() error { return u.e.Journal.Write(ctx, u.rec) })
-	return begun, errors.Join(err, u.tx.SetResults(results))
+	return attempted, errors.Join(err, u.tx.SetResults(results))
 }
 
-// commit tells of all attachments and ends the change.
+// commit publishes all attachments and commits the change.
 func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
 	results, err := u.tx.Results()
-	if err == nil { // before it is told: what was told and is not known would be somebody else's for ever
+	if err == nil { // before it is published: an element of network-status whose name is not recorded counts as foreign
 		status.Note(u.tx, results)
 		err = u.e.Journal.Write(ctx, u.rec)
 	}
 	if err == nil {
-		err = u.tell(ctx, u.tx, results, others)
+		err = u.publish(ctx, u.tx, results, others)
 	}
 	if err != nil {
-		return errors.Join(err, u.clear(delegates.Undoing(ctx)))
+		return errors.Join(err, u.detachUnfinished(delegates.Undoing(ctx)))
 	}
 	for _, entry := range u.tx.Attachments {
 		entry.Phase = ""

@@ -14,9 +14,9 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// Check compares every attachment of a request with the world: each plugin's
-// own CHECK, then the links, addresses and default routes in the pod. All
-// differences are reported.
+// Check compares every attachment of a request with its record: first by each plugin's own
+// CHECK, then by the links, addresses and default routes in the pod. It reports all
+// differences.
 func (e *Engine) Check(ctx context.Context, r *Request) error {
 	if err := r.checkIdentity(); err != nil {
 		return err
@@ -70,16 +70,16 @@ func (e *Engine) checkOne(ctx context.Context, sandbox string, tx *journal.Trans
 	return errors.Join(a.chain.Check(ctx), podnet.CompareLinks(netns, result), podnet.CompareDefault(netns, entry.IfName, entry.DefaultRoute))
 }
 
-// Status says whether ADD can be served: the cluster network and the other
-// networks that the configuration itself names are asked, those that can
-// answer. Networks that only pods name say so when a pod asks for them.
+// Status reports whether ADD can be served: it runs STATUS of the cluster network and of the
+// other networks that the configuration itself names. A network that only pods name reports
+// its state at ADD.
 func (e *Engine) Status(ctx context.Context, r *Request) error {
 	if r.Conf != nil && r.Conf.ReadinessIndicatorFile != "" {
 		if _, err := os.Stat(r.Conf.ReadinessIndicatorFile); errors.Is(err, fs.ErrNotExist) {
 			return delegates.Coded(delegates.CodeNotReady, fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", r.Conf.ReadinessIndicatorFile))
 		}
 	}
-	plan, err := e.configured(ctx, r)
+	plan, err := e.configuredPlan(ctx, r)
 	if err != nil {
 		return &delegates.Error{Code: delegates.CodeNotReady, Err: err}
 	}
@@ -95,8 +95,8 @@ func (e *Engine) Status(ctx context.Context, r *Request) error {
 	return nil
 }
 
-// configured is the plan of a pod that asks for nothing.
-func (e *Engine) configured(ctx context.Context, r *Request) (*conf.Plan, error) {
+// configuredPlan is the plan of a pod without annotations.
+func (e *Engine) configuredPlan(ctx context.Context, r *Request) (*conf.Plan, error) {
 	anyone := *r
 	anyone.IfName, anyone.Args = "eth0", nil
 	_, plan, err := e.Plan(ctx, &anyone)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk is what writing a file in place asks of a file system. It is an interface for
-// tests, in which one of the calls fails, or the power is cut between two of them.
+// Disk are the file operations of writing a file in place. It is an interface for tests in
+// which one of the calls fails, or the power is cut between two of them.
 type Disk interface {
 	// Mkdir makes one folder, fs.ErrExist when something has its name.
 	Mkdir(name string, mode fs.FileMode) error
@@ -19,12 +19,11 @@ type Disk interface {
 	Create(name string, mode fs.FileMode) (Handle, error)
 	Rename(from, to string) error
 	Remove(name string) error
-	// SyncFolder has the names in a folder on the disk when it returns.
+	// SyncFolder writes the names in a folder to the disk.
 	SyncFolder(dir string) error
 }
 
-// Handle is a file that is being written. Sync has its content on the disk when it
-// returns, its name not.
+// Handle is a file that is open for writing. Sync writes its content to the disk, not its name.
 type Handle interface {
 	io.WriteCloser
 	Sync() error
@@ -42,8 +41,8 @@ func (Local) Rename(from, to string) error { return os.Rename(from, to) }
 // Remove is os.Remove.
 func (Local) Remove(name string) error { return os.Remove(name) }
 
-// Create is Disk.Create. It follows no link. os.OpenFile would find out first, by four
-// calls of the kernel, whether the file can be polled.
+// Create is Disk.Create. It follows no link. os.OpenFile would take four more system
+// calls, to find out whether the file can be polled.
 func (Local) Create(name string, mode fs.FileMode) (Handle, error) {
 	for {
 		fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, uint32(mode.Perm()))
@@ -54,7 +53,7 @@ func (Local) Create(name string, mode fs.FileMode) (Handle, error) {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}
 		f := os.NewFile(uintptr(fd), name)
-		if err := f.Chmod(mode.Perm()); err != nil { // the umask has taken some away
+		if err := f.Chmod(mode.Perm()); err != nil { // the umask has cleared some bits
 			return nil, errors.Join(err, f.Close(), os.Remove(name))
 		}
 		return f, nil

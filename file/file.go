@@ -10,12 +10,11 @@ import (
 	"path/filepath"
 )
 
-// Ending is what the name of a temporary file ends with, unless its writer names it.
+// Ending is the ending of a temporary file's name, unless Replacement.Temp names it.
 const Ending = ".new"
 
-// Replacement is a file that takes the place of another one, or of none. What has its
-// path is replaced, a symbolic link too: no link is followed. The file belongs to the
-// user of this process.
+// Replacement is a new or replaced file. A symbolic link at its path is replaced too: no link
+// is followed. The file belongs to the user of this process.
 type Replacement struct {
 	Path string
 	Mode fs.FileMode // permissions, whatever the umask is
@@ -23,13 +22,12 @@ type Replacement struct {
 	// name of Path with Ending. One writer at a time may use it: callers have a lock. A
 	// process that is killed leaves the file, and the next Write removes it.
 	Temp string
-	// Volatile is for a file that the node can lose: nothing waits for the disk, and a
-	// loss of power may leave an empty file.
+	// Volatile skips fsync: a loss of power may leave an empty file.
 	Volatile bool
 	Disk     Disk // nil is Local
 }
 
-// Write is Replacement.Write of a file of which nothing else is to be said.
+// Write is Replacement.Write with defaults for all other fields.
 func Write(path string, mode fs.FileMode, data []byte) error {
 	return Replacement{Path: path, Mode: mode}.Write(bytes.NewReader(data))
 }
@@ -63,7 +61,7 @@ func (r Replacement) Write(content io.Reader) error {
 
 func (r Replacement) writeTemp(disk Disk, temp string, content io.Reader) error {
 	f, err := disk.Create(temp, r.Mode)
-	if errors.Is(err, fs.ErrExist) { // a writer that was killed has left it
+	if errors.Is(err, fs.ErrExist) { // the file of a writer that was killed
 		if err = disk.Remove(temp); err == nil {
 			f, err = disk.Create(temp, r.Mode)
 		}

@@ -12,17 +12,17 @@ import (
 	"github.com/plexus-cni/plexus/file"
 )
 
-// FileSystem is what the journal asks of a file system. It is an interface for the
-// test that cuts the power between any two of its calls.
+// FileSystem are the file operations of the journal. It is an interface for the test that
+// cuts the power between any two of them.
 type FileSystem interface {
 	file.Disk
 	ReadFile(name string) ([]byte, error)
 	// Unnamed makes a file without a name on the file system of a folder (open(2),
-	// O_TMPFILE), errors.ErrUnsupported when that knows none.
+	// O_TMPFILE), or fails with errors.ErrUnsupported.
 	Unnamed(dir string) (file.Handle, error)
-	// Append opens a file that is there, to write at its end.
+	// Append opens an existing file, to write at its end.
 	Append(name string) (file.Handle, error)
-	// Link gives a file of Unnamed its name, fs.ErrExist when that is taken.
+	// Link gives a file of Unnamed its name, fs.ErrExist when another file has it.
 	Link(f file.Handle, name string) error
 }
 
@@ -59,10 +59,9 @@ func (osFiles) Link(f file.Handle, name string) error {
 	return nil
 }
 
-// linkNew makes a file that is not there yet, whole: it has no name before it has its
-// content. fs.ErrExist says that there is one, errors.ErrUnsupported that the file
-// system knows no file without a name. Neither content nor name is on the disk before
-// Sync and SyncFolder have returned.
+// linkNew makes a new file whose name appears with its whole content. fs.ErrExist: there is a
+// file of that name; errors.ErrUnsupported: the file system has no files without a name.
+// Content and name are on the disk when Sync and SyncFolder have returned.
 func linkNew(files FileSystem, name string, data []byte) (file.Handle, error) {
 	f, err := files.Unnamed(filepath.Dir(name))
 	if err != nil {
@@ -77,8 +76,8 @@ func linkNew(files FileSystem, name string, data []byte) (file.Handle, error) {
 	return f, nil
 }
 
-// openFile opens a regular file. os.OpenFile finds out first, by four calls of the kernel,
-// whether it can be polled.
+// openFile opens a regular file. os.OpenFile would take four more system calls, to find out
+// whether the file can be polled.
 func openFile(name string, flags int, perm uint32) (*os.File, error) {
 	for {
 		fd, err := unix.Open(name, flags|unix.O_CLOEXEC, perm)
@@ -91,9 +90,8 @@ func openFile(name string, flags int, perm uint32) (*os.File, error) {
 	}
 }
 
-// WriteNew makes a file that is not there yet, whole: it has no name before it has its
-// content. fs.ErrExist says that there is one, errors.ErrUnsupported that the file
-// system knows no file without a name.
+// WriteNew makes a new file whose name appears with its whole content, on this machine's file
+// system. Errors are those of linkNew.
 func WriteNew(name string, data []byte) error {
 	f, err := linkNew(osFiles{}, name, data)
 	if err != nil {

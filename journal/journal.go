@@ -1,5 +1,5 @@
-// Package journal is what plexus records of sandboxes: the types, the format of the
-// files, and how long what is written lasts. Nothing in the types is live.
+// Package journal records the sandboxes of a node: the types, the format of the files, and
+// their durability. The types hold nothing live.
 package journal
 
 import (
@@ -23,10 +23,9 @@ import (
 	"github.com/plexus-cni/plexus/lock"
 )
 
-// Journal is where plexus writes what DEL will need, one file a sandbox. A
-// Record in it is two lines of JSON: a header with the format's version and the
-// checksum of the second line, and the record. Later forms of it may follow: the last
-// one that is whole is in force.
+// Journal has the records that DEL needs, one file a sandbox. A record in a file is two lines
+// of JSON: a header with the format's version and the checksum of the second line, and the
+// Record. Newer versions of the record may follow: the last whole one is in force.
 type Journal struct {
 	Locks lock.Table // of sandboxes: lock.Node
 
@@ -47,8 +46,7 @@ func (e *DamagedError) Error() string {
 	return fmt.Sprintf("journal file %s is not usable: %s", e.File, e.Why)
 }
 
-// Open names the journal below a data folder. Nothing is read or made
-// before it is needed.
+// Open returns the journal below a data folder. It neither reads nor makes a file.
 func Open(dataDir string) *Journal { return OpenOn(dataDir, osFiles{}) }
 
 // OpenOn is Open on another file system.
@@ -76,13 +74,13 @@ func CheckSandbox(sandbox string) error {
 	return nil
 }
 
-// rereads is how often a damaged file is read: a reader without the lock may come while
+// rereads is how often a damaged file is read again: a reader without the lock may read while
 // Commit writes.
 const rereads = 3
 
-// Read returns the record of a sandbox, nil when there is none. What is damaged behind
-// the last whole record is told by Record.Damage; a file without a whole record, of
-// this sandbox and of a version that is known, is a *DamagedError.
+// Read returns the record of a sandbox, nil when there is none. Record.Damage describes damage
+// behind the last whole record. A file without a whole record of this sandbox, in a known
+// version, is a *DamagedError.
 func (j *Journal) Read(sandbox string) (*Record, error) {
 	name := j.File(sandbox)
 	for read := 1; ; read++ {
@@ -110,18 +108,18 @@ func (j *Journal) Read(sandbox string) (*Record, error) {
 	}
 }
 
-// isDamage reports whether an error of reading says that a file, or the disk below it, is
-// not as it should be; to try again helps nobody.
+// isDamage reports whether a read failed because the file or its disk is damaged: the same
+// read would fail again.
 func isDamage(err error) bool {
 	return errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)
 }
 
-// announce says that a record is written.
+// announce is the step of writing a record.
 func announce(ctx context.Context, rec *Record) error {
 	return delegates.Step(ctx, "journal: write sandbox %s", rec.Sandbox)
 }
 
-// Pending is a record that is in force and on its way to the disk.
+// Pending is a record that is in force, while it is written to the disk.
 type Pending struct{ durable func() error }
 
 // Durable returns when the record outlasts a loss of the node's power. It may be called
@@ -129,8 +127,8 @@ type Pending struct{ durable func() error }
 func (p *Pending) Durable() error { return p.durable() }
 
 // Begin replaces the record of a sandbox in one atomic step: the next process reads it,
-// however this one ends. With sync it also goes to the disk: Pending.Durable waits for it.
-// A file that is new is on its way meanwhile.
+// however this one ends. With sync the record is also written to the disk: Pending.Durable
+// waits for that. For a new file the write goes on in the background.
 func (j *Journal) Begin(ctx context.Context, rec *Record, sync bool) (*Pending, error) {
 	if err := announce(ctx, rec); err != nil {
 		return nil, err
@@ -180,9 +178,9 @@ func (j *Journal) Write(ctx context.Context, rec *Record) error {
 	return pending.Durable()
 }
 
-// Commit puts the form of a record in force that follows what Begin has written. It is one write to the end of the file, which takes the
-// kernel a tenth of the time that it needs to put another file into its place, and does
-// not wait for the disk.
+// Commit appends a newer version of the record that Begin has written, and puts it in force.
+// One write to the end of a file takes a tenth of the time of a rename. Commit does not wait
+// for the disk.
 func (j *Journal) Commit(ctx context.Context, rec *Record) error {
 	if err := announce(ctx, rec); err != nil {
 		return err
@@ -202,7 +200,7 @@ func (j *Journal) Commit(ctx context.Context, rec *Record) error {
 	return nil
 }
 
-// Remove forgets a sandbox.
+// Remove removes the record of a sandbox.
 func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 	if err := delegates.Step(ctx, "journal: remove sandbox %s", sandbox); err != nil {
 		return err
@@ -215,7 +213,7 @@ func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 	return nil
 }
 
-// SetAside keeps a damaged file where nothing will read it, and says where.
+// SetAside moves a damaged file out of the journal and returns its new path.
 func (j *Journal) SetAside(ctx context.Context, sandbox string) (string, error) {
 	if err := delegates.Step(ctx, "journal: set aside sandbox %s", sandbox); err != nil {
 		return "", err
@@ -234,7 +232,7 @@ func (j *Journal) SetAside(ctx context.Context, sandbox string) (string, error) 
 	return to, os.Rename(j.File(sandbox), to)
 }
 
-// Damaged lists the files that were set aside.
+// Damaged lists the files that SetAside has moved.
 func (j *Journal) Damaged() ([]string, error) {
 	names, err := filepath.Glob(filepath.Join(j.dir, "damaged", "*.json"))
 	slices.Sort(names)

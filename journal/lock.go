@@ -16,11 +16,11 @@ const lockWait = 8 * time.Second
 // errLockWait is the cause of a lock.HeldError.
 var errLockWait = errors.New("waited for " + lockWait.String())
 
-// Lock makes this process the only one that works on a sandbox, until Release. It waits
-// no longer than lockWait, or than the context lets it (Skipping); the error is a
-// lock.HeldError then. What is executed under the context that it returns inherits the
-// lock (lock.Of): when plexus is killed, the sandbox stays locked until its plugins and
-// their children have ended, and nothing that is undone then comes back.
+// Lock locks a sandbox for this process, until Release. It waits for lockWait at most, or for
+// the budget of the context (Skipping), and then fails with a lock.HeldError. Plugins executed
+// under the returned context inherit the lock (lock.Of): when plexus is killed, the sandbox
+// stays locked until its plugins and their children have ended. So no plugin can repeat a
+// change after it was undone.
 func (j *Journal) Lock(ctx context.Context, sandbox string) (context.Context, *lock.Lock, error) {
 	l, err := j.lock(ctx, sandbox)
 	if err != nil {
@@ -39,14 +39,13 @@ func (j *Journal) lock(ctx context.Context, sandbox string) (*lock.Lock, error) 
 	return j.Locks.Take(ctx, object, what)
 }
 
-// Skipping returns a context for work on one sandbox after the other: those that are
-// locked are waited for no longer than wait, all together, and fail with a
-// lock.HeldError (IsLocked).
+// Skipping returns a context for work on one sandbox after the other: Lock waits for all
+// locked sandboxes together no longer than wait, and fails with a lock.HeldError (IsLocked).
 func (j *Journal) Skipping(ctx context.Context, wait time.Duration) context.Context {
 	return context.WithValue(ctx, budgetKey{}, lock.NewBudget(j.Locks, wait))
 }
 
-// IsLocked reports whether an error is that of a sandbox which another request works on.
+// IsLocked reports whether an error says that another request has the sandbox locked.
 func IsLocked(err error) bool {
 	var held *lock.HeldError
 	return errors.As(err, &held)

@@ -15,13 +15,13 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Record is everything that plexus knows of a sandbox.
+// Record is the recorded state of a sandbox.
 type Record struct {
 	Sandbox      string         `json:"sandbox"`
 	Transactions []*Transaction `json:"transactions"`
 
-	// Damage names the file and what is wrong behind the record, "" when nothing is:
-	// a later form of the record may have been there. It is not recorded.
+	// Damage names the file and describes the damage behind the record, "" for none. A
+	// newer version of the record may have been there. It is not recorded.
 	Damage string `json:"-"`
 }
 
@@ -33,7 +33,7 @@ type Transaction struct {
 	Phase   Phase     `json:"phase"`
 	Started time.Time `json:"started"`
 	Netns   string    `json:"netns"`
-	NetnsID string    `json:"netnsID"` // see podnet.ID; paths are used again
+	NetnsID string    `json:"netnsID"` // see podnet.ID; a path may be reused
 	Pod     *conf.Pod `json:"pod,omitempty"`
 	Request string    `json:"request,omitempty"` // Request.ID
 	// Conf is the configuration of the request; Networks is the pod's networks
@@ -42,45 +42,45 @@ type Transaction struct {
 	Networks    string          `json:"networks,omitempty"`
 	Path        []string        `json:"path"`                  // folders of executables
 	StatusPlace string          `json:"statusPlace,omitempty"` // where network-status is published
-	// Published names the elements of network-status that were ever written; the
-	// others there are somebody else's.
+	// Published are the names of all elements of network-status that plexus has ever
+	// written; the other elements are foreign.
 	Published   []string `json:"published,omitempty"`
 	Attachments []*Entry `json:"attachments"`
 }
 
-// Phase says how far a transaction came.
+// Phase is the progress of a transaction.
 type Phase string
 
-// The phases. Whatever is not attached is to be undone.
+// The phases. A transaction in any other phase than attached is undone.
 const (
 	PhaseAdding   Phase = "adding"
 	PhaseAttached Phase = "attached"
 	PhaseRemoving Phase = "removing" // a DEL that could not undo everything
 )
 
-// Entry is one attachment: the network as planned, and what the built-in
-// delegates of its chain will need for DEL.
+// Entry is one attachment: its planned network, and the state that the built-in delegates of
+// its chain need for DEL.
 type Entry struct {
 	conf.Network
-	// Phase is "" when it is that of the transaction. An attachment that comes or
-	// goes while the pod runs has its own.
+	// Phase is "" when the transaction's applies. An attachment that is added or removed
+	// while the pod runs has its own.
 	Phase  Phase                      `json:"phase,omitempty"`
 	State  map[string]json.RawMessage `json:"state,omitempty"` // by delegate
 	Result json.RawMessage            `json:"result,omitempty"`
-	// Displaced are its default routes that gave way to the attachment which was
-	// asked for the default route.
-	Displaced []*types.Route `json:"displaced,omitempty"`
-	// Executed: another meta-plugin made it, by executables alone, and so it is
-	// undone, built-in or not.
+	// DisplacedRoutes are its default routes that were replaced by those of the attachment
+	// with the key default-route.
+	DisplacedRoutes []*types.Route `json:"displaced,omitempty"`
+	// Executed: another meta-plugin has made the attachment by executables. It is undone
+	// by executables too, even if the plugin is built in.
 	Executed bool `json:"executed,omitempty"`
-	// Origin is what that meta-plugin itself has recorded of it.
+	// Origin is that meta-plugin's own record of the attachment.
 	Origin json.RawMessage `json:"origin,omitempty"`
 }
 
 // journalVersion is the version of the file format.
 const journalVersion = 1
 
-// headerMark is how a header begins. Inside of a record it cannot be followed by a header's
+// headerMark is the beginning of a header. In a record the same bytes are never followed by a
 // line feed.
 const headerMark = `{"plexusJournal":`
 
@@ -90,8 +90,8 @@ type header struct {
 	SHA256  string `json:"sha256"`
 }
 
-// Decode finds the last whole record in a file. why says what is wrong when
-// there is none; otherwise Damage says what is wrong behind it, without the file's name.
+// Decode finds the last whole record in a file. why describes the damage when there is none;
+// otherwise Damage describes damage behind the record, without the file's name.
 func Decode(sandbox string, data []byte) (rec *Record, why string) {
 	if len(data) == 0 {
 		return nil, "it is empty"
@@ -106,10 +106,10 @@ func Decode(sandbox string, data []byte) (rec *Record, why string) {
 			rec, why, data = found, "", later
 			continue
 		}
-		if why == "" { // the first thing that is wrong explains the most
+		if why == "" { // the first damage explains the others
 			why = bad
 		}
-		next := bytes.Index(data[1:], []byte(headerMark)) // a line feed may be what is damaged
+		next := bytes.Index(data[1:], []byte(headerMark)) // a line feed may be damaged
 		if next < 0 {
 			break
 		}
@@ -138,7 +138,7 @@ func parseRecord(sandbox string, body []byte) (rec *Record, why string) {
 	return rec, ""
 }
 
-// cutRecord cuts the first record off what a file holds.
+// cutRecord cuts the first record off the content of a file.
 func cutRecord(data []byte) (body, later []byte, why string) {
 	first, rest, _ := bytes.Cut(data, []byte("\n"))
 	var h header
@@ -155,7 +155,7 @@ func cutRecord(data []byte) (body, later []byte, why string) {
 	return body, later, ""
 }
 
-// Encode is a record as its file has it.
+// Encode returns a record in the format of the files.
 func Encode(rec *Record) ([]byte, error) {
 	body, err := json.Marshal(rec)
 	if err != nil {
@@ -182,7 +182,7 @@ func (r *Record) Find(ifName string) *Transaction {
 	return nil
 }
 
-// Remove forgets a transaction.
+// Remove removes a transaction from the record.
 func (r *Record) Remove(tx *Transaction) {
 	r.Transactions = slices.DeleteFunc(r.Transactions, func(t *Transaction) bool { return t == tx })
 }
@@ -216,6 +216,9 @@ func (e *Entry) ParseResult() (*types100.Result, error) {
 	if err := json.Unmarshal(e.Result, r); err != nil {
 		return nil, fmt.Errorf("recorded result of %s: %w", e.IfName, err)
 	}
+	if slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil) || slices.Contains(r.Routes, nil) {
+		return nil, fmt.Errorf("recorded result of %s: it has a null among its interfaces, ips or routes", e.IfName)
+	}
 	return r, nil
 }
 
@@ -234,8 +237,8 @@ func Networks(entries []*Entry) []conf.Network {
 	return all
 }
 
-// Latest is the transaction that the pod's network-status is about: the last one. nil
-// when there is none.
+// Latest is the newest transaction of a pod, which network-status describes. nil when there
+// is none.
 func (r *Record) Latest() (last *Transaction) {
 	if r == nil {
 		return nil

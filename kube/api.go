@@ -22,9 +22,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// API is the API server, as far as plexus talks to it. Its clients know the few
-// kinds that plexus uses: those of client-go's clientset, all of them, would
-// double the time that plexusd needs to start.
+// API has clients of the API server for the few kinds that plexus uses: client-go's whole
+// clientset would double the time that plexusd needs to start.
 type API struct {
 	Server string // URL
 	scheme *runtime.Scheme
@@ -35,16 +34,16 @@ type API struct {
 	http *http.Client
 }
 
-// Limits of requests to the API server. Those of ADD add up to less than what a
-// runtime waits for.
+// Limits of requests to the API server. Those of ADD add up to less than the
+// timeout of a runtime.
 const (
 	requestTimeout = 5 * time.Second
 	requestTries   = 3
 	eventTimeout   = 2 * time.Second
 )
 
-// Connect makes the clients from a kubeconfig file, or for "" from what a pod's
-// service account has. Nothing is sent.
+// Connect makes the clients from a kubeconfig file, or for "" from the pod's service account.
+// It sends no request.
 func Connect(kubeconfig string) (*API, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if kubeconfig == "" {
@@ -53,7 +52,7 @@ func Connect(kubeconfig string) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
 	}
-	config.QPS = -1 // the pods of a node that start at once are no flood
+	config.QPS = -1 // no limit: all pods of a node may start at once
 	config.UserAgent = "plexus"
 	a := &API{Server: config.Host, scheme: runtime.NewScheme()}
 	if a.http, err = rest.HTTPClientFor(config); err != nil {
@@ -88,22 +87,22 @@ func Connect(kubeconfig string) (*API, error) {
 	return a, nil
 }
 
-// away is an API server that does not answer, or cannot now.
-type away struct {
+// unreachableError is the error of an API server that does not answer, or fails for now.
+type unreachableError struct {
 	server string
 	err    error
 }
 
-func (e *away) Error() string {
+func (e *unreachableError) Error() string {
 	return fmt.Sprintf("the API server %s does not answer as it should: %v", e.server, e.err)
 }
-func (e *away) Unwrap() error { return e.err }
+func (e *unreachableError) Unwrap() error { return e.err }
 
 // Temporary marks an error that may be gone when the runtime tries again.
-func (e *away) Temporary() bool { return true }
+func (e *unreachableError) Temporary() bool { return true }
 
-// explain says what a failed request means for the operator; needs is the
-// permission that it takes.
+// explain adds to a request's error what the operator can do; needs is the permission that
+// the request requires.
 func (a *API) explain(err error, needs string) error {
 	switch {
 	case err == nil:
@@ -115,17 +114,16 @@ func (a *API) explain(err error, needs string) error {
 	case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return err
 	}
-	return &away{a.Server, err}
+	return &unreachableError{a.Server, err}
 }
 
-// retry makes a request again while the API server may answer better, within a
-// bound.
+// retry repeats a request while its error is temporary, within a bound.
 func (a *API) retry(ctx context.Context, needs string, request func(context.Context) error) error {
 	for try := 1; ; try++ {
 		bounded, cancel := context.WithTimeout(ctx, requestTimeout)
 		err := a.explain(request(bounded), needs)
 		cancel()
-		var temporary *away
+		var temporary *unreachableError
 		if !errors.As(err, &temporary) || try == requestTries {
 			return err
 		}
@@ -141,8 +139,8 @@ func (a *API) retry(ctx context.Context, needs string, request func(context.Cont
 	}
 }
 
-// RefusedError is the API server's word that a token may not read a path. Any other
-// error of Allowed says that the API server has not decided.
+// RefusedError says that a token may not read a path. After any other error of Allowed the API
+// server has not decided.
 type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return e.Why }
@@ -178,8 +176,7 @@ func (a *API) Allowed(ctx context.Context, token, path string) error {
 	return nil
 }
 
-// DaemonSet tells whether a DaemonSet is there to stay: the status code of a GET,
-// and whether it is being deleted.
+// DaemonSet returns the status code of a GET of a DaemonSet, and whether it is being deleted.
 func (a *API) DaemonSet(ctx context.Context, namespace, name string) (code int, deleting bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

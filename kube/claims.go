@@ -13,8 +13,8 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Attributes by which a DRA driver says of a device what a device plugin would: the
-// resource that NADs name, and the device's ID of it (Multus, docs/how-to-use.md,
+// Attributes in which a DRA driver publishes the resource name and the device ID that a device
+// plugin would use (Multus, docs/how-to-use.md,
 // "DRA"). A driver whose own name is the domain may leave the domain out
 // (k8s.io/api/resource/v1, QualifiedName).
 const (
@@ -29,8 +29,8 @@ type podClaim struct {
 	entry, name string
 }
 
-// claimsOf are the pod's claims, each ResourceClaim once. An entry that its status
-// says needs none is left out (k8s.io/api/core/v1, PodResourceClaimStatus).
+// claimsOf are the pod's claims, each ResourceClaim once. An entry without a
+// ResourceClaim is left out (k8s.io/api/core/v1, PodResourceClaimStatus).
 func claimsOf(p *corev1.Pod) ([]podClaim, error) {
 	var claims []podClaim
 	seen := map[string]bool{}
@@ -55,14 +55,14 @@ func claimsOf(p *corev1.Pod) ([]podClaim, error) {
 	return claims, nil
 }
 
-// claimed are the devices of the pod's resource claims by resource: those that have
+// claimedDevices are the devices of the pod's resource claims by resource: those that have
 // both attributes, in the order of the claims and of their allocation's results,
 // whatever access they are for. A pod without claims costs no request; one with
 // claims costs one for each, one for each of their drivers, and another for a
-// driver of pools that are of no single node. That the claims are reserved for the
-// pod is what the kubelet has made sure of before it asks for the pod's sandbox
+// driver of pools that are of no single node. The kubelet has
+// reserved the claims for the pod before it requests the pod's sandbox
 // (k8s.io/kubernetes/pkg/kubelet/cm/dra/manager.go, prepareResources).
-func (l *Live) claimed(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+func (l *Live) claimedDevices(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
 	p, err := l.object(ctx, pod)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (l *Live) claimed(ctx context.Context, pod *conf.Pod) (map[string][]string,
 		return nil, err
 	}
 	given := map[string][]string{}
-	published := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, drivers: map[string]*driverSlices{}}
+	inv := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, drivers: map[string]*driverSlices{}}
 	for _, claim := range claims {
 		results, err := l.Cluster.allocation(ctx, p.Namespace, claim.name)
 		if err != nil {
@@ -80,7 +80,7 @@ func (l *Live) claimed(ctx context.Context, pod *conf.Pod) (map[string][]string,
 		}
 		for i := range results {
 			r := &results[i]
-			resource, device, err := published.attributes(ctx, r)
+			resource, device, err := inv.attributes(ctx, r)
 			if err != nil {
 				return nil, fmt.Errorf("claim %q: ResourceClaim %s: request %s: device %s: %w", claim.entry, claim.name, r.Request, deviceName(r), err)
 			}
@@ -96,20 +96,20 @@ func (l *Live) claimed(ctx context.Context, pod *conf.Pod) (map[string][]string,
 	return given, nil
 }
 
-// object is the pod that the request has found, else what Cluster finds.
+// object is the pod that Live.Pod has found, else Cluster's.
 func (l *Live) object(ctx context.Context, pod *conf.Pod) (*corev1.Pod, error) {
-	if p := l.found; p != nil && p.Namespace == pod.Namespace && p.Name == pod.Name && isPod(p, pod.UID) {
+	if p := l.pod; p != nil && p.Namespace == pod.Namespace && p.Name == pod.Name && isPod(p, pod.UID) {
 		return p, nil
 	}
 	return l.Cluster.pod(ctx, pod.Namespace, pod.Name, pod.UID)
 }
 
-// deviceName is the form in which Kubernetes writes which device was allocated.
+// deviceName is the name of an allocated device, as Kubernetes writes it.
 func deviceName(r *resourcev1.DeviceRequestAllocationResult) string {
 	return r.Driver + "/" + r.Pool + "/" + r.Device
 }
 
-// noResourceAPI is an API server that does not serve resource claims, or not in the
+// noResourceAPI is the error of an API server that does not serve resource claims in the
 // version that plexus reads.
 type noResourceAPI struct{ server string }
 
@@ -117,7 +117,7 @@ func (e *noResourceAPI) Error() string {
 	return fmt.Sprintf("the API server %s has no resource.k8s.io/v1, which Kubernetes has since 1.34", e.server)
 }
 
-// allocation is what a claim has been given.
+// allocation are the devices that are allocated to a claim.
 func (c *Cluster) allocation(ctx context.Context, namespace, name string) ([]resourcev1.DeviceRequestAllocationResult, error) {
 	if err := c.open(); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (c *Cluster) allocation(ctx context.Context, namespace, name string) ([]res
 		return c.resource.Get().Namespace(namespace).Resource("resourceclaims").Name(name).Do(ctx).Into(claim)
 	})
 	switch {
-	case apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse): // nobody answers at this path
+	case apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse): // the API server does not serve this path
 		return nil, &noResourceAPI{c.Server}
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("it does not exist in namespace %s", namespace)
@@ -158,8 +158,7 @@ func (c *Cluster) slices(ctx context.Context, driver, node string) ([]resourcev1
 	return list.Items, nil
 }
 
-// inventory is what drivers have published of their devices, asked for when it is
-// needed.
+// inventory has the ResourceSlices of drivers; they are requested when they are needed.
 type inventory struct {
 	cluster *Cluster
 	node    string
@@ -186,32 +185,32 @@ func (v *inventory) attributes(ctx context.Context, r *resourcev1.DeviceRequestA
 	return resource, device, err
 }
 
-// find asks for the node's slices first: the others may be many.
+// find lists the node's slices first: the others may be many.
 func (v *inventory) find(ctx context.Context, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
-	known := v.drivers[r.Driver]
-	if known == nil {
+	listed := v.drivers[r.Driver]
+	if listed == nil {
 		slices, err := v.cluster.slices(ctx, r.Driver, v.node)
 		if err != nil {
 			return nil, err
 		}
-		known = &driverSlices{slices: slices, all: v.node == ""}
-		v.drivers[r.Driver] = known
+		listed = &driverSlices{slices: slices, all: v.node == ""}
+		v.drivers[r.Driver] = listed
 	}
-	d, err := published(known.slices, r)
-	if err == nil || known.all {
+	d, err := findInPool(listed.slices, r)
+	if err == nil || listed.all {
 		return d, err
 	}
 	more, err := v.cluster.slices(ctx, r.Driver, "")
 	if err != nil {
 		return nil, err
 	}
-	known.slices, known.all = append(known.slices, more...), true
-	return published(known.slices, r)
+	listed.slices, listed.all = append(listed.slices, more...), true
+	return findInPool(listed.slices, r)
 }
 
-// published finds an allocated device among its driver's slices, in the newest
+// findInPool finds an allocated device among its driver's slices, in the newest
 // generation of its pool (k8s.io/api/resource/v1, ResourcePool.Generation).
-func published(slices []resourcev1.ResourceSlice, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
+func findInPool(slices []resourcev1.ResourceSlice, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
 	newest, count, want := int64(-1), int64(0), int64(0)
 	for i := range slices {
 		pool := &slices[i].Spec.Pool

@@ -411,11 +411,11 @@ func TestClaimsAlone(t *testing.T) {
 func TestClaimsOfRunningPod(t *testing.T) {
 	a := newStandIn(t)
 	live := &Live{Cluster: &Cluster{Kubeconfig: a.kubeconfig()}}
-	got, err := live.claimed(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"})
+	got, err := live.claimedDevices(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"})
 	if err != nil || len(got["x.com/vf"]) != 2 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err = live.claimed(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u2"}); err == nil || !strings.Contains(err.Error(), "has been replaced") {
+	if _, err = live.claimedDevices(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u2"}); err == nil || !strings.Contains(err.Error(), "has been replaced") {
 		t.Errorf("another pod of the name: %v", err)
 	}
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Cluster is what the API server knows. Once Follow is called it knows this
-// node's pods and all NetworkAttachmentDefinitions without asking; what is not
-// there, or not the one meant, is asked for.
+// Cluster reads pods and NetworkAttachmentDefinitions of the API server. After Follow it has
+// this node's pods and all definitions in memory, and requests only objects that are missing
+// there, or pods with another UID.
 type Cluster struct {
 	*API
 	Kubeconfig string // of an API that is connected when it is needed
@@ -37,14 +37,14 @@ type Cluster struct {
 	events     *events
 }
 
-// arrival is how long a pod may take to arrive by the watch after the runtime
-// has heard of it by the kubelet's.
+// arrival bounds the delay of this watch behind the kubelet's, which has made the runtime start
+// the pod.
 const arrival = 300 * time.Millisecond
 
-// ErrPodGone is why nothing can be read or set of a pod.
+// ErrPodGone is the error of a pod that does not exist any more.
 var ErrPodGone = errors.New("does not exist any more")
 
-// open connects, once.
+// open connects at the first call.
 func (c *Cluster) open() error {
 	c.once.Do(func() {
 		if c.API == nil {
@@ -56,8 +56,7 @@ func (c *Cluster) open() error {
 	return c.err
 }
 
-// Follow begins to watch, until ctx is done. changed is told of each state of a
-// pod.
+// Follow starts the watches, until ctx is done. It calls changed with each state of a pod.
 func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
 	onNode := fields.OneTermEqualSelector("spec.nodeName", c.Node)
 	c.pods = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.core, "pods", "", onNode), &corev1.Pod{}, 0, nil)
@@ -83,13 +82,14 @@ func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
 }
 
 func (c *Cluster) watchFailed(_ context.Context, _ *cache.Reflector, err error) {
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // 410: the list is made anew
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // 410: client-go lists again
 		return
 	}
 	c.Log.Warn("watch: it is tried again", "why", c.explain(err, "list and watch pods, network-attachment-definitions").Error())
 }
 
-// Synced says what is not known yet; nil when the watches have caught up.
+// Synced returns an error for each kind whose first list is missing; nil when the watches have
+// caught up.
 func (c *Cluster) Synced() error {
 	var errs []error
 	if !c.pods.HasSynced() {
@@ -101,12 +101,12 @@ func (c *Cluster) Synced() error {
 	return errors.Join(errs...)
 }
 
-// AwaitPods waits until the pods of the node are known; false when ctx is done first.
+// AwaitPods waits for the first list of the node's pods; false when ctx is done first.
 func (c *Cluster) AwaitPods(ctx context.Context) bool {
 	return cache.WaitForCacheSync(ctx.Done(), c.pods.HasSynced)
 }
 
-// slim drops what plexus never reads.
+// slim drops fields that plexus never reads.
 func slim(o any) (any, error) {
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -136,7 +136,7 @@ func slimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// podOf is a pod as plexus knows it.
+// podOf converts a pod.
 func podOf(p *corev1.Pod) *conf.Pod {
 	pod := &conf.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Annotations: p.Annotations}
 	pod.Ended = p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
@@ -158,24 +158,23 @@ func podOf(p *corev1.Pod) *conf.Pod {
 	return pod
 }
 
-// hashAnnotation of a static pod's mirror holds the UID that the kubelet knows
-// the pod by (k8s.io/kubernetes/pkg/kubelet/types).
+// hashAnnotation of a static pod's mirror has the pod's UID in the kubelet (k8s.io/kubernetes/pkg/kubelet/types).
 const hashAnnotation = "kubernetes.io/config.hash"
 
 func isPod(p *corev1.Pod, uid string) bool {
 	return uid == "" || string(p.UID) == uid || p.Annotations[hashAnnotation] == uid
 }
 
-// pod finds a pod, without asking if it can.
+// pod finds a pod, in memory or else by a request.
 func (c *Cluster) pod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
-	if p := c.arrived(ctx, namespace, name, uid); p != nil {
+	if p := c.awaitPod(ctx, namespace, name, uid); p != nil {
 		return p, nil
 	}
 	return c.get(ctx, namespace, name, uid)
 }
 
-// Ask asks the API server for a pod.
-func (c *Cluster) Ask(ctx context.Context, namespace, name, uid string) (*conf.Pod, error) {
+// FetchPod requests a pod from the API server.
+func (c *Cluster) FetchPod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error) {
 	p, err := c.get(ctx, namespace, name, uid)
 	if err != nil {
 		return nil, err
@@ -203,8 +202,8 @@ func (c *Cluster) get(ctx context.Context, namespace, name, uid string) (*corev1
 	return p, nil
 }
 
-// arrived waits a moment for the watch; nil when it has not brought the pod.
-func (c *Cluster) arrived(ctx context.Context, namespace, name, uid string) *corev1.Pod {
+// awaitPod waits for the watch to bring the pod, for arrival at most; nil when it does not.
+func (c *Cluster) awaitPod(ctx context.Context, namespace, name, uid string) *corev1.Pod {
 	if c.pods == nil || !c.pods.HasSynced() {
 		return nil
 	}
@@ -224,9 +223,9 @@ func (c *Cluster) arrived(ctx context.Context, namespace, name, uid string) *cor
 	}
 }
 
-// Known is the pod of this UID, if the node has it; known is false while the pods
-// of the node are not known.
-func (c *Cluster) Known(namespace, name, uid string) (pod *conf.Pod, known bool) {
+// CachedPod is the pod of this UID in memory, nil when there is none. synced is false before
+// the first list of the node's pods.
+func (c *Cluster) CachedPod(namespace, name, uid string) (pod *conf.Pod, synced bool) {
 	if c.pods == nil || !c.pods.HasSynced() {
 		return nil, false
 	}
@@ -265,7 +264,7 @@ func definitionOf(nad *nadapi.NetworkAttachmentDefinition) *conf.Definition {
 	return newDefinition(nad.Namespace, nad.Name, nad.Spec.Config, nad.Annotations)
 }
 
-// metadataOnly asks the API server for no more of an object than its metadata.
+// metadataOnly makes the API server return only an object's metadata.
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 // patch sets annotations of a pod by a merge patch that holds for this UID alone: a UID

@@ -20,8 +20,8 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Devices knows which devices a pod has been given: by device plugins, of which it
-// asks the kubelet, and by resource claims, of which it asks the API server.
+// Devices reads the devices of a pod: those of device plugins from the kubelet, and those of
+// resource claims from the API server.
 type Devices struct {
 	Dir  string // the kubelet's root folder
 	Live *Live  // nil without an API server
@@ -30,7 +30,7 @@ type Devices struct {
 // DefaultKubeletDir is the kubelet's root folder unless it is told otherwise.
 const DefaultKubeletDir = "/var/lib/kubelet"
 
-// Bounds of the question.
+// Bounds of a request to the kubelet.
 const (
 	devicesTimeout = 5 * time.Second
 	maxCheckpoint  = 32 << 20 // bytes
@@ -38,17 +38,17 @@ const (
 )
 
 // OfPod are the pod's devices by resource: those of device plugins in the order of
-// its containers, then those of its resource claims. Where the kubelet cannot be
-// asked, devices of claims are enough.
+// its containers, then those of its resource claims. Where the kubelet does not
+// answer, devices of claims are enough.
 func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
-	given, err := d.plugged(ctx, pod)
+	given, err := d.pluginDevices(ctx, pod)
 	if d.Live == nil {
 		if err != nil {
 			return nil, fmt.Errorf("devices of pod %s: %w", pod, err)
 		}
 		return given, nil
 	}
-	claimed, errClaims := d.Live.claimed(ctx, pod)
+	claimed, errClaims := d.Live.claimedDevices(ctx, pod)
 	var missing *noResourceAPI
 	switch {
 	case err != nil && errClaims == nil && len(claimed) > 0:
@@ -65,11 +65,10 @@ func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string
 	return given, nil
 }
 
-// plugged are the devices of device plugins, in the order of the containers. It
-// asks the podresources API (v1) and, where that is not there, reads the
-// checkpoint of the device manager.
-func (d *Devices) plugged(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
-	given, err := ask(ctx, filepath.Join(d.Dir, "pod-resources/kubelet.sock"), pod)
+// pluginDevices are the devices of device plugins, in the order of the containers, by the
+// podresources API (v1) or else by the checkpoint of the device manager.
+func (d *Devices) pluginDevices(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
+	given, err := listDevices(ctx, filepath.Join(d.Dir, "pod-resources/kubelet.sock"), pod)
 	if err == nil {
 		return given, nil
 	}
@@ -80,8 +79,8 @@ func (d *Devices) plugged(ctx context.Context, pod *conf.Pod) (map[string][]stri
 	return given, nil
 }
 
-// ask asks for the pod, or for all pods where the kubelet cannot tell of one.
-func ask(ctx context.Context, socket string, pod *conf.Pod) (map[string][]string, error) {
+// listDevices requests the pod, or all pods where the kubelet has no Get.
+func listDevices(ctx context.Context, socket string, pod *conf.Pod) (map[string][]string, error) {
 	if _, err := os.Stat(socket); err != nil {
 		return nil, fmt.Errorf("the kubelet's podresources API: %w", err)
 	}
@@ -132,7 +131,7 @@ func appendNew(list []string, more ...string) []string {
 	return list
 }
 
-// checkpoint is what plexus reads of the device manager's checkpoint
+// checkpoint has the fields of the device manager's checkpoint that plexus reads
 // (pkg/kubelet/cm/devicemanager/checkpoint).
 type checkpoint struct {
 	Data struct {

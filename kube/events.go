@@ -13,8 +13,8 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// events tells of pods what happened to their networks. Those that repeat are
-// counted, those that flood are dropped, as client-go does.
+// events sends events about the networks of pods. client-go counts repeated events and drops
+// floods of them.
 type events struct {
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
@@ -24,8 +24,8 @@ type events struct {
 // (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
 const maxMessage = 1024
 
-// OpenEvents begins to send events, in the background. The returned function ends it and
-// lets what is under way go out, a moment long.
+// OpenEvents begins to send events, in the background. The returned function stops it, after a
+// short time for events that are still to be sent.
 func (c *Cluster) OpenEvents() (done func()) {
 	b := record.NewBroadcaster()
 	sink := &sink{c.core}
@@ -34,8 +34,8 @@ func (c *Cluster) OpenEvents() (done func()) {
 	return func() { watch.Stop(); b.Shutdown() }
 }
 
-// Event tells of a pod. It never fails a request: an API server that is away
-// keeps events from nobody but their readers.
+// Event sends an event about a pod. An unreachable API server never fails the request: the
+// event is lost.
 // Without OpenEvents it is sent before Event returns.
 func (c *Cluster) Event(pod *conf.Pod, warning bool, reason, message string) {
 	if pod == nil {
@@ -46,7 +46,7 @@ func (c *Cluster) Event(pod *conf.Pod, warning bool, reason, message string) {
 		kind = corev1.EventTypeWarning
 	}
 	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage-3], "") + "..." // a character may be cut
+		message = strings.ToValidUTF8(message[:maxMessage-3], "") + "..." // the cut may be inside of a character
 	}
 	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
 	if c.events != nil {
@@ -68,7 +68,7 @@ func (c *Cluster) Event(pod *conf.Pod, warning bool, reason, message string) {
 	}
 }
 
-// sink is where events go: the API server.
+// sink sends events to the API server.
 type sink struct{ core rest.Interface }
 
 // Create is record.EventSink.

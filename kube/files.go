@@ -20,8 +20,8 @@ import (
 
 // find finds a network: a NAD, or for the networks of the configuration also a
 // network of confDir by name, a folder, a file. It returns nil for a chain
-// without files. nads says where NADs are, for errors; definition finds one, and
-// returns nil when there is none, with what may hide it.
+// without files. nads completes the error about a missing NAD; definition finds a NAD, and
+// returns nil when there is none, with the errors of files that may have it.
 func find(w conf.Reference, confDir, nads string, definition func(namespace, name string) (*conf.Definition, error)) (*conf.Definition, error) {
 	if w.ChainDir != "" {
 		return chainAt(w.ChainDir, w.Name)
@@ -61,8 +61,8 @@ func find(w conf.Reference, confDir, nads string, definition func(namespace, nam
 	return &found, nil
 }
 
-// networkFile finds the network of that name in confDir, in whatever file. A
-// file that cannot be parsed hides none of the others.
+// networkFile finds the network of that name in the files of confDir. It skips files that
+// cannot be parsed.
 func networkFile(confDir, name string) (*conf.Definition, error) {
 	files, err := networkFiles(confDir)
 	if err != nil {
@@ -147,9 +147,9 @@ func loadNetwork(file string) (*conf.Definition, error) {
 	return loadAs(file, st)
 }
 
-// loadAs loads a network file, which st is of.
+// loadAs loads a network file, whose status is st.
 func loadAs(file string, st os.FileInfo) (*conf.Definition, error) {
-	if d := recall(file, st); d != nil {
+	if d := cachedDefinition(file, st); d != nil {
 		return d, nil
 	}
 	data, err := readRegular(file)
@@ -161,41 +161,41 @@ func loadAs(file string, st os.FileInfo) (*conf.Definition, error) {
 	if err := addSubfolder(d, filepath.Dir(file)); err != nil {
 		return d, err
 	}
-	remember(file, st, d)
+	cacheNetwork(file, st, d)
 	return d, nil
 }
 
-// remembered are network files by path, as they were read last: the cluster network is
-// looked up for every pod, and its file changes once a month.
-var remembered sync.Map
+// networkCache has unchanged network files by path: the cluster network is looked up for every
+// pod, and its file changes once a month.
+var networkCache sync.Map
 
-type rememberedNetwork struct {
+type cachedNetwork struct {
 	file       os.FileInfo
 	subfolder  string // that may have plugins; "" for none
 	definition conf.Definition
 }
 
-// settled is how old a change of a file has to be before it is remembered what the
-// file holds: the next one has another time then, for sure.
-const settled = time.Second
+// minFileAge is the age of a file's last change before the file is cached: the next change
+// then certainly has another time.
+const minFileAge = time.Second
 
-func remember(path string, st os.FileInfo, d *conf.Definition) {
+func cacheNetwork(path string, st os.FileInfo, d *conf.Definition) {
 	subfolder := subfolderOf(d, filepath.Dir(path))
-	if changed := time.Unix(st.Sys().(*syscall.Stat_t).Ctim.Unix()); time.Since(changed) > settled && !exists(subfolder) {
-		remembered.Store(path, &rememberedNetwork{st, subfolder, *d})
+	if changed := time.Unix(st.Sys().(*syscall.Stat_t).Ctim.Unix()); time.Since(changed) > minFileAge && !exists(subfolder) {
+		networkCache.Store(path, &cachedNetwork{st, subfolder, *d})
 	}
 }
 
-// recall is the network of a file that has not changed, nil when it may have.
-func recall(path string, st os.FileInfo) *conf.Definition {
-	found, ok := remembered.Load(path)
+// cachedDefinition is the cached network of a file, nil when the file may have changed.
+func cachedDefinition(path string, st os.FileInfo) *conf.Definition {
+	found, ok := networkCache.Load(path)
 	if !ok {
 		return nil
 	}
-	r := found.(*rememberedNetwork)
+	r := found.(*cachedNetwork)
 	was, is := r.file.Sys().(*syscall.Stat_t), st.Sys().(*syscall.Stat_t)
 	if !os.SameFile(r.file, st) || was.Size != is.Size || was.Ctim != is.Ctim || was.Mtim != is.Mtim || exists(r.subfolder) {
-		remembered.Delete(path)
+		networkCache.Delete(path)
 		return nil
 	}
 	d := r.definition
@@ -235,7 +235,7 @@ func subfolderOf(d *conf.Definition, dir string) string {
 	}
 	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil || list.InlineOnly == true || list.InlineOnly == "true" ||
 		list.Name == "" || !filepath.IsLocal(list.Name) || filepath.Base(list.Name) != list.Name {
-		return "" // what is wrong with it is said when it is used
+		return "" // the check of the list reports the error
 	}
 	return filepath.Join(dir, list.Name)
 }
@@ -261,7 +261,7 @@ func addSubfolder(d *conf.Definition, dir string) error {
 		return err
 	}
 	if json.Unmarshal(keys["plugins"], &plugins) != nil {
-		return nil // what is wrong with it is said when it is used
+		return nil // the check of the list reports the error
 	}
 	for _, file := range files {
 		data, err := readRegular(file)

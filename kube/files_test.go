@@ -34,7 +34,7 @@ func TestRememberedNetwork(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			load()
-			if st, err := os.Stat(file); err == nil && recall(file, st) != nil {
+			if st, err := os.Stat(file); err == nil && cachedDefinition(file, st) != nil {
 				return
 			}
 			if time.Now().After(deadline) {

@@ -9,13 +9,13 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Live is the source of one request whose pods and networks are the API server's.
-// The networks that the configuration itself names may come from files.
+// Live is the engine.Source of one request, for pods and networks of the API server. Networks
+// that the configuration itself names may be files.
 type Live struct {
 	Cluster *Cluster
 	ConfDir string
 
-	found *corev1.Pod
+	pod *corev1.Pod
 }
 
 // Pod finds the pod of a request.
@@ -24,17 +24,17 @@ func (l *Live) Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod,
 	if err != nil {
 		return nil, err
 	}
-	l.found = p
+	l.pod = p
 	pod := podOf(p)
 	if uid != "" {
-		pod.UID = uid // of a static pod: what the kubelet knows it by
+		pod.UID = uid // of a static pod: its UID in the kubelet
 	}
 	return pod, nil
 }
 
-// Recall finds a pod that has been seen.
+// Recall finds a pod in memory.
 func (l *Live) Recall(namespace, name, uid string) *conf.Pod {
-	pod, _ := l.Cluster.Known(namespace, name, uid)
+	pod, _ := l.Cluster.CachedPod(namespace, name, uid)
 	if pod != nil && uid != "" {
 		pod.UID = uid
 	}
@@ -48,14 +48,14 @@ func (l *Live) Network(ctx context.Context, w conf.Reference) (*conf.Definition,
 	})
 }
 
-// StatusPlace: the status goes with the pod, nothing is to be taken back.
+// StatusPlace is "": the status is deleted with the pod.
 func (l *Live) StatusPlace(*conf.Pod) string { return "" }
 
 // Publish sets the annotations on the pod.
 func (l *Live) Publish(ctx context.Context, pod *conf.Pod, _ string, annotations map[string]string) error {
 	uid := types.UID(pod.UID)
-	if l.found != nil && l.found.Name == pod.Name && l.found.Namespace == pod.Namespace && isPod(l.found, pod.UID) {
-		uid = l.found.UID // of a static pod: the mirror's
+	if l.pod != nil && l.pod.Name == pod.Name && l.pod.Namespace == pod.Namespace && isPod(l.pod, pod.UID) {
+		uid = l.pod.UID // of a static pod: the mirror's
 	}
 	set := map[string]any{}
 	for key, value := range annotations {

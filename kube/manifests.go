@@ -1,8 +1,8 @@
-// Package kube is where pods and networks come from and where status goes.
+// Package kube provides pods and networks, and publishes their status.
 //
 // Live is the source on a cluster: pods and NetworkAttachmentDefinitions
-// (k8s.cni.cncf.io/v1) of the API server, which Cluster follows in the node agent
-// and asks for elsewhere; the network-status is patched onto the pod. Manifests is
+// (k8s.cni.cncf.io/v1) of the API server, which Cluster watches in the node agent
+// and requests elsewhere; the network-status is patched onto the pod. Manifests is
 // the source for a node without an API server: a folder of the YAML that kubectl
 // apply takes, the network-status is written beside a pod's file. Networks that
 // the configuration names by file or by name come from its confDir.
@@ -41,7 +41,7 @@ const (
 	statusEnd = ".status.json"
 )
 
-// object is what plexus reads of a Kubernetes object.
+// object has the fields of a Kubernetes object that plexus reads.
 type object struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -244,8 +244,8 @@ func newDefinition(namespace, name, config string, annotations map[string]string
 	}
 }
 
-// read returns the documents of the folder. A file that cannot be read or
-// parsed hides none of the others; its error is returned beside them.
+// read returns the documents of the folder. It skips files that cannot
+// be read or parsed, and returns their errors beside the documents.
 func (m *Manifests) read() ([]*Document, error) {
 	m.once.Do(func() { m.documents, m.err = readFolder(m.Dir) })
 	return m.documents, m.err
@@ -284,7 +284,7 @@ func isManifest(name string) bool {
 	return false
 }
 
-// readRegular reads a file that is no device, pipe or giant.
+// readRegular reads a regular file of at most maxFile bytes.
 func readRegular(file string) ([]byte, error) {
 	st, err := os.Stat(file)
 	if err != nil {
@@ -322,7 +322,7 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 	return nil, errors.Join(fmt.Errorf("pod %s/%s %s", namespace, name, why), err)
 }
 
-// Recall finds a pod whose manifest is still there.
+// Recall finds a pod by its manifest.
 func (m *Manifests) Recall(namespace, name, uid string) *conf.Pod {
 	pod, _ := m.Pod(context.Background(), namespace, name, uid)
 	return pod
@@ -340,8 +340,7 @@ func (m *Manifests) where() string {
 	return " in the manifests of " + m.Dir
 }
 
-// definition returns nil when there is none, and what hides among the files
-// that could not be read.
+// definition returns nil when there is none, and the errors of files that could not be read.
 func (m *Manifests) definition(namespace, name string) (*conf.Definition, error) {
 	if m.Dir == "" {
 		return nil, nil

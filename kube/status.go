@@ -15,8 +15,8 @@ import (
 	"github.com/plexus-cni/plexus/file"
 )
 
-// sandboxAnnotation says which sandbox a status file is about, so that a late
-// DEL of a pod's former sandbox leaves the present one's alone.
+// sandboxAnnotation is the sandbox of a status file, so that a late DEL of a pod's former
+// sandbox does not remove the status of the present one.
 const sandboxAnnotation = "plexus-cni.io/sandbox"
 
 // status is the file beside a pod's manifest: the pod's metadata with the
@@ -68,12 +68,12 @@ func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, an
 	if err != nil {
 		return err
 	}
-	// ADD does not wait for the disk: the pod does not outlast a loss of power either.
+	// Volatile: the pod does not outlast a loss of power either.
 	return file.Replacement{Path: place, Mode: 0o644, Temp: temporary(sandbox), Volatile: true}.Write(bytes.NewReader(append(data, '\n')))
 }
 
-// temporary is what a status file is called until it is whole. Each sandbox of a pod has
-// a name of its own: requests about two of them may run at the same time.
+// temporary is the name of the temporary file of a status file. Each sandbox of a pod has its
+// own, as requests for two of them may run at the same time.
 func temporary(sandbox string) string { return "." + sandbox[:min(64, len(sandbox))] + ".status.new" }
 
 // Retract removes the status file if it is about the sandbox.
@@ -93,7 +93,7 @@ func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
 	}
 	var s status
 	if json.Unmarshal(data, &s) != nil || s.Metadata.Annotations[sandboxAnnotation] != sandbox {
-		return nil // somebody else's
+		return nil // another sandbox' status
 	}
 	return removeIfThere(place)
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Budget is what Takes that follow each other spend together: the time to wait for locks
-// that others hold, and one search for the processes that hold them. What looks at
-// every sandbox of a node skips those that are locked, and is not kept by each of them.
+// Budget is the time that several calls of Take may wait together, and their one search for
+// the holders of the locks. A pass over all sandboxes of a node skips locked ones with it,
+// instead of waiting for each.
 type Budget struct {
 	table Table
 
@@ -22,13 +22,13 @@ type Budget struct {
 // errSpent is the cause of a HeldError.
 var errSpent = errors.New("skipped")
 
-// searchAgain is after how long a search is made again for a lock that it has not found.
+// searchAgain is the time after which a search that did not find a lock's holder is repeated.
 const searchAgain = time.Second
 
 // NewBudget is a budget for locks of a table.
 func NewBudget(table Table, wait time.Duration) *Budget { return &Budget{table: table, left: wait} }
 
-// Take is Table.Take, which waits no longer than what is left of the budget.
+// Take is Table.Take, bounded by the rest of the budget.
 func (b *Budget) Take(ctx context.Context, object, what string) (*Lock, error) {
 	b.mu.Lock()
 	left := b.left

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TakeFile takes the lock that a file of its own stands for: flock(2) on it. Releasing
-// the lock removes the file. The agent's socket and the installer are
-// locked so: the former version of plexus does, and the two exclude each other while a
-// node is upgraded. It waits until ctx is done; what names the object in errors.
+// TakeFile takes a lock that has a file of its own: flock(2) on it. Releasing the lock removes
+// the file. It is used for the agent's socket and the installer, as former versions of plexus
+// use it and exclude this one during an upgrade. It waits until ctx is done; what names the
+// object in errors.
 func TakeFile(ctx context.Context, file, what string) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, err)

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HeldError is a lock that others held for as long as it was waited for.
+// HeldError is the error of a lock that other processes held until the wait ended.
 type HeldError struct {
 	What    string   // the object
 	Holders []string // processes, "NAME (pid N)"
-	Cause   error    // why it was waited no longer
+	Cause   error    // why the wait ended
 }
 
 func (e *HeldError) Error() string {
@@ -32,7 +32,7 @@ func (e *HeldError) Error() string {
 // Unwrap gives the cause.
 func (e *HeldError) Unwrap() error { return e.Cause }
 
-// Temporary says that the same request may succeed later.
+// Temporary marks an error that may be gone when the runtime tries again.
 func (e *HeldError) Temporary() bool { return true }
 
 // searchTime bounds a search for processes, on a node that has very many.

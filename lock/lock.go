@@ -3,9 +3,9 @@
 //
 // A Table is a file of which one byte stands for each object: the lock is an open file
 // description lock on that byte (fcntl(2), F_OFD_SETLK). It needs no file of its own,
-// so a lock is had although the file system has no inode left. A child that inherits
+// so it can be taken although the file system has no inode left. A child that inherits
 // Lock.File holds the lock too: when its parent is killed, the object stays locked until
-// the last of the children has ended. Release frees it although a child goes on.
+// the last of the children has ended. Release frees it even while a child still runs.
 package lock
 
 import (
@@ -30,7 +30,7 @@ type Table string
 // Node is the table of this node's objects, in a file system that a reboot empties.
 const Node = Table("/run/plexus/locks/objects")
 
-// Lock is a lock that is held.
+// Lock is a lock that this process holds.
 type Lock struct {
 	file *os.File
 	at   int64
@@ -55,8 +55,8 @@ func (t Table) Take(ctx context.Context, object, what string) (*Lock, error) {
 	return l, err
 }
 
-// wait takes the lock, nil when ctx is done before others have released it. A lock that
-// is free is had although ctx is done.
+// wait takes the lock, nil when ctx is done before others have released it. It takes a free
+// lock even if ctx is done.
 func (t Table) wait(ctx context.Context, object, what string) (*Lock, error) {
 	file, err := t.open()
 	if err != nil {
@@ -85,8 +85,8 @@ func (t Table) open() (*os.File, error) {
 	return file, err
 }
 
-// openFile asks the kernel only for what a lock needs: os.OpenFile finds out, by five
-// calls more, whether a file can be polled.
+// openFile opens the table. os.OpenFile would take five more system calls, to find out whether
+// the file can be polled.
 func openFile(name string) (*os.File, error) {
 	for {
 		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
@@ -106,7 +106,7 @@ func offset(object string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:]) >> 2)
 }
 
-// set locks or unlocks the byte; false when another one has it locked.
+// set locks or unlocks the byte; false when another description has it locked.
 func (l *Lock) set(typ int16) (bool, error) {
 	of := unix.Flock_t{Type: typ, Whence: io.SeekStart, Start: l.at, Len: 1}
 	err := unix.FcntlFlock(l.file.Fd(), unix.F_OFD_SETLK, &of)
@@ -122,14 +122,14 @@ func (l *Lock) set(typ int16) (bool, error) {
 // File is what a child inherits to hold the lock too.
 func (l *Lock) File() *os.File { return l.file }
 
-// Release frees the object, whatever else has the file open.
+// Release frees the object, even if another process has the file open.
 func (l *Lock) Release() {
 	_, _ = l.set(unix.F_UNLCK)
 	_ = l.file.Close()
 }
 
-// Poll tries to take a lock until it is had, try fails or ctx is done, at least once. had
-// is false when ctx was done first. A call that waits in the kernel could not be given up.
+// Poll calls try until it takes the lock or fails, or ctx is done, at least once. had is false
+// when ctx was done first. It polls because a wait in the kernel could not be cancelled.
 func Poll(ctx context.Context, try func() (bool, error)) (had bool, err error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if had, err = try(); had || err != nil {

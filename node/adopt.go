@@ -17,8 +17,8 @@ type mark struct {
 	Adopted string `json:"adopted"` // name of the adopted file, empty: the settings name the cluster network
 }
 
-// RefusedError says which configuration keeps plexus from being the runtime's
-// first one.
+// RefusedError names the configuration because of which plexus is not the runtime's first
+// one.
 type RefusedError struct {
 	File string
 	Why  string
@@ -26,7 +26,7 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return fmt.Sprintf("%s comes first: %s", e.File, e.Why) }
 
-// decision is what the runtime's folder shall have of ours.
+// decision is the wanted state of our configurations in the runtime's folder.
 type decision struct {
 	name    string // of our configuration; empty: none, there is nothing to adopt yet
 	data    []byte
@@ -36,7 +36,7 @@ type decision struct {
 	notes   []string
 }
 
-// decide chooses what is adopted and what our configuration says. With an
+// decide chooses the adopted network and composes our configuration. With an
 // error, remove and notes count all the same. more reads the plugins that a
 // list has in a folder of its own.
 func (n *Node) decide(files []configFile, more func(*conf.List) ([]json.RawMessage, error)) (*decision, error) {
@@ -60,7 +60,7 @@ func (n *Node) decide(files []configFile, more func(*conf.List) ([]json.RawMessa
 	chosen, refusal := n.choose(d, have, others)
 	switch {
 	case chosen == nil:
-		d.remove = ours // or a network that is gone would stay the runtime's first
+		d.remove = ours // or a removed network would stay the runtime's first
 		return d, refusal
 	case chosen.kind == broken:
 		d.data, d.adopted = have.data, have.adopted
@@ -76,8 +76,8 @@ func (n *Node) decide(files []configFile, more func(*conf.List) ([]json.RawMessa
 }
 
 // choose picks the first file that can be adopted. The one that was adopted
-// before stays while it is being rewritten, and when what sorts before it now
-// cannot be adopted. A refusal is returned when nothing is chosen because of it.
+// before stays while it is being rewritten, and when the files that sort before it cannot be
+// adopted. A refusal is returned when nothing is chosen because of it.
 func (n *Node) choose(d *decision, have verdict, others []verdict) (chosen *verdict, refusal error) {
 	for i := range others {
 		r := &others[i]
@@ -190,8 +190,8 @@ func ownConf(data []byte) (*conf.Conf, error) {
 	return conf.Parse(d.PluginOfType("plexus"))
 }
 
-// addCapabilities adds what is declared by plugins, and by a configuration of
-// plexus itself. The runtime passes arguments for no others.
+// addCapabilities adds the capabilities that plugins, or a configuration of plexus itself,
+// declare. The runtime passes arguments for no others.
 func addCapabilities(to map[string]bool, plugins []json.RawMessage, declared json.RawMessage) error {
 	all := []json.RawMessage{}
 	for _, p := range plugins {

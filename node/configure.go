@@ -15,14 +15,14 @@ type State struct {
 	Adopted string     // file of the cluster network; empty: the settings name it
 	Conf    *conf.Conf // what File says; its DataDir may be that of a configuration by hand
 	Changed bool       // something was written or removed
-	Notes   []string   // what is worth a line of the log, once
+	Notes   []string   // for the log, each once
 }
 
 // Configure makes our configuration the runtime's first one: it adopts the
-// network that would be first without us, and writes what plexus needs to know.
+// network that would be first without it, and writes the settings of plexus.
 // Nothing is written when nothing has changed. Without a network to adopt there
-// is no configuration of ours, as the cluster network's may come later; what
-// keeps plexus from its place is a RefusedError. Executables and credentials
+// is no configuration of ours, as the cluster network's may come later. A
+// configuration that plexus cannot replace is a RefusedError. Executables and credentials
 // have to be there before.
 func (n *Node) Configure(ctx context.Context) (State, error) {
 	var s State

@@ -24,16 +24,15 @@ func links() []string { return []string{"sriov", "vppmemif", "ovsdpdk", "userspa
 // executableMode is that of an executable.
 const executableMode fs.FileMode = 0o755
 
-// Executables says what became of each executable.
+// Executables is the outcome for each executable.
 type Executables struct {
 	Written []string // copied or linked now, by name
 	Foreign []string // links that were not made: an executable of that name is somebody else's
 }
 
 // Executables copies plexus, plexusd and plexusctl from a folder to BinDir and
-// links the built-in delegates to plexus. What is there already is not written
-// again; an executable that somebody else has put there under a delegate's name
-// stays, and is reported.
+// links the built-in delegates to plexus. An unchanged executable is not
+// written again. A foreign executable under a delegate's name stays, and is reported.
 func (n *Node) Executables(ctx context.Context, from fs.FS) (*Executables, error) {
 	done := &Executables{}
 	return done, n.locked(ctx, func() error {
@@ -92,8 +91,8 @@ func (n *Node) copyExecutable(from fs.FS, name string) (changed bool, err error)
 }
 
 // replaceExecutable holds back forks of this process while the file is open for writing:
-// a child would have it open too until it executes something, and whoever executes the
-// file then would be told "text file busy".
+// a child would have it open too until it calls exec, and executing the file meanwhile would
+// fail with ETXTBSY.
 func (n *Node) replaceExecutable(name string, content io.Reader) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -117,11 +116,11 @@ func sameContent(path string, other io.Reader) (bool, error) {
 		}
 		switch {
 		case errA == nil && errB == nil:
-		case ended(errA) && ended(errB):
+		case isEOF(errA) && isEOF(errB):
 			return true, nil
-		case errA != nil && !ended(errA):
+		case errA != nil && !isEOF(errA):
 			return false, errA
-		case errB != nil && !ended(errB):
+		case errB != nil && !isEOF(errB):
 			return false, errB
 		default:
 			return false, nil
@@ -129,7 +128,7 @@ func sameContent(path string, other io.Reader) (bool, error) {
 	}
 }
 
-func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // isPlexus reports whether a name in BinDir is plexus itself: a symbolic link to
 // it, or the same file.
@@ -152,8 +151,8 @@ func (n *Node) isPlexus(name string) (bool, error) {
 	return err == nil && os.SameFile(a, b), err
 }
 
-// softenLinks makes symbolic links of hard ones, while it can be told that they
-// are plexus: once plexus is replaced they would be the old one for ever.
+// softenLinks replaces hard links to plexus by symbolic ones before plexus is replaced: a hard
+// link would stay the old executable.
 func (n *Node) softenLinks() error {
 	for _, name := range links() {
 		st, err := os.Lstat(filepath.Join(n.BinDir, name))
@@ -201,7 +200,7 @@ func (n *Node) makeLinks(done *Executables) error {
 	return file.Local{}.SyncFolder(n.BinDir)
 }
 
-// removeExecutables takes away what is ours, links first.
+// removeExecutables removes our executables, links first.
 func (n *Node) removeExecutables() (removed []string, err error) {
 	var errs []error
 	remove := func(name string) {

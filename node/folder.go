@@ -12,12 +12,12 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// kind says what a file of the runtime's folder is to us.
+// kind is the kind of a file in the runtime's folder.
 type kind int
 
 const (
 	broken  kind = iota // the runtime cannot read it either, or it is being written
-	own                 // what this package has written
+	own                 // written by this package
 	network             // a network that can be adopted
 	byHand              // a configuration of plexus that people, or plexusctl migrate, have written
 	refused             // a network that cannot be adopted
@@ -30,7 +30,7 @@ type configFile struct {
 	err  error // of reading it
 }
 
-// verdict is what a file turned out to be.
+// verdict is the classification of a file.
 type verdict struct {
 	name    string
 	kind    kind
@@ -136,7 +136,7 @@ func classify(f configFile) verdict {
 	if err := json.Unmarshal(f.data, &head); err != nil {
 		r.why = "it is no network configuration: " + err.Error()
 		if slices.Contains(ownNames(), f.name) {
-			r.kind, r.data = own, f.data // nobody else writes under this name
+			r.kind, r.data = own, f.data // this name is the installer's
 		}
 		return r
 	}
@@ -177,8 +177,7 @@ func classify(f configFile) verdict {
 	return r
 }
 
-// isRival reports whether a plugin does for pods what plexus does: Multus, or
-// a plexus of another name beside it.
+// isRival reports whether a plugin is another meta-plugin: Multus, or a plexus of another name.
 func isRival(typ string) bool {
 	return typ != "plexus" && conf.IsMetaPlugin(typ)
 }
@@ -213,5 +212,5 @@ func classifyOwnType(r verdict, data []byte, plugins int) verdict {
 	return r
 }
 
-// fallback is the name of a network that has none in its file.
+// fallback is the name of a network whose file has none.
 func fallback(name string) string { return name[:len(name)-len(filepath.Ext(name))] }

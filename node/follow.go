@@ -11,14 +11,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Bounds of the pause after a pass that has changed something: whoever fights
-// for the first place is answered, but not in a busy loop.
+// Bounds of the pause after a pass that has changed a file: another program may rewrite the
+// first configuration again and again.
 const (
 	minPause = 250 * time.Millisecond
 	maxPause = 30 * time.Second
 )
 
-// Follower keeps a node as it should be.
+// Follower keeps credentials and configuration of a node current.
 type Follower struct {
 	Node *Node
 	// Tick starts a pass every now and then: tokens are rotated, and the kernel
@@ -26,19 +26,19 @@ type Follower struct {
 	Tick <-chan time.Time
 	// After is time.After; nil stands for it.
 	After func(time.Duration) <-chan time.Time
-	// Told hears of every pass, nil for none. The error is a RefusedError, or
+	// Observe is called after every pass, nil for none. The error is a RefusedError, or
 	// what could not be read or written; the next pass tries again.
-	Told func(State, error)
+	Observe func(State, error)
 }
 
 // Run does a pass of credentials and configuration at once, at each tick, and
-// when the runtime's folder changes, until ctx is done. Whatever goes wrong is
-// told and logged once, and tried again: a node without a cluster network, or
-// with a full disk, is one that will be right later.
+// when the runtime's folder changes, until ctx is done. Each error is
+// observed, logged once, and tried again: a node may get a cluster network, or space on its
+// disk, later.
 func (f *Follower) Run(ctx context.Context) {
 	w := watch{n: f.Node}
 	defer w.close()
-	said := map[string]bool{}
+	logged := map[string]bool{}
 	after := f.After
 	if after == nil {
 		after = time.After
@@ -50,9 +50,9 @@ func (f *Follower) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.say(said, s, err, errors.Join(w.err))
-		if f.Told != nil {
-			f.Told(s, err)
+		f.logNew(logged, s, err, errors.Join(w.err))
+		if f.Observe != nil {
+			f.Observe(s, err)
 		}
 		switch {
 		case s.Changed && !first:
@@ -71,8 +71,8 @@ func (f *Follower) Run(ctx context.Context) {
 }
 
 // pass does the credentials first: a configuration that names a kubeconfig is
-// of no use without it. Later a failure of theirs does not hold the
-// configuration back.
+// of no use without it. When the kubeconfig exists, a failure of
+// the credentials does not prevent the configuration.
 func (f *Follower) pass(ctx context.Context) (State, error) {
 	n := f.Node
 	_, errCred := n.Credentials(ctx)
@@ -85,12 +85,12 @@ func (f *Follower) pass(ctx context.Context) (State, error) {
 	return s, errors.Join(err, errCred)
 }
 
-// say logs what was not said after the pass before, and each change.
-func (f *Follower) say(said map[string]bool, s State, errs ...error) {
+// logNew logs notes and errors that the former pass did not have, and each change.
+func (f *Follower) logNew(logged map[string]bool, s State, errs ...error) {
 	now := map[string]bool{}
 	for _, note := range s.Notes {
 		now[note] = true
-		if !said[note] {
+		if !logged[note] {
 			f.Node.Log.Info(note)
 		}
 	}
@@ -99,16 +99,16 @@ func (f *Follower) say(said map[string]bool, s State, errs ...error) {
 			continue
 		}
 		now[err.Error()] = true
-		if !said[err.Error()] {
+		if !logged[err.Error()] {
 			f.Node.Log.Error("the node is not as it should be", "why", err.Error())
 		}
 	}
 	if s.Changed {
 		f.Node.Log.Info("configuration of the runtime", "file", s.File, "adopted", s.Adopted)
 	}
-	clear(said)
+	clear(logged)
 	for what := range now {
-		said[what] = true
+		logged[what] = true
 	}
 }
 
@@ -126,7 +126,7 @@ func (f *Follower) wait(ctx context.Context, w *watch) (slow, ok bool) {
 			if isConfig(e.Name) || filepath.Clean(e.Name) == filepath.Clean(f.Node.ConfDir) {
 				return false, true
 			}
-		case <-errs: // some were lost: look
+		case <-errs: // events were lost
 			return false, true
 		}
 	}
@@ -149,7 +149,7 @@ type watch struct {
 	err error
 }
 
-// open begins to watch, or does so again when the folder was made anew.
+// open starts the watch, again if the folder was made anew.
 func (w *watch) open() {
 	if w.w == nil {
 		if w.w, w.err = fsnotify.NewWatcher(); w.err != nil {

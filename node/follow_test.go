@@ -40,7 +40,7 @@ func (r *rig) follow() *following {
 				}
 				return f.resume
 			},
-			Told: func(s State, err error) {
+			Observe: func(s State, err error) {
 				select {
 				case f.told <- s:
 				case <-ctx.Done():

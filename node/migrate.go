@@ -15,8 +15,7 @@ import (
 	"github.com/plexus-cni/plexus/journal"
 )
 
-// Multus says where a node has what Multus keeps there, and what plexus keeps in its
-// stead.
+// Multus has the paths of Multus on a node.
 type Multus struct {
 	ConfDir   string   // the runtime's network configurations
 	Delegates string   // Multus' cache, a file for each sandbox; empty: as its configuration says
@@ -33,16 +32,16 @@ const (
 	plexusConf    = "00-plexus.conf"
 )
 
-// Migration is what there is to do on a node that Multus runs. What Multus' plugins have
-// attached stays in their hands: plexus executes them for DEL, those that it has built in
-// too, since their own state says how.
+// Migration is the plan of moving a node from Multus to plexus. plexus executes the plugins of
+// existing attachments for DEL, also of types that it has built in, as the plugins have their
+// own state.
 type Migration struct {
 	From    string            // file that is replaced
 	Conf    []byte            // what replaces it
 	Dropped []string          // keys that plexus has no use for
 	Records []*journal.Record // pods that are running
 	Results map[string][]byte // libcni's cached results, by file name
-	Left    []string          // what cannot be moved, and why
+	Left    []string          // attachments that cannot be moved, and why
 	Missing []string          // what DEL will do without
 
 	settings *conf.Conf

@@ -45,7 +45,7 @@ func (m *Migration) convertConf(data []byte) error {
 		}
 	}
 	slices.Sort(m.Dropped)
-	if err := hereNotThere(keys); err != nil {
+	if err := translateDaemonPath(keys); err != nil {
 		return err
 	}
 	var err error
@@ -61,8 +61,8 @@ func (m *Migration) convertConf(data []byte) error {
 	return nil
 }
 
-// hereNotThere corrects a clusterNetwork that is a file as Multus' daemon sees it.
-func hereNotThere(keys map[string]json.RawMessage) error {
+// translateDaemonPath corrects a clusterNetwork that is a file as Multus' daemon sees it.
+func translateDaemonPath(keys map[string]json.RawMessage) error {
 	var name string
 	if json.Unmarshal(keys["clusterNetwork"], &name) != nil || !filepath.IsAbs(name) {
 		return nil

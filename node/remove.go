@@ -13,11 +13,11 @@ import (
 	"github.com/plexus-cni/plexus/file"
 )
 
-// Removal says what Remove has taken away, and what it has left.
+// Removal lists what Remove has removed and kept.
 type Removal struct {
 	Configurations []string // of ours, by name
 	Executables    []string // by name
-	Next           string   // what the runtime takes now; empty: nothing, the node has no network
+	Next           string   // the runtime's first configuration now; empty: the node has no network
 	Sandboxes      []string // they have attachments that the cluster network's plugin will not undo
 	Kept           string   // why the executables stay; empty: they are gone
 }
@@ -110,11 +110,10 @@ func namesPlexus(data []byte) bool {
 // code is the status of HTTP, 0 when there was no answer; err says why it is no success.
 type GetDaemonSet func(ctx context.Context) (code int, deleting bool, err error)
 
-// Removed decides, when the agent is told to end, whether its DaemonSet goes, or
-// only this process: an upgrade, a restart, a drained node. It goes when it does
-// not exist or is being deleted, and when the agent may no longer ask, as its
-// account and its rights are deleted together with it. When in doubt plexus
-// stays: pods that run need it.
+// Removed decides at the end of the agent whether its DaemonSet is removed, or only this
+// process ends: by an upgrade, a restart, a drained node. The DaemonSet is removed when it does
+// not exist or is being deleted, and when the API server refuses the agent, as its account and
+// rights are deleted together with it. In doubt plexus stays, as running pods need it.
 func Removed(ctx context.Context, get GetDaemonSet) (removed bool, why string) {
 	code, deleting, err := get(ctx)
 	switch {

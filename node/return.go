@@ -19,13 +19,13 @@ import (
 	"github.com/plexus-cni/plexus/journal"
 )
 
-// Return is the way back to Multus.
+// Return is the plan of moving a node back to Multus.
 type Return struct {
 	From    string            // plexus' configuration
 	To      string            // Multus', as it was
 	Caches  map[string][]byte // Multus' cache, by sandbox
 	Results map[string][]byte // libcni's cached results, by file name
-	Left    []string          // what cannot be moved, and why
+	Left    []string          // attachments that cannot be moved, and why
 
 	delegates string // folder of Multus' cache
 	cache     string // folder of libcni's

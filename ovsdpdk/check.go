@@ -9,6 +9,7 @@ import (
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -38,7 +39,7 @@ func (n *network) survey(ctx context.Context, s *state) error {
 	}
 	switch rows := results[1].Rows; {
 	case len(rows) == 0 && !n.CreateBridge:
-		return fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.key("bridge"), n.OVSDB, n.Bridge)
+		return conf.Refuse(fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.key("bridge"), n.OVSDB, n.Bridge))
 	case len(rows) > 0 && text(rows[0], "datapath_type") != datapath:
 		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.key("bridge"), n.Bridge, text(rows[0], "datapath_type"))
 	}

@@ -124,9 +124,23 @@ func (c *trial) recover(round string) {
 	if round == "without state" {
 		c.a = unrecorded(c.a)
 	}
-	mustDetach(c.t, c.d, c.a)
+	c.detachInTheEnd()
 	c.wire.arm(0, "")
-	mustDetach(c.t, c.d, c.a) // and once more: absent is success
+	c.detachInTheEnd() // and once more: absent is success
+}
+
+// detachInTheEnd repeats a Detach that is to be tried again, as a runtime repeats DEL: an
+// OVSDB that was silent has a second to answer, which a busy machine may not have.
+func (c *trial) detachInTheEnd() {
+	c.t.Helper()
+	ctx := bounded(c.t)
+	err := c.d.Detach(ctx, []*delegates.Attachment{c.a})[0]
+	for delegates.AllUnavailable(err) != nil && ctx.Err() == nil {
+		err = c.d.Detach(ctx, []*delegates.Attachment{c.a})[0]
+	}
+	if err != nil {
+		c.t.Errorf("Detach: %v", err)
+	}
 }
 
 // When any transact fails, the call returns an error, and the next DEL leaves nothing.

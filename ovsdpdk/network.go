@@ -63,9 +63,9 @@ func (n *network) decide(a *delegates.Attachment) (*state, error) {
 }
 
 // wish is what the configuration says of the folder.
-func (c *Config) wish() shareddir.Wish {
+func (c *Config) wish() shareddir.Options {
 	keys := map[string]string{"group": c.key("vhost.group"), "permissions": c.key("vhost.permissions"), "file": c.key("vhost.socketFile")}
-	return shareddir.Wish{Base: c.Vhost.SocketDir, Group: c.Vhost.Group, Permissions: c.Vhost.Permissions, Key: func(name string) string { return keys[name] }}
+	return shareddir.Options{Base: c.Vhost.SocketDir, Group: c.Vhost.Group, Permissions: c.Vhost.Permissions, Key: func(name string) string { return keys[name] }}
 }
 
 // Describe gives the device-info of the attachment and, for userspace-cni's

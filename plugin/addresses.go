@@ -27,12 +27,12 @@ const (
 	lastReserved = "last_reserved_ip."
 )
 
-// maxOwner bounds what is read of an address' file, in bytes.
+// maxOwner bounds the content of an address' file, in bytes.
 const maxOwner = 4096
 
 // addressFolder is a network's folder of addresses, one file each: its name is the
-// address, its content the owner. It is locked from openAddresses to Close. Nothing in it
-// is followed: a symbolic link there is nobody's address.
+// address, its content the owner. It is locked from openAddresses to Close. No
+// symbolic link in it is followed: a link there is no address.
 type addressFolder struct {
 	name string // for people
 	dir  *os.File
@@ -40,8 +40,8 @@ type addressFolder struct {
 }
 
 // openAddresses opens the folder at the path below the folder base, and locks it. base
-// is the node's and may be a link; below it no link is followed. nil: it is not there,
-// and create is false.
+// is the node's and may be a link; below it no link is followed. It returns nil for a missing
+// folder when create is false.
 func openAddresses(ctx context.Context, base string, below []string, create bool) (*addressFolder, error) {
 	if create {
 		if err := os.MkdirAll(base, 0o755); err != nil {
@@ -90,8 +90,8 @@ func openAddresses(ctx context.Context, base string, below []string, create bool
 // Close ends the lock. flock(2) ends with the last descriptor of the file.
 func (f *addressFolder) Close() { _, _ = unix.Close(f.lock), f.dir.Close() }
 
-// addressWait is how long a folder of addresses is waited for that another process has
-// locked, so that a verb ends with code 11 within ten seconds.
+// addressWait bounds the wait for a folder of addresses that another process has locked, so
+// that a verb ends with code 11 within ten seconds.
 const addressWait = 6 * time.Second
 
 // flock takes the lock of a file that host-local's executable holds at times. The
@@ -116,8 +116,8 @@ func flock(ctx context.Context, fd int) error {
 	return err
 }
 
-// openAt opens a regular file of the folder. One that is a link is unix.ELOOP, any other
-// kind unix.EINVAL.
+// openAt opens a regular file of the folder. It fails with unix.ELOOP for a link and with
+// unix.EINVAL for any other kind.
 func (f *addressFolder) openAt(name string, flags int, perm uint32) (int, error) {
 	fd, err := unix.Openat(int(f.dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, perm)
 	for errors.Is(err, unix.EINTR) {
@@ -156,8 +156,8 @@ func (f *addressFolder) remove(name string) error {
 	return nil
 }
 
-// each calls do with each file that may be an address, and its owner. Each failure to
-// read one is an error, and hides none of the others.
+// each calls do with each file that may be an address, and its owner. A file that cannot be
+// read is an error, and the others are still visited.
 func (f *addressFolder) each(do func(name, owner string) error) error {
 	if _, err := f.dir.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -172,7 +172,7 @@ func (f *addressFolder) each(do func(name, owner string) error) error {
 		owner, err := f.read(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EINVAL):
-			continue // it is no regular file any more
+			continue // another process has replaced it
 		case err == nil:
 			err = do(name, owner)
 		}
@@ -201,8 +201,8 @@ func (f *addressFolder) owned(id, ifName string) ([]string, error) {
 	return mine, err
 }
 
-// release removes the files of an attachment. What cannot be read or removed is an error:
-// it may be an address that stays.
+// release removes the files of an attachment. A file that cannot be read or removed is an
+// error, as an address may stay reserved.
 func (f *addressFolder) release(id, ifName string) error {
 	mine, err := f.owned(id, ifName)
 	errs := []error{err}
@@ -212,9 +212,9 @@ func (f *addressFolder) release(id, ifName string) error {
 	return errors.Join(errs...)
 }
 
-// collect releases the addresses of sandboxes that are not to be kept. An empty file is
-// of a process that was killed while it reserved the address: processes that live hold the
-// lock. A file whose content has no interface may be somebody's note, and stays.
+// collect releases the addresses of sandboxes that keep does not keep. An empty file belongs
+// to a process that was killed during the reservation, as a live process would have the lock.
+// A file whose content has no interface may be an operator's note, and stays.
 func (f *addressFolder) collect(ctx context.Context, network string, keep func(sandbox string) bool) error {
 	return f.each(func(name, owner string) error {
 		if net.ParseIP(name) == nil {
@@ -231,11 +231,11 @@ func (f *addressFolder) collect(ctx context.Context, network string, keep func(s
 	})
 }
 
-// addressStore is the folder as the allocator of host-local wants it. The folder is
-// locked all the time.
+// addressStore is the folder as a backend.Store of host-local's allocator. The folder stays
+// locked.
 type addressStore struct {
 	*addressFolder
-	mine []string // addresses of the attachment that asks
+	mine []string // addresses of the requesting attachment
 }
 
 // Lock is backend.Store.
@@ -260,8 +260,8 @@ func (s *addressStore) GetByID(string, string) (ips []net.IP) {
 	return ips
 }
 
-// LastReservedIP is backend.Store. An address that cannot be read is as good as none:
-// the search begins at the first one.
+// LastReservedIP is backend.Store. An unreadable address counts as none:
+// the search then begins at the first address.
 func (s *addressStore) LastReservedIP(rangeID string) (net.IP, error) {
 	text, err := s.read(lastReserved + rangeID)
 	if err != nil {
@@ -270,9 +270,9 @@ func (s *addressStore) LastReservedIP(rangeID string) (net.IP, error) {
 	return net.ParseIP(text), nil
 }
 
-// Reserve is backend.Store. It makes the file of an address, whole; false when it has
-// one. host-local makes a file and then writes into it: an empty one is of a process that
-// was killed in between.
+// Reserve is backend.Store. It makes the file of an address in one step; false when the
+// address has a file. host-local makes a file and then writes into it: an empty file belongs
+// to a process that was killed in between.
 func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bool, error) {
 	name := ip.String()
 	var st unix.Stat_t
@@ -288,7 +288,7 @@ func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bo
 	case err != nil:
 		return false, err
 	}
-	// The former file goes, whatever it is: a link to it is not followed.
+	// A former file of any kind is removed; a link is not followed.
 	last := lastReserved + rangeID
 	err = s.remove(last)
 	if err == nil {
@@ -300,7 +300,7 @@ func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bo
 	return true, nil
 }
 
-// create makes a file whole, fs.ErrExist when the name is taken.
+// create makes a file with its content in one step, fs.ErrExist when there is one.
 func (f *addressFolder) create(name, content string) error {
 	at := fmt.Sprintf("/proc/self/fd/%d/%s", f.dir.Fd(), name)
 	err := journal.WriteNew(at, []byte(content))

@@ -2,7 +2,7 @@ package plugin
 
 import "encoding/json"
 
-// Cached is what libcni keeps of an attachment (cachedInfo in libcni/api.go of
+// Cached is libcni's cache entry of an attachment (cachedInfo in libcni/api.go of
 // github.com/containernetworking/cni).
 type Cached struct {
 	Kind           string          `json:"kind"`

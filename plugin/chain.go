@@ -21,7 +21,7 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Request is an attachment to run the list of a network for.
+// Request is the attachment for which a network's plugin list runs.
 type Request struct {
 	Network conf.Network
 	Sandbox string
@@ -29,12 +29,12 @@ type Request struct {
 	NetnsID string
 	Pod     *conf.Pod
 	Path    []string // folders of executables
-	// Endpoints may be named beside those of the bounds.
+	// Endpoints are allowed in addition to those of the bounds.
 	Endpoints []string
-	// Executed: executables alone have attached it, whatever is built in.
+	// Executed: executables have attached it, built-in types too.
 	Executed bool
-	// State is what the built-ins have prepared, by plugin type; Result is the recorded
-	// result. Both nil before ADD.
+	// State is the recorded state of the built-ins, by plugin type; Result is the recorded
+	// result. Both are nil before ADD.
 	State  map[string]json.RawMessage
 	Result *types100.Result
 }
@@ -49,8 +49,8 @@ type Chain struct {
 	plugins []*plugin
 	exec    *executor
 
-	attached []*types100.Interface // by built-ins, with all that CNI 1.1 has
-	delErrs  []error
+	nativeInterfaces []*types100.Interface // of built-ins, with the keys of CNI 1.1
+	delErrs          []error
 }
 
 // plugin is one plugin of a list.
@@ -66,15 +66,15 @@ type Builtin struct {
 	Name     string // of the delegate in Runner.Delegates
 	Delegate delegates.Delegate
 	*delegates.Attachment
-	// Refused is why the configuration is not accepted. What is recorded can be undone
-	// all the same.
+	// Refused is the error of a configuration that is not accepted. A recorded attachment
+	// can be undone all the same.
 	Refused error
 
-	ipam *ipam
-	gone *error // what Detach has said, when the engine has called it
+	ipam      *ipam
+	detachErr *error // the result of Delegate.Detach; nil before the call
 }
 
-// Chain reads the list of an attachment.
+// Chain parses the plugin list of an attachment.
 func (r *Runner) Chain(of Request) (*Chain, error) {
 	list, err := networkList(&of.Network.List)
 	if err != nil {
@@ -94,7 +94,7 @@ func (r *Runner) Chain(of Request) (*Chain, error) {
 	return c, nil
 }
 
-// builtin parses the configuration of a plugin that is built in.
+// builtin parses the configuration of a built-in plugin.
 func (c *Chain) builtin(p *plugin) *Builtin {
 	b := &Builtin{Type: p.typ, Attachment: c.attachment()}
 	b.State = c.State[p.typ]
@@ -117,7 +117,7 @@ func (c *Chain) attachment() *delegates.Attachment {
 	}
 }
 
-// bounds are those of the attachment's configuration.
+// bounds are the bounds of the attachment's configuration.
 func (c *Chain) bounds() conf.Bounds {
 	b := c.Bounds
 	b.Endpoints = slices.Concat(b.Endpoints, c.Endpoints)
@@ -127,7 +127,7 @@ func (c *Chain) bounds() conf.Bounds {
 	return b
 }
 
-// inject gives a plugin configuration what libcni will give to it, but for prevResult.
+// inject adds the keys to a plugin configuration that libcni will add, except prevResult.
 func (c *Chain) inject(p *libcni.PluginConfig) ([]byte, error) {
 	keys := map[string]any{"name": c.list.Name, "cniVersion": c.list.CNIVersion}
 	runtime := map[string]any{}
@@ -207,9 +207,9 @@ func (c *Chain) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// Prepare finds every executable and asks the built-ins what they will do. Nothing is
-// changed but what Release gives back. It returns what the built-ins will need to
-// detach, by plugin type, with an error too: of those that have been asked by then.
+// Prepare finds every executable and prepares the built-ins. The only changes are
+// reservations, which Release gives back. It returns the state that the built-ins need to
+// detach, by plugin type; after an error, of the built-ins prepared until then.
 func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error) {
 	state := map[string]json.RawMessage{}
 	if name := filepath.Base(c.cacheFile()); len(name) > unix.NAME_MAX {
@@ -226,10 +226,10 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 		if _, twice := state[p.typ]; twice {
 			return state, conf.Refuse(fmt.Errorf("plugin %q stands twice in its list, a built-in delegate may once", p.typ))
 		}
-		err := conf.Refuse(b.Refused)
-		if err == nil {
-			err = b.ipam.find()
+		if b.Refused != nil { // the error names network and plugin
+			return state, conf.Refuse(b.Refused)
 		}
+		err := b.ipam.checkType()
 		if err == nil {
 			b.State, err = b.Network.Prepare(ctx, b.Attachment)
 		}
@@ -241,7 +241,7 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 	return state, nil
 }
 
-// Release gives back what Prepare has reserved for an attachment that is not begun.
+// Release gives back the reservations of Prepare, for an attachment whose plugins have not run.
 func (c *Chain) Release(ctx context.Context) error {
 	var errs []error
 	for _, b := range c.Builtins() {
@@ -252,9 +252,9 @@ func (c *Chain) Release(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Add runs ADD over the list. A built-in that is attached already says so. libcni
-// panics on some results with a null in them; as an error it has what was attached
-// undone.
+// Add runs ADD over the list. A built-in that the engine has attached only returns its
+// result. libcni panics on some results with a null in them: Add turns the panic into an
+// error, so that the attachment is undone.
 func (c *Chain) Add(ctx context.Context) (result *types100.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -276,21 +276,23 @@ func (c *Chain) Add(ctx context.Context) (result *types100.Result, err error) {
 	return result, nil
 }
 
-// restoreNative gives a result back what only CNI 1.1 can say, which a list of an older
-// version has lost.
+// restoreNative restores the keys of CNI 1.1 in a result that a list of an older version has
+// lost.
 func (c *Chain) restoreNative(result *types100.Result) {
-	for _, mine := range c.attached {
+	restored := map[*types100.Interface]bool{}
+	for _, mine := range slices.Backward(c.nativeInterfaces) {
 		for _, i := range slices.Backward(result.Interfaces) {
-			if i.Name == mine.Name && i.Sandbox == mine.Sandbox && i.Mac == mine.Mac {
+			if !restored[i] && i.Name == mine.Name && i.Sandbox == mine.Sandbox && i.Mac == mine.Mac {
 				i.Mtu, i.SocketPath, i.PciID = mine.Mtu, mine.SocketPath, mine.PciID
+				restored[i] = true
 				break
 			}
 		}
 	}
 }
 
-// Check runs CHECK over the list. Lists below CNI 0.4.0 know no CHECK; their built-ins
-// are asked all the same.
+// Check runs CHECK over the list. Lists below CNI 0.4.0 have no CHECK; their built-ins are
+// checked all the same.
 func (c *Chain) Check(ctx context.Context) error {
 	if c.list.DisableCheck {
 		return nil
@@ -306,29 +308,26 @@ func (c *Chain) Check(ctx context.Context) error {
 	return nil
 }
 
-// Detached says what Delegate.Detach has answered for the built-in: the DEL that
-// follows does not ask again.
-func (b *Builtin) Detached(err error) { b.gone = &err }
+// SetDetached stores the result of Delegate.Detach for the built-in: the DEL that follows
+// does not call it again.
+func (b *Builtin) SetDetached(err error) { b.detachErr = &err }
 
-// IsDetached reports whether Detached was called.
-func (b *Builtin) IsDetached() bool { return b.gone != nil }
+// IsDetached reports whether SetDetached was called.
+func (b *Builtin) IsDetached() bool { return b.detachErr != nil }
 
-// Del runs DEL over the list, last plugin first. A plugin that fails stops none of the
-// others; libcni would, so it is not told (ExecPlugin). The cached result is kept for
-// the next DEL when one failed.
+// Del runs DEL over the list, last plugin first. After a plugin's failure the others still
+// run; libcni would stop, so ExecPlugin hides the error from it. The cached result is kept for
+// the next DEL when a plugin failed.
 func (c *Chain) Del(ctx context.Context) error {
-	cached, err := os.ReadFile(c.cacheFile())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENAMETOOLONG) {
+	cached, errRead := os.ReadFile(c.cacheFile()) // DEL goes on without, as libcni does
+	err := errors.Join(c.libcni().DelNetworkList(ctx, c.list, c.runtimeConf()), errors.Join(c.delErrs...))
+	switch {
+	case err != nil && errRead == nil:
+		return errors.Join(err, os.WriteFile(c.cacheFile(), cached, 0o600))
+	case err != nil || errors.Is(errRead, fs.ErrNotExist) || errors.Is(errRead, unix.ENAMETOOLONG):
 		return err
 	}
-	err = errors.Join(c.libcni().DelNetworkList(ctx, c.list, c.runtimeConf()), errors.Join(c.delErrs...))
-	if err != nil && len(cached) > 0 {
-		return errors.Join(err, os.WriteFile(c.cacheFile(), cached, 0o600))
-	}
-	if err == nil && len(cached) > 0 { // libcni does not say when it could not remove it
-		err = c.forget()
-	}
-	return err
+	return c.forget() // libcni ignores a failure to remove it
 }
 
 func (c *Chain) forget() error {
@@ -342,8 +341,8 @@ func (c *Chain) cacheFile() string {
 	return filepath.Join(c.CacheFolder(), fmt.Sprintf("%s-%s-%s", c.list.Name, c.Sandbox, c.Network.IfName))
 }
 
-// Status says whether ADD could be served. Built-ins are asked whatever the list's
-// version is, executables as libcni does, from CNI 1.1.0 on.
+// Status reports whether ADD could be served. It asks built-ins in lists of any version, and
+// executables from CNI 1.1.0 on, as libcni does.
 func (c *Chain) Status(ctx context.Context) error {
 	for _, p := range c.plugins {
 		b := p.builtin
@@ -364,9 +363,8 @@ func (c *Chain) Status(ctx context.Context) error {
 	return c.libcni().GetStatusNetworkList(ctx, c.list)
 }
 
-// GC hands GC to the executables of the list. libcni would first DEL what its cache
-// knows and the list of valid attachments does not; the journal has seen to that, so
-// libcni is shown no cache.
+// GC runs GC of the executables of the list. libcni would first DEL cached attachments that
+// are not valid. The engine has undone those, so libcni gets an empty cache.
 func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 	if valid == nil {
 		valid = []types.GCAttachment{}
@@ -375,7 +373,7 @@ func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 	return libcni.NewCNIConfigWithCacheDir(c.Path, noCache, c).GCNetworkList(ctx, c.list, &libcni.GCArgs{ValidAttachments: valid})
 }
 
-// Executables sees that the executables of the list are there.
+// Executables checks that the executables of the list exist.
 func (c *Chain) Executables() error {
 	for _, p := range c.plugins {
 		if p.builtin == nil {
@@ -387,7 +385,7 @@ func (c *Chain) Executables() error {
 	return nil
 }
 
-// checkResult refuses a result that would not survive being written and read.
+// checkResult refuses a result that cannot be written to the journal and read back.
 func checkResult(r *types100.Result) error {
 	if at := slices.Index(r.Interfaces, nil); at >= 0 {
 		return fmt.Errorf("interfaces[%d] is null", at)

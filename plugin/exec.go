@@ -38,8 +38,8 @@ func (c *Chain) FindInPath(typ string, path []string) (string, error) {
 // Decode is invoke.Exec.
 func (c *Chain) Decode(data []byte) (version.PluginInfo, error) { return c.exec.Decode(data) }
 
-// insideOnly are plugins that change nothing outside of the pod's network
-// namespace, and whose DEL fails when that is gone.
+// insideOnly are the plugins whose changes are all inside of the pod's network namespace, and
+// whose DEL fails when the namespace is gone.
 var insideOnly = []string{"sbr"}
 
 // ExecPlugin is invoke.Exec: one verb of one plugin.
@@ -87,7 +87,7 @@ func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []by
 		return nil, b.check(ctx)
 	case "DEL":
 		return nil, c.delBuiltin(ctx, b)
-	case "STATUS": // Status has asked
+	case "STATUS": // Chain.Status has called Ready
 		return nil, nil
 	case "GC": // the engine sweeps once for all networks
 		return nil, b.ipam.gc(ctx, stdin)
@@ -95,8 +95,8 @@ func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []by
 	return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %q", command), "")
 }
 
-// addBuiltin attaches a built-in, unless the engine has attached it with its neighbours,
-// and answers what there is: what was before it in the list, and what it has made.
+// addBuiltin attaches a built-in, unless the engine has attached it with its neighbours. It
+// returns the result of the plugins before it in the list, with its own appended.
 func (c *Chain) addBuiltin(ctx context.Context, b *Builtin, stdin []byte) ([]byte, error) {
 	if b.Result == nil {
 		if err := c.Allocate(ctx, b); err != nil {
@@ -106,8 +106,8 @@ func (c *Chain) addBuiltin(ctx context.Context, b *Builtin, stdin []byte) ([]byt
 			return nil, err
 		}
 	}
-	c.attached = append(c.attached, b.Result.Interfaces...)
-	all, err := behind(stdin, b.Result)
+	c.nativeInterfaces = append(c.nativeInterfaces, b.Result.Interfaces...)
+	all, err := appendToPrevious(stdin, b.Result)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (c *Chain) addBuiltin(ctx context.Context, b *Builtin, stdin []byte) ([]byt
 	return json.Marshal(old)
 }
 
-// Allocate gets the addresses of a built-in that is about to be attached.
+// Allocate requests the addresses of a built-in before it is attached.
 func (c *Chain) Allocate(ctx context.Context, b *Builtin) (err error) {
 	if err := b.Step(ctx, "ADD"); err != nil {
 		return err
@@ -127,8 +127,8 @@ func (c *Chain) Allocate(ctx context.Context, b *Builtin) (err error) {
 	return err
 }
 
-// behind appends what a built-in has made to the prevResult of its configuration.
-func behind(config []byte, made *types100.Result) (*types100.Result, error) {
+// appendToPrevious appends the result of a built-in to the prevResult of its configuration.
+func appendToPrevious(config []byte, made *types100.Result) (*types100.Result, error) {
 	var p types.PluginConf
 	if err := json.Unmarshal(config, &p); err != nil {
 		return nil, err
@@ -172,15 +172,18 @@ func (b *Builtin) check(ctx context.Context) error {
 }
 
 func (c *Chain) delBuiltin(ctx context.Context, b *Builtin) error {
-	if b.gone == nil {
+	if b.detachErr == nil {
 		if err := b.Step(ctx, "DEL"); err != nil {
 			return err
 		}
-		if b.Delegate != nil {
-			b.Detached(b.Delegate.Detach(ctx, []*delegates.Attachment{b.Attachment})[0])
-		} else {
-			b.Detached(nil) // ADD refuses it, so it never was
+		switch {
+		case b.Delegate != nil:
+			b.SetDetached(b.Delegate.Detach(ctx, []*delegates.Attachment{b.Attachment})[0])
+		case b.State != nil: // by a former version, perhaps
+			b.SetDetached(fmt.Errorf("it is recorded as attached, and its configuration names no backend any more: %w", b.Refused))
+		default:
+			b.SetDetached(nil) // ADD refuses such a configuration: nothing was attached
 		}
 	}
-	return errors.Join(*b.gone, b.ipam.del(ctx))
+	return errors.Join(*b.detachErr, b.ipam.del(ctx))
 }

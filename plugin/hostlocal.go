@@ -32,7 +32,7 @@ const defaultDataDir = "/var/lib/cni/networks"
 func newHostLocal(a *delegates.Attachment, config []byte, args string) (*hostLocal, error) {
 	c, _, err := allocator.LoadIPAMConfig(config, args)
 	if err != nil {
-		return nil, conf.Refuse(errors.Join(checkIPs(config), err))
+		return nil, conf.Refuse(explainIPAM(config, err))
 	}
 	if !filepath.IsLocal(c.Name) || filepath.Base(c.Name) != c.Name || c.Name == "." {
 		return nil, conf.Refuse(fmt.Errorf("key %q: %.200q is no name of a folder", "name", c.Name))
@@ -40,17 +40,25 @@ func newHostLocal(a *delegates.Attachment, config []byte, args string) (*hostLoc
 	return &hostLocal{a, c}, nil
 }
 
-// checkIPs finds the addresses asked for that are none. host-local names no key.
+// explainIPAM names the key of what host-local could not read.
+func explainIPAM(config []byte, err error) error {
+	if bad := checkIPs(config); bad != nil {
+		return bad
+	}
+	return fmt.Errorf("key %q: %w", "ipam", err)
+}
+
+// checkIPs refuses requested addresses that are malformed; host-local's own error names no key.
 func checkIPs(config []byte) error {
-	var asked struct {
+	var keys struct {
 		RuntimeConfig struct {
 			IPs []string `json:"ips"`
 		} `json:"runtimeConfig"`
 	}
-	if err := json.Unmarshal(config, &asked); err != nil {
+	if err := json.Unmarshal(config, &keys); err != nil {
 		return fmt.Errorf("key %q: want a list of texts: %w", "runtimeConfig.ips", err)
 	}
-	for _, text := range asked.RuntimeConfig.IPs {
+	for _, text := range keys.RuntimeConfig.IPs {
 		address, _, _ := strings.Cut(text, "/")
 		if net.ParseIP(address) == nil {
 			return fmt.Errorf("key %q: %.60q, want an address like 10.0.0.7 or 10.0.0.7/24", "runtimeConfig.ips", text)
@@ -59,15 +67,15 @@ func checkIPs(config []byte) error {
 	return nil
 }
 
-// open opens the network's folder of addresses, locked. nil: there is none, and create is
-// false. The bounds are ADD's matter: what it has accepted is undone, whatever they are now.
+// open opens and locks the network's folder of addresses. It returns nil for a missing folder
+// when create is false. Only ADD checks the bounds: DEL works after they have changed.
 func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
 	base, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
 	return openAddresses(ctx, base, append(below, h.config.Name), create)
 }
 
-// within refuses a folder or a file that the node does not allow.
-func (h *hostLocal) within() error {
+// checkBounds refuses a folder or a file outside of the node's bounds.
+func (h *hostLocal) checkBounds() error {
 	err := h.a.Bounds.IPAMDir("ipam.dataDir", cmp.Or(h.config.DataDir, defaultDataDir))
 	if file := h.config.ResolvConf; file != "" {
 		err = errors.Join(err, h.a.Bounds.ResolvConf("ipam.resolvConf", file))
@@ -82,7 +90,7 @@ func (h *hostLocal) within() error {
 }
 
 // isAddressFile reports whether a name is one that host-local gives to a file: a
-// folder of that name below another network's would be in its way.
+// folder of that name inside of another network's folder would collide with it.
 func isAddressFile(name string) bool {
 	return name == addressLock || strings.HasPrefix(name, lastReserved) || net.ParseIP(name) != nil
 }
@@ -90,7 +98,7 @@ func isAddressFile(name string) bool {
 // add reserves an address of each range.
 func (h *hostLocal) add(ctx context.Context) (*types100.Result, error) {
 	c := h.config
-	if err := h.within(); err != nil {
+	if err := h.checkBounds(); err != nil {
 		return nil, conf.Refuse(err)
 	}
 	result := &types100.Result{Routes: c.Routes}
@@ -143,8 +151,8 @@ func (h *hostLocal) check(ctx context.Context) error {
 	return fmt.Errorf("network %s: no address is reserved for %s of sandbox %s", h.config.Name, h.a.IfName, h.a.Sandbox)
 }
 
-// del releases what the attachment has reserved. The bounds of today do not matter: a
-// file goes by what stands in it.
+// del releases the addresses of the attachment. It does not check the bounds: the content of
+// a file names its owner.
 func (h *hostLocal) del(ctx context.Context) error {
 	folder, err := h.open(ctx, false)
 	if err != nil || folder == nil {
@@ -155,8 +163,9 @@ func (h *hostLocal) del(ctx context.Context) error {
 }
 
 // CollectAddresses releases the addresses that the built-ins of the list have reserved
-// by host-local for sandboxes that are not to be kept, in each folder once: seen has
-// those of before. keep is asked about each owner while the folder is locked.
+// by host-local for sandboxes that keep does not keep. seen has the folders that an earlier
+// call has collected; they are left out. keep is called with each owner while the folder is
+// locked.
 func (c *Chain) CollectAddresses(ctx context.Context, seen map[string]bool, keep func(sandbox string) bool) error {
 	var errs []error
 	for _, b := range c.Builtins() {
@@ -175,9 +184,9 @@ func (c *Chain) CollectAddresses(ctx context.Context, seen map[string]bool, keep
 	return errors.Join(errs...)
 }
 
-// collect leaves a folder alone that the node does not allow: who asks may be a tenant.
+// collect skips a folder outside of the node's bounds: the configuration may be a tenant's.
 func (h *hostLocal) collect(ctx context.Context, keep func(sandbox string) bool) error {
-	if h.within() != nil {
+	if h.checkBounds() != nil {
 		return nil
 	}
 	folder, err := h.open(ctx, false)
@@ -195,6 +204,6 @@ func ipamType(config []byte) string {
 			Type string `json:"type"`
 		} `json:"ipam"`
 	}
-	_ = json.Unmarshal(config, &c) // libcni has read it before
+	_ = json.Unmarshal(config, &c) // libcni has parsed it before
 	return c.IPAM.Type
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// ipam is the address management of one built-in attachment. host-local runs
-// in-process on the plugin's own backend and files, static is a matter of
-// reading; any other type is executed. Executables bring their own.
+// ipam is the address management of one built-in attachment. host-local runs in-process on
+// the plugin's own backend and files, static is read from the configuration; any other type
+// is executed. A plugin that is an executable runs its own IPAM.
 type ipam struct {
 	a      *delegates.Attachment
 	config []byte // of the built-in
@@ -36,7 +36,7 @@ func (c *Chain) newIPAM(config []byte, a *delegates.Attachment) *ipam {
 	var keys struct {
 		CNIVersion string `json:"cniVersion"`
 	}
-	_ = json.Unmarshal(config, &keys) // libcni has read it before
+	_ = json.Unmarshal(config, &keys) // libcni has parsed it before
 	return &ipam{a: a, config: config, args: a.Args.String(), path: c.Path, exec: c.exec, typ: ipamType(config), cniVersion: keys.CNIVersion}
 }
 
@@ -91,20 +91,20 @@ func (i *ipam) check(ctx context.Context) error {
 		}
 		return i.named(err)
 	case "static":
-		return nil // what it gave stands in the configuration
+		return nil // static: the addresses are in the configuration
 	}
 	if knows, err := version.GreaterThanOrEqualTo(i.cniVersion, "0.4.0"); err == nil && !knows {
-		return nil // CHECK came with CNI 0.4.0
+		return nil // CNI has CHECK since 0.4.0
 	}
 	return i.execute(ctx, "CHECK")
 }
 
-// find sees whether the type can be run, within the bounds of the node.
-func (i *ipam) find() error {
-	if i.typ == "host-local" { // before anything is recorded: what is refused is not undone
+// checkType checks that the type can be run, within the bounds of the node.
+func (i *ipam) checkType() error {
+	if i.typ == "host-local" { // before the record is written: a refused request is not undone
 		h, err := newHostLocal(i.a, i.config, i.args)
 		if err == nil {
-			err = h.within()
+			err = h.checkBounds()
 		}
 		return i.named(conf.Refuse(err))
 	}
@@ -121,7 +121,7 @@ func (i *ipam) find() error {
 	return nil
 }
 
-// builtIn: no executable is needed.
+// builtIn reports whether the type runs without an executable.
 func (i *ipam) builtIn() bool { return i.typ == "" || i.typ == "host-local" || i.typ == "static" }
 
 func (i *ipam) del(ctx context.Context) error {
@@ -141,8 +141,8 @@ func (i *ipam) del(ctx context.Context) error {
 	return i.execute(ctx, "DEL")
 }
 
-// gc lets an executable collect its own garbage; Engine.GC sees to addresses of
-// host-local. config has the valid attachments.
+// gc runs GC of an executable; Engine.GC collects the addresses of host-local. config has
+// the valid attachments.
 func (i *ipam) gc(ctx context.Context, config []byte) error {
 	if i.builtIn() {
 		return nil

@@ -41,7 +41,7 @@ func TestPlexusIsNoPlugin(t *testing.T) {
 		_, err := c.FindInPath(name, path)
 		says(t, err, name, "plexus cannot be a delegate of itself")
 		i := c.newIPAM([]byte(`{"ipam": {"type": "`+name+`"}}`), &delegates.Attachment{})
-		says(t, i.find(), name, "plexus cannot be a delegate of itself")
+		says(t, i.checkType(), name, "plexus cannot be a delegate of itself")
 		_, err = i.allocate(t.Context())
 		says(t, err, name, "plexus cannot be a delegate of itself")
 		says(t, i.execute(t.Context(), "DEL"), name, "plexus cannot be a delegate of itself")

@@ -24,49 +24,49 @@ import (
 	"github.com/plexus-cni/plexus/lock"
 )
 
-// executor is an invoke.Exec that executes.
+// executor is the invoke.Exec that runs executables.
 type executor struct {
 	version.PluginDecoder
-	stderr  io.Writer     // gets what plugins that succeed say to people; nil for nothing
+	stderr  io.Writer     // gets the standard error of plugins that succeed; nil for none
 	timeout time.Duration // of one execution; 0 is without limit
 }
 
-// An executable that is being written at the moment is tried again.
+// Retries of an executable that is open for writing (ETXTBSY).
 const (
 	busyTries = 5
 	busyPause = time.Second
 )
 
-// lastWords is how long the output of a plugin is read that has ended, or was killed: a
-// child of it may go on and keep its standard output open.
-const lastWords = time.Second
+// outputGrace bounds the reading of output after the end of a plugin: a child of it may keep
+// its standard output open.
+const outputGrace = time.Second
 
-// oneProcessor is told to plugins, most of which are in Go and do one thing after the
-// other: the runtime of Go loses half a millisecond by waking threads on further
-// processors. The value that plexus itself was told comes before it.
+// oneProcessor is in the environment of plugins. Most are single-threaded programs in Go, whose
+// runtime loses half a millisecond by waking threads on further processors. A value in the
+// environment of plexus overrides it.
 const oneProcessor = "GOMAXPROCS=1"
 
-// within tells plexus, should a plugin execute it, that it is one. Plexus refuses then to
-// be the node's meta-plugin: the configuration that it would get is a tenant's.
-const within = "PLEXUS_WITHIN=1"
+// withinEnv is in the environment of plugins. When a plugin executes plexus, plexus refuses to
+// be the node's meta-plugin: that configuration would be a tenant's.
+const withinEnv = "PLEXUS_WITHIN=1"
 
-// What is kept of a plugin's output, in bytes.
+// Bounds of a plugin's output, in bytes.
 const (
-	maxAnswer = 4 << 20  // beyond it the plugin is killed
-	maxStderr = 64 << 10 // the last of what it says to people
+	maxStdout = 4 << 20  // beyond it the plugin is killed
+	maxStderr = 64 << 10 // the last bytes of standard error are kept
 )
 
-// errAnswer is the cause of the end of a plugin that writes too much.
-var errAnswer = fmt.Errorf("it wrote more than %d bytes on standard output", maxAnswer)
+// errOutput is the cause of killing a plugin that writes too much.
+var errOutput = fmt.Errorf("it wrote more than %d bytes on standard output", maxStdout)
 
-// errTimeout is the cause of the end of a plugin that takes too long.
+// errTimeout is the cause of killing a plugin that takes too long.
 var errTimeout = errors.New("it took too long")
 
-// errPlexus is an executable that would lead back here, with whatever a network's
-// author has written as the configuration of the node.
+// errPlexus refuses plexus as a plugin of a network: a tenant's configuration would be taken
+// for the node's.
 var errPlexus = errors.New("plexus cannot be a delegate of itself")
 
-// FindInPath is invoke.Exec. No name leads to plexus itself.
+// FindInPath is invoke.Exec. It refuses plexus itself.
 func (*executor) FindInPath(plugin string, paths []string) (string, error) {
 	path, err := invoke.FindInPath(plugin, paths)
 	if err == nil && isPlexus(path) {
@@ -75,9 +75,9 @@ func (*executor) FindInPath(plugin string, paths []string) (string, error) {
 	return path, err
 }
 
-// ExecPlugin is invoke.Exec: it executes a plugin and returns its whole answer when it
-// has ended. A plugin is killed when ctx is done, after the timeout, and when it answers
-// without end.
+// ExecPlugin is invoke.Exec: it executes a plugin and returns its standard output when the
+// plugin has ended. It kills the plugin when ctx is done, after the timeout, and when the
+// output exceeds maxStdout.
 func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	began := time.Now()
 	ctx, kill := context.WithCancelCause(ctx)
@@ -87,7 +87,7 @@ func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 		ctx, cancel = context.WithTimeoutCause(ctx, x.timeout, errTimeout)
 		defer cancel()
 	}
-	stdout, stderr := &answer{tooMuch: func() { kill(errAnswer) }}, &tail{}
+	stdout, stderr := &stdoutBuffer{tooMuch: func() { kill(errOutput) }}, &tail{}
 	err := run(ctx, func() *exec.Cmd {
 		cmd := command(ctx, path, environ)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
@@ -100,13 +100,13 @@ func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 		}
 		out := stdout.text.Bytes()
 		if lookup(environ, "CNI_COMMAND") == "ADD" {
-			if err := checkAnswer(out); err != nil {
+			if err := checkOutput(out); err != nil {
 				return nil, fmt.Errorf("plugin %q ended with exit status 0 and without a result: %w", name, err)
 			}
 		}
 		return out, nil
-	case errors.Is(context.Cause(ctx), errAnswer):
-		return nil, fmt.Errorf("plugin %q was killed: %w", name, errAnswer)
+	case errors.Is(context.Cause(ctx), errOutput):
+		return nil, fmt.Errorf("plugin %q was killed: %w", name, errOutput)
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return nil, delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("plugin %q was killed: it had not ended after %s (key \"pluginTimeout\"); it said to people %.500q", name, x.timeout, stderr.text()))
 	case ctx.Err() != nil:
@@ -115,11 +115,11 @@ func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	return nil, failure(err, stdout.text.Bytes(), stderr.text())
 }
 
-// command is the execution of a plugin. The plugin has a process group of its own, all
-// of which is killed, and inherits the lock of the sandbox (lock.Of).
+// command is the process of a plugin. It has a process group of its own, which is killed as a
+// whole, and inherits the lock of the sandbox (lock.Of).
 func command(ctx context.Context, path string, environ []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = slices.Concat([]string{oneProcessor}, environ, []string{within})
+	cmd.Env = slices.Concat([]string{oneProcessor}, environ, []string{withinEnv})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error {
 		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
@@ -127,17 +127,16 @@ func command(ctx context.Context, path string, environ []string) *exec.Cmd {
 		}
 		return os.ErrProcessDone
 	}
-	cmd.WaitDelay = lastWords
+	cmd.WaitDelay = outputGrace
 	if l := lock.Of(ctx); l != nil {
 		cmd.ExtraFiles = []*os.File{l.File()}
 	}
 	return cmd
 }
 
-// run executes a plugin until its end. The kernel sends Pdeathsig when the thread ends
-// that has started the child, not its process. A thread of Go ends with a goroutine that
-// is locked to it. So this goroutine has the thread for itself until the plugin has
-// ended; then only the end of plexus ends the plugin.
+// run executes a plugin until its end. The kernel sends Pdeathsig when the thread that started
+// the child ends, not when its process ends. So the goroutine keeps its thread locked until
+// the plugin has ended: then the plugin is killed only when plexus ends.
 func run(ctx context.Context, command func() *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -156,51 +155,51 @@ func run(ctx context.Context, command func() *exec.Cmd) error {
 		return err
 	}
 	err = cmd.Wait()
-	signaled := cmd.ProcessState == nil // the kernel does not say how it has ended
+	signaled := cmd.ProcessState == nil // the exit status is unknown
 	if !signaled {
 		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		signaled = ok && status.Signaled()
 	}
-	if signaled { // its children may be changing what is undone next
+	if signaled { // its children must not go on while the plugin is undone
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	if errors.Is(err, exec.ErrWaitDelay) {
-		return nil // it has ended well; a child of it has its output open
+		return nil // the plugin has succeeded; a child of it has the output open
 	}
 	return err
 }
 
-// answer keeps the standard output of a plugin up to maxAnswer.
-type answer struct {
+// stdoutBuffer has the standard output of a plugin, up to maxStdout bytes.
+type stdoutBuffer struct {
 	text    bytes.Buffer
 	tooMuch func()
 }
 
-func (a *answer) Write(p []byte) (int, error) {
-	if a.text.Len()+len(p) > maxAnswer {
+func (a *stdoutBuffer) Write(p []byte) (int, error) {
+	if a.text.Len()+len(p) > maxStdout {
 		a.tooMuch()
-		return 0, errAnswer
+		return 0, errOutput
 	}
 	return a.text.Write(p)
 }
 
-// tail keeps the last maxStderr bytes.
-type tail struct{ kept []byte }
+// tail has the last maxStderr bytes that were written to it.
+type tail struct{ data []byte }
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if len(t.kept) > 2*maxStderr {
-		t.kept = append(t.kept[:0], t.text()...)
+	t.data = append(t.data, p...)
+	if len(t.data) > 2*maxStderr {
+		t.data = append(t.data[:0], t.text()...)
 	}
 	return len(p), nil
 }
 
-func (t *tail) text() []byte { return t.kept[max(0, len(t.kept)-maxStderr):] }
+func (t *tail) text() []byte { return t.data[max(0, len(t.data)-maxStderr):] }
 
-// maxSaid bounds what an error repeats of a plugin's own, in bytes.
-const maxSaid = 4 << 10
+// maxMessage bounds the texts of a plugin that an error repeats, in bytes.
+const maxMessage = 4 << 10
 
-// failure is what the plugin says of its error (CNI specification 1.1.0, section 5,
+// failure is the error that a plugin has written (CNI specification 1.1.0, section 5,
 // "Error").
 func failure(err error, stdout, stderr []byte) error {
 	e := &types.Error{}
@@ -210,6 +209,6 @@ func failure(err error, stdout, stderr []byte) error {
 	if e.Code == 0 {
 		e.Code = types.ErrInternal
 	}
-	e.Msg, e.Details = fmt.Sprintf("%.*s", maxSaid, e.Msg), fmt.Sprintf("%.*s", maxSaid, e.Details)
+	e.Msg, e.Details = fmt.Sprintf("%.*s", maxMessage, e.Msg), fmt.Sprintf("%.*s", maxMessage, e.Details)
 	return e
 }

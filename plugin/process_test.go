@@ -54,7 +54,7 @@ func TestProcess(t *testing.T) {
 			out, err := x.ExecPlugin(t.Context(), script(t, t.TempDir(), "plugin", test.script), []byte(test.stdin), nil)
 			if test.failed != "" {
 				var e *types.Error
-				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code || len(e.Msg) > 2*maxSaid {
+				if !errors.As(err, &e) || !strings.Contains(e.Msg, test.failed) || e.Code != test.code || len(e.Msg) > 2*maxMessage {
 					t.Errorf("%#v, want code %d and %q", err, test.code, test.failed)
 				}
 				return

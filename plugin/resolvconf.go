@@ -25,16 +25,16 @@ var (
 
 func isDNSName(s string) bool { return len(s) <= 254 && dnsName.MatchString(s) }
 
-// isResolver reports whether s is an address; a zone is an interface of this node, which
-// no pod has.
+// isResolver reports whether s is an address without a zone: a zone is an interface of this
+// node, which no pod has.
 func isResolver(s string) bool {
 	ip, err := netip.ParseAddr(s)
 	return err == nil && ip.Zone() == ""
 }
 
-// readResolvConf reads a resolver configuration file, resolv.conf(5). What it has comes
-// into the pod's network-status: the file must be a regular one that every user of the
-// node may read, and words that are not what a directive wants are left out.
+// readResolvConf reads a resolver configuration file, resolv.conf(5). Its values
+// become part of the pod's network-status: the file must be regular and readable for every
+// user of the node, and words that are no valid value of a directive are left out.
 func readResolvConf(path string) (types.DNS, error) {
 	// O_NONBLOCK: the open of a FIFO would wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -65,7 +65,7 @@ func readResolvConf(path string) (types.DNS, error) {
 func parseResolvConf(data []byte) types.DNS {
 	var dns types.DNS
 	s := bufio.NewScanner(bytes.NewReader(data))
-	s.Buffer(nil, maxResolvConf+1) // a line is never too long
+	s.Buffer(nil, maxResolvConf+1) // longer than any line
 	for s.Scan() {
 		words := strings.Fields(s.Text())
 		if len(words) < 2 {
@@ -73,22 +73,22 @@ func parseResolvConf(data []byte) types.DNS {
 		}
 		switch directive, values := words[0], words[1:]; directive {
 		case "nameserver":
-			dns.Nameservers = append(dns.Nameservers, only(values[:1], isResolver)...)
+			dns.Nameservers = append(dns.Nameservers, filter(values[:1], isResolver)...)
 		case "domain":
 			if isDNSName(values[0]) {
 				dns.Domain = values[0]
 			}
 		case "search":
-			dns.Search = append(dns.Search, only(values, isDNSName)...)
+			dns.Search = append(dns.Search, filter(values, isDNSName)...)
 		case "options":
-			dns.Options = append(dns.Options, only(values, resolverOption.MatchString)...)
+			dns.Options = append(dns.Options, filter(values, resolverOption.MatchString)...)
 		}
 	}
 	return dns
 }
 
-// only are the values that are good.
-func only(values []string, good func(string) bool) (some []string) {
+// filter returns the valid values.
+func filter(values []string, good func(string) bool) (some []string) {
 	for _, v := range values {
 		if good(v) {
 			some = append(some, v)

@@ -1,6 +1,6 @@
 // Package plugin runs the plugins of a network: built-in backends in memory, everything
-// else as executables. Lists, prevResult, capability arguments, versions and the cache
-// of results are libcni's work: Chain is an invoke.Exec to it.
+// else as executables. libcni handles lists, prevResult, capability arguments, versions
+// and the cache of results; Chain is its invoke.Exec.
 package plugin
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Runner is what the lists of all attachments have in common.
+// Runner has the settings that the lists of all attachments share.
 type Runner struct {
 	Delegates Table
-	DataDir   string      // of libcni's cache; marks have it as owner
+	DataDir   string      // of libcni's cache; the owner in marks
 	Bounds    conf.Bounds // of what networks may name
 	Stderr    io.Writer   // of executables; nil for nothing
 	// Timeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
@@ -41,7 +41,7 @@ func (r *Runner) executor() *executor {
 	return &executor{stderr: r.Stderr, timeout: cmp.Or(r.Timeout, conf.DefaultPluginTimeout)}
 }
 
-// Find looks for the executable of a plugin type. No name leads to plexus itself.
+// Find looks for the executable of a plugin type. It refuses plexus itself.
 func (r *Runner) Find(typ string, path []string) (string, error) {
 	found, err := r.executor().FindInPath(typ, path)
 	if err != nil && !errors.Is(err, errPlexus) {
@@ -63,12 +63,12 @@ func SearchPath(lists ...[]string) []string {
 	return all
 }
 
-// ownNames are those of plexus' executables.
+// ownNames are the names of plexus' executables.
 var ownNames = []string{"plexus", "plexusd", "plexusctl"}
 
-// isPlexus reports whether an executable is one of plexus', by whatever name: the
-// same file as one of them in its own folder, in the one that it is linked to, or
-// in that of the running executable.
+// isPlexus reports whether an executable is one of plexus', under any name: it is the same
+// file as one of them in its own folder, in the folder of its link's target, or in that of the
+// running executable.
 func isPlexus(path string) bool {
 	found, err := os.Stat(path)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 // engines: Userspace(engine).
 type Table map[string]delegates.Delegate
 
-// typeUserspace is userspace-cni's. A configuration names the backend by its engine.
+// typeUserspace is the plugin type of userspace-cni. A configuration names the backend by its engine.
 const typeUserspace = "userspace"
 
 // Userspace is the name of the built-in of an engine of userspace-cni.
@@ -20,8 +20,8 @@ func (t Table) Has(typ string) bool {
 	return t[typ] != nil || typ == typeUserspace && t[Userspace(userspace.EngineOVS)] != nil
 }
 
-// Of is the built-in of a plugin configuration and its name in the table, nil when it is
-// an executable. An error says that the configuration names none of those that there are.
+// Of returns the built-in of a plugin configuration and its name in the table. It fails when
+// the configuration names an engine that the table does not have.
 func (t Table) Of(typ string, config []byte) (name string, d delegates.Delegate, err error) {
 	if t[typ] != nil || !t.Has(typ) {
 		return typ, t[typ], nil

@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Facts are those of the first kernel link of a result, for people; nil when it has none.
+// Facts describe the first kernel link of a result, for people; nil when it has none.
 func Facts(path string, r *types100.Result) map[string]string {
 	for _, i := range r.Interfaces {
 		if !IsLink(i) {

@@ -1,5 +1,5 @@
-// Package podnet is a pod's network namespace: which one it is, its links and routes, and
-// how they compare with what was made.
+// Package podnet is a pod's network namespace: its identity, its links and routes, and their
+// comparison with a recorded result.
 package podnet
 
 import (
@@ -13,9 +13,9 @@ import (
 )
 
 // ID identifies a network namespace beyond its path and its inode number,
-// both of which are used again: "device:inode:cookie", "" when there is none at
-// the path. The cookie (SO_NETNS_COOKIE, socket(7), Linux 5.14) is never used
-// again while the node is up; it is 0 on older kernels.
+// both of which may be reused: "device:inode:cookie", "" when there is none at
+// the path. The cookie (SO_NETNS_COOKIE, socket(7), Linux 5.14) is never
+// reused while the node is up; it is 0 on older kernels.
 func ID(path string) string {
 	if path == "" {
 		return ""
@@ -36,9 +36,8 @@ func ID(path string) string {
 	return fmt.Sprintf("%d:%d:%d", st.Dev, st.Ino, cookie)
 }
 
-// Live picks the path at which a recorded namespace can still be entered: the first of
-// the paths that leads to the namespace with the ID, "" when none does. A path that
-// leads to another pod's namespace by now is not used.
+// Live picks the first of the paths that leads to the namespace with the ID, "" when none
+// does. A path that now leads to another pod's namespace is not used.
 func Live(id string, paths ...string) string {
 	for _, path := range paths {
 		if now := ID(path); now != "" && (now == id || id == "") {
@@ -48,8 +47,8 @@ func Live(id string, paths ...string) string {
 	return ""
 }
 
-// cookie asks a socket in the namespace. Without privileges the own one alone can be
-// asked.
+// cookie reads the cookie from a socket in the namespace. Without privileges only the
+// process' own namespace can be entered.
 func cookie(namespace ns.NetNS, st unix.Stat_t) (uint64, error) {
 	if isOwn(st) {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -30,7 +30,7 @@ func With(path string, do func(*netlink.Handle) error) error {
 	return do(h)
 }
 
-// open makes a handle on a network namespace. The own one needs no privilege.
+// open makes a netlink handle on a network namespace. The process' own one needs no privilege.
 func open(ns vishns.NsHandle) (*netlink.Handle, error) {
 	var st unix.Stat_t
 	if unix.Fstat(int(ns), &st) == nil && isOwn(st) {
@@ -39,8 +39,8 @@ func open(ns vishns.NsHandle) (*netlink.Handle, error) {
 	return netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 }
 
-// MoveDefault gives the default routes of the gateways' families to an interface: every
-// other one goes. Several gateways of a family share the traffic.
+// MoveDefault gives the default routes of the gateways' families to an interface and removes
+// all others. Several gateways of a family share the traffic.
 func MoveDefault(path, ifName string, gateways []netip.Addr) error {
 	return With(path, func(h *netlink.Handle) error { return moveDefault(h, ifName, gateways) })
 }
@@ -67,10 +67,10 @@ func moveDefault(h *netlink.Handle, ifName string, gateways []netip.Addr) error 
 		return fmt.Errorf("the interface is needed in the pod's network namespace: %w", err)
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		asked := slices.DeleteFunc(slices.Clone(gateways), func(gw netip.Addr) bool {
+		hops := slices.DeleteFunc(slices.Clone(gateways), func(gw netip.Addr) bool {
 			return gw.Unmap().Is4() != (family == netlink.FAMILY_V4)
 		})
-		if len(asked) == 0 {
+		if len(hops) == 0 {
 			continue
 		}
 		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
@@ -85,13 +85,13 @@ func moveDefault(h *netlink.Handle, ifName string, gateways []netip.Addr) error 
 				return fmt.Errorf("remove %s: %w", route, err)
 			}
 		}
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: DefaultDst(asked[0])}
-		if len(asked) == 1 {
-			route.Gw = asked[0].Unmap().AsSlice()
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: DefaultDst(hops[0])}
+		if len(hops) == 1 {
+			route.Gw = hops[0].Unmap().AsSlice()
 		}
-		for _, gw := range asked[1:] {
+		for _, gw := range hops[1:] {
 			if route.MultiPath == nil {
-				route.MultiPath = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: asked[0].Unmap().AsSlice()}}
+				route.MultiPath = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: hops[0].Unmap().AsSlice()}}
 			}
 			route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: route.LinkIndex, Gw: gw.Unmap().AsSlice()})
 		}
@@ -99,7 +99,7 @@ func moveDefault(h *netlink.Handle, ifName string, gateways []netip.Addr) error 
 			route.LinkIndex = 0
 		}
 		if err := h.RouteAdd(route); err != nil {
-			return fmt.Errorf("default route via %v: %w", asked, err)
+			return fmt.Errorf("default route via %v: %w", hops, err)
 		}
 	}
 	return nil
@@ -113,9 +113,8 @@ func DefaultDst(gw netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 }
 
-// CompareLinks holds the pod's namespace against a result: every interface of
-// the result that is a kernel link is there with its MAC and MTU, and has the
-// addresses that the result gives it.
+// CompareLinks compares the pod's namespace with a result: every interface of the result that
+// is a kernel link has to exist, with its MAC, MTU and addresses.
 func CompareLinks(path string, r *types100.Result) error {
 	if !slices.ContainsFunc(r.Interfaces, IsLink) {
 		return nil
@@ -128,7 +127,7 @@ func CompareLinks(path string, r *types100.Result) error {
 			}
 			link, err := h.LinkByName(want.Name)
 			if want.PciID != "" && (err != nil || link.Attrs().ParentDev != want.PciID) {
-				continue // bound to a user-space driver; the delegate says what is missing else
+				continue // bound to a user-space driver; the delegate's CHECK compares it
 			}
 			if err != nil {
 				errs = append(errs, fmt.Errorf("interface %s: %w", want.Name, err))
@@ -164,8 +163,8 @@ func IsLink(i *types100.Interface) bool {
 	return i.Sandbox != "" && i.SocketPath == ""
 }
 
-// CompareDefault holds the pod's default routes against what was asked for: of
-// the families of the gateways these alone are there.
+// CompareDefault compares the pod's default routes with the gateways: the default
+// routes of the gateways' families have to be exactly those to the gateways.
 func CompareDefault(path, ifName string, gateways []netip.Addr) error {
 	if len(gateways) == 0 {
 		return nil
@@ -175,7 +174,7 @@ func CompareDefault(path, ifName string, gateways []netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", ifName, err)
 		}
-		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) }) // one with several hops is of no link
+		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) }) // a route with several hops has no link
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
@@ -192,11 +191,11 @@ func CompareDefault(path, ifName string, gateways []netip.Addr) error {
 				hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}
 			}
 			for _, hop := range hops {
-				asked := func(gw netip.Addr) bool {
+				isHop := func(gw netip.Addr) bool {
 					return hop.LinkIndex == link.Attrs().Index && hop.Gw.Equal(gw.Unmap().AsSlice())
 				}
-				missing = slices.DeleteFunc(missing, asked)
-				if !slices.ContainsFunc(gateways, asked) {
+				missing = slices.DeleteFunc(missing, isHop)
+				if !slices.ContainsFunc(gateways, isHop) {
 					errs = append(errs, fmt.Errorf("interface %s: there is another default route, via %s", ifName, hop.Gw))
 				}
 			}

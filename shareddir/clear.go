@@ -12,24 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clearing is what Clear goes by.
+// Clearing are the parameters of Clear.
 type Clearing struct {
 	Log    *slog.Logger
-	Others []Use // by attachments that remain; one that is invented only keeps things
-	// Recorded says that the journal has the use; otherwise a configuration or a mark of
-	// ownership leads to it.
+	Others []Use // uses of attachments that remain
+	// Recorded: the journal has the use. Otherwise it was derived from a configuration or
+	// a mark of ownership.
 	Recorded bool
-	// Origin is the vswitch's socket that LinkSocket has linked, nil if it is not there
-	// any more, or if the pod makes the socket.
+	// Origin is the vswitch's socket that LinkSocket has linked, nil if it is gone, or if
+	// the pod makes the socket.
 	Origin *os.File
 }
 
-// Clear removes the socket, the configuration file and the short link. What belongs
-// to others, attachments that remain, stays: their socket, the group and the folder
-// that they share. With the last one an emptyDir gets its group back, a volume's
-// folder that plexus made goes if it is empty, and so does an own folder: with all
-// that the pod has put there if the attachment is recorded, otherwise if it is empty.
-// A place that has no folder of plexus any more is told to the log, and left alone.
+// Clear removes the socket, the configuration file and the short link. Sockets,
+// group and folder of attachments that remain (Others) stay. With the last attachment an
+// emptyDir gets its group back, and a volume's folder that plexus made is removed if it is
+// empty. An own folder is removed too: with all files of the pod in it if the attachment is
+// recorded, otherwise if it is empty. A path that no longer leads to a folder of plexus is
+// logged and left alone.
 func (u *Use) Clear(c Clearing) error {
 	if u.Link != "" {
 		if err := os.Remove(u.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +37,7 @@ func (u *Use) Clear(c Clearing) error {
 		}
 	}
 	d, err := u.open()
-	var other *notOurs
+	var other *foreignError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -52,20 +52,20 @@ func (u *Use) Clear(c Clearing) error {
 	if err != nil || shared {
 		return err
 	}
-	if err := u.giveBack(c, d); err != nil {
+	if err := u.restoreGroup(c, d); err != nil {
 		return err
 	}
 	switch {
 	case u.Own && c.Recorded:
 		return d.removeAll(c.Log)
 	case u.Own, u.Made, d.marked():
-		_, err = d.rmdir() // what the pod has put there is the pod's
+		_, err = d.rmdir() // files of the pod stay
 	}
 	return err
 }
 
-// clearNames removes the attachment's names from the folder, and tells whether others
-// share it.
+// clearNames removes the attachment's files from the folder, and reports whether other
+// attachments share it.
 func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
 	socketTaken, configTaken := u.File == "", u.Config == ""
 	for _, other := range c.Others {
@@ -96,29 +96,28 @@ func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
 	return shared, d.removeSocket(u.File, all)
 }
 
-// giveBack gives an emptyDir the group that it had. Other folders have their group
-// from plexus alone; a record of a former plexus may say otherwise of a hostPath.
-func (u *Use) giveBack(c Clearing, d *dir) error {
+// restoreGroup gives an emptyDir its former group. Other folders have no former group; only a
+// record of a former version of plexus may have one for a hostPath.
+func (u *Use) restoreGroup(c Clearing, d *dir) error {
 	switch {
-	case u.Was == nil || u.Own || !c.Recorded:
+	case u.FormerGID == nil || u.Own || !c.Recorded:
 		return nil
 	case !isEmptyDir(u.Dir):
-		c.Log.Warn("the group of a folder that is no emptyDir is not given back", "folder", u.Dir, "group", *u.Was)
+		c.Log.Warn("the group of a folder that is no emptyDir is not given back", "folder", u.Dir, "group", *u.FormerGID)
 		return nil
 	}
-	return d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.Was))
+	return d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.FormerGID))
 }
 
-// removeSocket removes a socket. What is no socket stays; so does, unless all are to
-// go, one at which somebody listens: it can be a service of the node, in the hostPath
-// that a pod has chosen.
+// removeSocket removes a socket. A file of another kind stays. Unless all is set, a socket with
+// a listener stays too: it can be a service of the node, in a hostPath that a pod has chosen.
 func (d *dir) removeSocket(name string, all bool) error {
 	st, err := d.stat(name)
 	if err != nil || kind(st) != unix.S_IFSOCK {
 		return err
 	}
 	if !all {
-		listened, err := d.listened(name)
+		listened, err := d.hasListener(name)
 		if err != nil || listened {
 			return err
 		}
@@ -141,13 +140,13 @@ func (d *dir) removeConfig(name string) (left bool, err error) {
 
 // Bounds of a removal: a pod that still runs may fill the folder meanwhile.
 const (
-	maxPasses = 100_000 // over the folder; each takes away one level of what is nested
+	maxPasses = 100_000 // over the folder; each removes one level of nested folders
 	batch     = 512     // names that are read at once
 )
 
-// removeAll removes the folder with all that is in it. It follows no links, and enters
-// nothing that is mounted there. What is nested is lifted into the folder itself, level
-// after level: it may be deeper than any path is long.
+// removeAll removes the folder with its content. It follows no links and enters no mount. It
+// lifts nested folders into the folder itself, level by level, as they may be deeper than the
+// longest path.
 func (d *dir) removeAll(log *slog.Logger) error {
 	mounted := map[string]bool{}
 	lifted := 0
@@ -166,7 +165,7 @@ func (d *dir) removeAll(log *slog.Logger) error {
 			}
 			left++
 			err := d.removeTree(name, &lifted)
-			var other *notOurs
+			var other *foreignError
 			if errors.As(err, &other) || errors.Is(err, unix.EBUSY) {
 				mounted[name] = true
 				log.Warn("something is mounted in a socket folder: it is left alone", "place", d.place(name))
@@ -230,7 +229,7 @@ func (d *dir) lift(below *os.File, name string, lifted *int) error {
 		err = unix.Unlinkat(int(below.Fd()), name, unix.AT_REMOVEDIR)
 	}
 	for errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR) {
-		*lifted++ // the pod may have given that name to something
+		*lifted++ // the pod may have made a file of that name
 		err = unix.Renameat(int(below.Fd()), name, d.fd(), fmt.Sprintf(".plexus-removes-%d", *lifted))
 	}
 	if err == nil || errors.Is(err, unix.ENOENT) {

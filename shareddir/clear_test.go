@@ -117,7 +117,7 @@ func TestOthersOnlyKeep(t *testing.T) {
 	must(t, err)
 	must(t, u.Make())
 	socketAt(t, u.Place("sock"))
-	lie := Use{Folder: Folder{Dir: u.Dir, Own: true, Made: true, Was: &was, Link: host + "/file"}, File: "sock", Config: u.Config}
+	lie := Use{Folder: Folder{Dir: u.Dir, Own: true, Made: true, FormerGID: &was, Link: host + "/file"}, File: "sock", Config: u.Config}
 	elsewhere := lie
 	elsewhere.Dir = host
 	clear(t, &u, true, lie, elsewhere)
@@ -194,7 +194,7 @@ func TestClearMade(t *testing.T) {
 	}
 	host := victim(t)
 	was := 12345
-	u := Use{Folder: Folder{Dir: host, GID: -1, Was: &was}, File: "none"}
+	u := Use{Folder: Folder{Dir: host, GID: -1, FormerGID: &was}, File: "none"}
 	if log := clear(t, &u, true); !strings.Contains(log, "not given back") {
 		t.Errorf("Clear warns %q", log)
 	}

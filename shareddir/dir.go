@@ -14,21 +14,21 @@ import (
 )
 
 // dir is an open folder. Every name in it is one component, and is reached by the
-// descriptor: a path that changes meanwhile leads nowhere else.
+// descriptor: a change of the path has no effect.
 type dir struct {
 	*os.File
 	above *os.File // the folder that has it
 	name  string   // in above
 }
 
-// notOurs is the error for a place that has no folder of plexus, or none any more:
-// a link, a file, or what is mounted there.
-type notOurs struct{ place, is string }
+// foreignError is the error of a place that has a link, a file or a mount instead of a folder
+// of plexus.
+type foreignError struct{ place, is string }
 
-func (e *notOurs) Error() string { return fmt.Sprintf("socket folder: %s %s", e.place, e.is) }
+func (e *foreignError) Error() string { return fmt.Sprintf("socket folder: %s %s", e.place, e.is) }
 
-// noLinks forbids that the kernel follows a link on its way, or leaves the folder in
-// which the way begins (openat2(2), since Linux 5.6).
+// noLinks forbids the kernel to follow a link, or to leave the starting folder (openat2(2),
+// since Linux 5.6).
 const noLinks = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
 // openBelow opens a path below a folder, without following links.
@@ -57,12 +57,12 @@ func openFolder(above *os.File, path string, resolve uint64) (*os.File, error) {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
 		return nil, obstacle(above.Name(), path)
 	case errors.Is(err, unix.EXDEV):
-		return nil, &notOurs{filepath.Join(above.Name(), path), "has something else mounted on it"}
+		return nil, &foreignError{filepath.Join(above.Name(), path), "has something else mounted on it"}
 	}
 	return f, err
 }
 
-// obstacle says what is in the way of a path below a folder, for people.
+// obstacle describes the first component of a path that is no folder, for people.
 func obstacle(above, path string) error {
 	place := above
 	for name := range strings.SplitSeq(path, "/") {
@@ -70,14 +70,14 @@ func obstacle(above, path string) error {
 		st, err := os.Lstat(place)
 		switch {
 		case err != nil:
-			return &notOurs{place, "was replaced just now"}
+			return &foreignError{place, "was replaced just now"}
 		case st.Mode()&fs.ModeSymlink != 0:
-			return &notOurs{place, "is a symbolic link, which is not followed"}
+			return &foreignError{place, "is a symbolic link, which is not followed"}
 		case !st.IsDir():
-			return &notOurs{place, "is no folder"}
+			return &foreignError{place, "is no folder"}
 		}
 	}
-	return &notOurs{place, "was replaced just now"}
+	return &foreignError{place, "was replaced just now"}
 }
 
 // open opens the folder. The base of an own folder is the node's and may be a link;
@@ -99,12 +99,12 @@ func (f *Folder) open() (*dir, error) {
 	return &dir{opened, above, name}, nil
 }
 
-// openAbove opens the folder that has the folder, under a name.
+// openAbove opens the parent of the folder, and returns the folder's name in it.
 func (f *Folder) openAbove() (above *os.File, name string, err error) {
 	if f.Own {
 		above, err = os.OpenFile(filepath.Dir(f.Dir), folderFlags, 0)
 		if errors.Is(err, unix.ENOTDIR) {
-			err = &notOurs{filepath.Dir(f.Dir), "is no folder"}
+			err = &foreignError{filepath.Dir(f.Dir), "is no folder"}
 		}
 		return above, filepath.Base(f.Dir), err
 	}
@@ -129,10 +129,10 @@ func (d *dir) close() {
 
 func (d *dir) fd() int { return int(d.Fd()) }
 
-// place is where a name is, for people.
+// place is the path of a name, for people.
 func (d *dir) place(name string) string { return filepath.Join(d.Name(), name) }
 
-// failed names the place of an error.
+// failed adds the place to an error.
 func (d *dir) failed(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -140,7 +140,7 @@ func (d *dir) failed(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: d.place(name), Err: err}
 }
 
-// stat tells what a name is: its type is in Mode, 0 when there is nothing.
+// stat returns the status of a name; its type in Mode is 0 when there is no file.
 func (d *dir) stat(name string) (st unix.Stat_t, err error) {
 	err = unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
@@ -160,11 +160,11 @@ func (d *dir) unlink(name string) error {
 	return d.failed("remove", name, err)
 }
 
-// rmdir removes the folder itself if nothing is in it, and tells whether it is gone.
+// rmdir removes the folder itself if it is empty, and reports whether it is gone.
 func (d *dir) rmdir() (gone bool, err error) {
 	err = unix.Unlinkat(int(d.above.Fd()), d.name, unix.AT_REMOVEDIR)
 	switch {
-	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // a link has come there
+	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // a link has replaced it
 		return true, nil
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY): // a mount
 		return false, nil
@@ -172,10 +172,10 @@ func (d *dir) rmdir() (gone bool, err error) {
 	return false, &fs.PathError{Op: "remove", Path: d.Name(), Err: err}
 }
 
-// listened reports whether somebody has the socket of a name open; one that is left
+// hasListener reports whether somebody has the socket of a name open; one that is left
 // from before refuses. A datagram socket is asked with, which can connect neither to
 // memif's kind nor to vhost-user's (EPROTOTYPE, unix(7)): the listener does not notice.
-func (d *dir) listened(name string) (bool, error) {
+func (d *dir) hasListener(name string) (bool, error) {
 	f, err := openBelow(d.File, name, unix.O_PATH|unix.O_NOFOLLOW, 0, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return false, nil
@@ -192,6 +192,5 @@ func (d *dir) listened(name string) (bool, error) {
 	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT), nil
 }
 
-// procPath leads to exactly the file that is open, whatever its path has by now
-// (proc_pid_fd(5)).
+// procPath leads to the open file itself, even after its path has changed (proc_pid_fd(5)).
 func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

@@ -2,8 +2,8 @@
 // sockets of vhost-user and memif are in it, and what a container reads about
 // them. It is the pod's volume shared-dir, as userspace-cni has it, or a folder
 // of the sandbox's own. The pod may write to it and may swap it for a link at any
-// moment: the folder is opened once without following links, and all that is
-// done is done to names in what was opened.
+// moment: the folder is opened once without following links, and every
+// operation uses names relative to its descriptor.
 package shareddir
 
 import (
@@ -23,25 +23,24 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Folder is the folder of one attachment, as decided before anything is changed
-// and as recorded.
+// Folder is the folder of one attachment, as chosen before any change, and as recorded.
 type Folder struct {
 	Dir  string `json:"dir,omitempty"`
 	Own  bool   `json:"own,omitempty"`  // the sandbox's own, below a base: made and removed by plexus
 	Made bool   `json:"made,omitempty"` // a volume's folder that was not there: made by plexus, removed when empty
 	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
-	// Above: the folders above a hostPath are made, too, as a file of the node wants it.
+	// Above: parents of a hostPath are made too (conf.Volume.Create).
 	Above bool `json:"above,omitempty"`
 	// GID is the group that the folder gets, -1 for none; Perm the permissions
 	// of an own folder.
 	GID  int         `json:"gid"`
 	Perm fs.FileMode `json:"perm,omitempty"`
-	// Was is the group of an emptyDir before it got another one, to be restored.
-	Was *int `json:"was,omitempty"`
+	// FormerGID is the group of an emptyDir before it got another one, to be restored.
+	FormerGID *int `json:"was,omitempty"`
 }
 
-// Wish is what a configuration says of the folder.
-type Wish struct {
+// Options is what a configuration says of the folder.
+type Options struct {
 	Base        string                   // folder below which a sandbox has its own
 	Group       string                   // group of folder and socket
 	Permissions string                   // of an own folder, octal
@@ -49,7 +48,7 @@ type Wish struct {
 	MaxPath     int                      // of a socket in bytes, where the vswitch takes less than MaxSocketPath
 }
 
-// ShortLinks is where links to folders are whose path is too long for a socket.
+// ShortLinks is the folder of links to folders whose path is too long for a socket.
 const ShortLinks = "/run/plexus/short"
 
 // MaxSocketPath is the longest path of a unix socket, in bytes: sun_path has 108
@@ -59,8 +58,8 @@ const MaxSocketPath = 107
 // ConfigPrefix begins the name of a configuration file.
 const ConfigPrefix = "configData-"
 
-// MarkedID is how much of a container ID every mark of ownership has, in bytes: a
-// tag of VPP has room for no more. What is derived from it can be found by a mark.
+// MarkedID is the length of the container ID's prefix in every mark of ownership, in bytes: a
+// tag of VPP has room for no more. Names derived from the prefix can be found by a mark.
 const MarkedID = 24
 
 // Short is how userspace-cni abbreviates a container ID in file names.
@@ -84,12 +83,12 @@ var ownForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
 // the base, and a short link when the socket's path would not fit. It changes
 // nothing, and refuses what Make would refuse: the error is a conf.Refusal of what the
 // pod or the network asks for. unique names the attachment.
-func Choose(w Wish, a *delegates.Attachment, file, unique string) (Folder, error) {
+func Choose(w Options, a *delegates.Attachment, file, unique string) (Folder, error) {
 	f, err := decide(w, a, file, unique)
 	return f, conf.Refuse(err)
 }
 
-func decide(w Wish, a *delegates.Attachment, file, unique string) (Folder, error) {
+func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, error) {
 	f := Folder{GID: -1, Perm: 0o750}
 	volume := a.Pod.HostDir(conf.SharedDir)
 	if volume != "" {
@@ -137,10 +136,10 @@ func decide(w Wish, a *delegates.Attachment, file, unique string) (Folder, error
 	return f, err
 }
 
-// look reads what is at the folder's place now, and refuses what Make could not use.
+// look inspects the folder's place, and refuses a file that Make could not use.
 func (f *Folder) look(emptyDir bool, groupKey string) error {
 	d, err := f.open()
-	var link *notOurs
+	var link *foreignError
 	switch {
 	case errors.As(err, &link) && !f.Own:
 		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
@@ -160,7 +159,7 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 	case f.GID < 0 || d.marked():
 	case emptyDir:
 		gid := int(st.Gid)
-		f.Was = &gid
+		f.FormerGID = &gid
 	default:
 		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", groupKey, f.Dir)
 	}
@@ -183,10 +182,10 @@ func (f *Folder) mayMake(emptyDir bool) error {
 	return above.Close()
 }
 
-// Place is where the socket really is, whatever short link leads there.
+// Place is the socket's path without the short link.
 func (f *Folder) Place(file string) string { return filepath.Join(f.Dir, file) }
 
-// Path is the socket's path as the vswitch is given it.
+// Path is the socket's path for the vswitch, by the short link if there is one.
 func (f *Folder) Path(file string) string {
 	if f.Link != "" {
 		return filepath.Join(f.Link, file)
@@ -205,7 +204,7 @@ func (f *Folder) Valid(sandbox string, unique ...string) bool {
 		(f.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return f.Link == filepath.Join(ShortLinks, name) }))
 }
 
-// CheckFileName refuses what is no name of a file in a folder.
+// CheckFileName refuses a text that is no name of a file in a folder.
 func CheckFileName(name string) error {
 	const most = 250 // NAME_MAX of 255, with room for a suffix
 	switch {

@@ -34,14 +34,14 @@ func TestOwnName(t *testing.T) {
 func TestChoose(t *testing.T) {
 	dir := tempDir(t)
 	group, gid := anyGroup(t)
-	with := func(group, permissions string) Wish {
+	with := func(group, permissions string) Options {
 		w := wish(dir)
 		w.Group, w.Permissions = group, permissions
 		return w
 	}
 	for _, c := range []struct {
 		name string
-		wish Wish
+		wish Options
 		pod  *conf.Pod
 		want Folder
 	}{
@@ -233,7 +233,7 @@ func FuzzMarked(f *testing.F) {
 		if !ok {
 			return
 		}
-		if filepath.Dir(u.Dir) != "/base" || !ownForm.MatchString(filepath.Base(u.Dir)) || u.Link != ShortLinks+"/"+unique || u.Made || u.Was != nil {
+		if filepath.Dir(u.Dir) != "/base" || !ownForm.MatchString(filepath.Base(u.Dir)) || u.Link != ShortLinks+"/"+unique || u.Made || u.FormerGID != nil {
 			t.Errorf("sandbox %q leads to %+v", sandbox, u)
 		}
 		for _, name := range []string{u.File, u.Config} {

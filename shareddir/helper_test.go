@@ -117,12 +117,12 @@ func podWith(dir string) *conf.Pod {
 	return &conf.Pod{Namespace: "default", Name: "p", Volumes: []conf.Volume{{Name: conf.SharedDir, HostPath: dir}}}
 }
 
-func wish(base string) Wish {
-	return Wish{Base: base, Key: func(name string) string { return "vhost." + name }}
+func wish(base string) Options {
+	return Options{Base: base, Key: func(name string) string { return "vhost." + name }}
 }
 
 // choose is Choose for the socket sock.
-func choose(w Wish, pod *conf.Pod) (Use, error) {
+func choose(w Options, pod *conf.Pod) (Use, error) {
 	f, err := Choose(w, &delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: pod}, "sock", unique)
 	return Use{Folder: f, File: "sock", Config: ConfigFile(sandbox, "net1")}, err
 }

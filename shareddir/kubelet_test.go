@@ -47,7 +47,7 @@ func TestEmptyDir(t *testing.T) {
 	w.Group = group
 	first, err := choose(w, pod)
 	must(t, err)
-	if first.Own || first.Made || first.Was == nil || *first.Was != 0 || first.Dir != dir {
+	if first.Own || first.Made || first.FormerGID == nil || *first.FormerGID != 0 || first.Dir != dir {
 		t.Fatalf("chosen %+v", first.Folder)
 	}
 	must(t, first.Make())

@@ -12,12 +12,12 @@ import (
 )
 
 // madeMark is an extended attribute of a volume's folder that plexus has made. The
-// kernel lets no pod set one of that class (xattr(7)). So the last attachment that leaves
-// the folder may remove it, also when another attachment made it. On a file system
+// kernel lets no pod set one of that class (xattr(7)). So the last attachment of the
+// folder may remove it, even if another attachment made it. On a file system
 // without such attributes only the record of the attachment that made the folder says so.
 const madeMark = "trusted.plexus.made"
 
-// marked tells whether plexus has made the folder.
+// marked reports whether plexus has made the folder.
 func (d *dir) marked() bool {
 	_, err := unix.Fgetxattr(d.fd(), madeMark, nil)
 	return err == nil
@@ -28,8 +28,8 @@ func (d *dir) owner() (st unix.Stat_t, err error) {
 	return st, d.failed("stat", "", unix.Fstat(d.fd(), &st))
 }
 
-// onlyOurs refuses to take a folder for the sandbox's own that holds what plexus
-// would not have put there: the folder is removed one day.
+// onlyOurs refuses an own folder with files that plexus does not make, as the folder will be
+// removed with its content.
 func (d *dir) onlyOurs() error {
 	entries, err := d.ReadDir(-1)
 	if err != nil {
@@ -67,13 +67,13 @@ func (f *Folder) Make() error {
 	return f.makeLink()
 }
 
-// setGroup gives the folder its group. Of a hostPath that somebody else has made it stays.
+// setGroup gives the folder its group. The group of a hostPath that plexus has not made stays.
 func (f *Folder) setGroup(d *dir, made bool) error {
 	st, err := d.owner()
 	switch {
 	case err != nil || int(st.Gid) == f.GID:
 		return err
-	case made, f.Own, f.Was != nil && isEmptyDir(f.Dir), d.marked():
+	case made, f.Own, f.FormerGID != nil && isEmptyDir(f.Dir), d.marked():
 		return d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
 	}
 	return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
@@ -142,8 +142,8 @@ func (f *Folder) makeLink() error {
 	return nil
 }
 
-// WriteFile hands the container a file beside the socket. A file or a link that
-// stands in its place is replaced, nothing is followed.
+// WriteFile hands the container a file beside the socket. It replaces a file or
+// a link of that name and follows none.
 func (f *Folder) WriteFile(name string, data []byte) error {
 	d, err := f.open()
 	if err != nil {

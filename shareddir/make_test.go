@@ -121,7 +121,7 @@ func TestFolderReplacedByLink(t *testing.T) {
 	was := 0
 	for _, own := range []bool{true, false} {
 		dir := tempDir(t)
-		u := Use{Folder: Folder{Dir: dir + "/" + ownName, Own: own, Made: !own, GID: gid, Perm: 0o777, Was: &was}, File: "sock", Config: ConfigFile(sandbox, "net1")}
+		u := Use{Folder: Folder{Dir: dir + "/" + ownName, Own: own, Made: !own, GID: gid, Perm: 0o777, FormerGID: &was}, File: "sock", Config: ConfigFile(sandbox, "net1")}
 		must(t, os.Symlink(host, u.Dir))
 		socketAt(t, dir+"/origin")
 		origin, err := OpenSocket(dir, "origin")

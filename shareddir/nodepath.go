@@ -9,8 +9,8 @@ import (
 // kubeletRoot has the volumes of pods, as conf.Pod.HostDir names them.
 const kubeletRoot = "/var/lib/kubelet"
 
-// nodePath resolves the links that the node itself has in a path: the folder of the
-// kubelet may be one, and what is directly in /var and in / (/var/run, /home). Pods
+// nodePath resolves the node's own links in a path: the folder of the kubelet may be a link,
+// and so may entries of /var and / (/var/run, /home). Pods
 // cannot change those. Any other link in the path of a volume is not followed.
 func nodePath(path string) string {
 	for _, place := range nodePlaces(path) {
@@ -22,7 +22,7 @@ func nodePath(path string) string {
 	return path
 }
 
-// nodePlaces are the beginnings of a path that are the node's, the longest first.
+// nodePlaces are the prefixes of a path that belong to the node, the longest first.
 func nodePlaces(path string) []string {
 	var all []string
 	if path == kubeletRoot || strings.HasPrefix(path, kubeletRoot+"/") {
@@ -37,6 +37,6 @@ func nodePlaces(path string) []string {
 
 var emptyDirForm = regexp.MustCompile(`^` + kubeletRoot + `/pods/[0-9a-zA-Z-]{1,64}/volumes/kubernetes\.io~empty-dir/[^/]+$`)
 
-// isEmptyDir tells whether a path is that of an emptyDir, which the kubelet makes for
+// isEmptyDir reports whether a path is that of an emptyDir, which the kubelet makes for
 // one pod and removes with it.
 func isEmptyDir(path string) bool { return emptyDirForm.MatchString(path) }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Vacant refuses a place of a socket that has something else, and with listen one at
-// whose socket somebody listens. fileKey is what the user calls the socket's name.
+// Vacant refuses a socket's place with a file of another kind, and with listen a socket that
+// has a listener. fileKey is the configuration key of the socket's name.
 func (f *Folder) Vacant(file, fileKey string, listen bool) error {
 	d, err := f.open()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -37,27 +37,27 @@ func (d *dir) vacant(file, fileKey string, listen bool) error {
 	case !listen:
 		return nil
 	}
-	listened, err := d.listened(file)
+	listened, err := d.hasListener(file)
 	if err == nil && listened {
 		err = fmt.Errorf("somebody listens at %s: choose another %q", d.place(file), fileKey)
 	}
 	return err
 }
 
-// Listened reports whether somebody listens at a socket in the folder.
+// Listened reports whether a socket in the folder has a listener.
 func (f *Folder) Listened(file string) bool {
 	d, err := f.open()
 	if err != nil {
 		return false
 	}
 	defer d.close()
-	listened, err := d.listened(file)
+	listened, err := d.hasListener(file)
 	return err == nil && listened
 }
 
 // OpenSocket opens a socket without connecting to it, so that exactly that one can be
-// linked. run is the node's folder; path is below it, and is not believed: links are
-// not followed, and nothing above run is reached.
+// linked. run is the node's folder; path is below it, and is not trusted: links are
+// not followed, and the path cannot lead out of run.
 func OpenSocket(run, path string) (*os.File, error) {
 	if !filepath.IsLocal(path) {
 		return nil, fmt.Errorf("socket %.200q: want a path below %s", path, run)
@@ -78,7 +78,7 @@ func OpenSocket(run, path string) (*os.File, error) {
 	return f, nil
 }
 
-// Linked tells whether a name in the folder is the socket itself.
+// Linked reports whether a name in the folder is the socket itself.
 func (f *Folder) Linked(origin *os.File, file string) (bool, error) {
 	d, err := f.open()
 	if err != nil {
@@ -101,9 +101,9 @@ func (d *dir) linked(origin *os.File, file string) (bool, error) {
 }
 
 // LinkSocket makes the vswitch's socket visible in the folder: a hard link, as
-// a symbolic one would lead out of the pod. A socket in its place is replaced, in a
-// volume one at which nobody listens; anything else is refused. fileKey is what the
-// user calls the socket's name.
+// a symbolic one would lead out of the pod. It replaces a socket of that name, in a
+// volume only one without a listener, and refuses any other file. fileKey is the configuration
+// key of the socket's name.
 func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
 	d, err := f.open()
 	if err != nil {

@@ -23,12 +23,12 @@ func ConfigFile(sandbox, ifName string) string {
 	return fmt.Sprintf("%s%s-%s.json", ConfigPrefix, Short(sandbox), ifName)
 }
 
-// Marked is all of an attachment's files that a mark of ownership leads to: names that
-// plexus gives, in the sandbox's own folder below a base of the node. What else the
-// datapath says of files is no reason to touch them. sandbox is the container ID, or
+// Marked is the use that a mark of ownership proves: files with names that plexus gives, in
+// the sandbox's own folder below a base of the node. Other paths in the datapath are not
+// touched. sandbox is the container ID, or
 // its first MarkedID bytes; file is the socket's name as plexus gives it; unique the
-// name of the short link, "" for none. A mark whose words are no names of files leads
-// to nothing.
+// name of the short link, "" for none. It is empty for a mark with
+// texts that are no file names.
 func Marked(base, sandbox, ifName, file, unique string) (u Use, ok bool) {
 	u = Use{File: file, Config: ConfigFile(sandbox, ifName)}
 	u.Dir, u.Own, u.GID = filepath.Join(base, OwnName(sandbox)), true, -1
@@ -38,8 +38,8 @@ func Marked(base, sandbox, ifName, file, unique string) (u Use, ok bool) {
 	return u, u.Valid(sandbox, unique)
 }
 
-// Valid refuses a recorded use that plexus would not have chosen for the
-// sandbox: what it names is removed.
+// Valid refuses a recorded use that plexus would not have chosen for the sandbox, as its files
+// will be removed.
 func (u *Use) Valid(sandbox string, unique ...string) bool {
 	config := u.Config == "" || strings.HasPrefix(u.Config, ConfigPrefix) && CheckFileName(u.Config) == nil
 	return config && u.File != "" && CheckFileName(u.File) == nil && u.Folder.Valid(sandbox, unique...)

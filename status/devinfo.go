@@ -18,9 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the device-information specification (1.1.0, section "CNI device
-// information") has the files, and the capability by which a plugin is told its
-// file.
+// Folders of device-info files (device-information specification 1.1.0, section "CNI device
+// information"), and the capability argument that names a plugin's file.
 const (
 	deviceInfoDir        = "/var/run/k8s.cni.cncf.io/devinfo/cni"
 	devicePluginDir      = "/var/run/k8s.cni.cncf.io/devinfo/dp"
@@ -33,7 +32,7 @@ func deviceInfoFile(sandbox, ifName string) string {
 	return filepath.Join(deviceInfoDir, sandbox+","+ifName+".json")
 }
 
-// OfferDeviceInfo tells the plugins that declare the capability their file.
+// OfferDeviceInfo passes the file to plugins that declare the capability.
 func OfferDeviceInfo(entry *journal.Entry, sandbox string) {
 	for _, raw := range entry.List.Plugins {
 		var p struct {
@@ -48,8 +47,8 @@ func OfferDeviceInfo(entry *journal.Entry, sandbox string) {
 	}
 }
 
-// WriteDeviceInfo writes what a built-in says of an attachment, to the attachment's own
-// file or to the one that its caller has named (CallersDeviceInfo); "" for the former.
+// WriteDeviceInfo writes the device-info of an attachment to the file (CallersDeviceInfo);
+// "" stands for the attachment's own file.
 func WriteDeviceInfo(ctx context.Context, sandbox, ifName, file string, info *conf.DeviceInfo) error {
 	data, err := json.Marshal(info)
 	if err != nil {
@@ -61,37 +60,37 @@ func WriteDeviceInfo(ctx context.Context, sandbox, ifName, file string, info *co
 	return putDeviceInfo(cmp.Or(file, deviceInfoFile(sandbox, ifName)), data)
 }
 
-// CallersDeviceInfo is the file that the caller of a delegate alone has named, "" for
-// none. The configuration is a tenant's, who can write the key as well: only a file
-// of the folder for such files is taken, from a caller of whom the configuration
-// wants it.
+// CallersDeviceInfo is the file that the caller of a built-in under its own name has given,
+// "" for none. The configuration may be a tenant's, who could write the key too: the file has
+// to be in the folder of device-info files, and the configuration has to declare the
+// capability.
 func CallersDeviceInfo(config []byte) (string, error) {
 	const key = "runtimeConfig." + deviceInfoCapability
-	var asked struct {
+	var keys struct {
 		Capabilities  map[string]bool `json:"capabilities"`
 		RuntimeConfig struct {
 			File string `json:"CNIDeviceInfoFile"`
 		} `json:"runtimeConfig"`
 	}
-	if err := json.Unmarshal(config, &asked); err != nil {
+	if err := json.Unmarshal(config, &keys); err != nil {
 		return "", fmt.Errorf("key %q: %w", key, err)
 	}
-	file := asked.RuntimeConfig.File
+	file := keys.RuntimeConfig.File
 	dir, name := filepath.Split(file)
 	switch {
 	case file == "":
 		return "", nil
-	case !asked.Capabilities[deviceInfoCapability]:
+	case !keys.Capabilities[deviceInfoCapability]:
 		return "", fmt.Errorf("key %q: it is set, but the network does not declare the capability: add \"capabilities\": {%q: true}", key, deviceInfoCapability)
 	case dir != deviceInfoDir+"/" && dir != strings.TrimPrefix(deviceInfoDir, "/var")+"/", !strings.HasSuffix(name, ".json"), strings.HasPrefix(name, "."),
-		strings.Contains(name, ","): // the names that plexus gives, see deviceInfoFile
+		strings.Contains(name, ","): // the form of plexus' own files, see deviceInfoFile
 		return "", fmt.Errorf("key %q: %.200q, want a file *.json in %s, without a comma", key, file, deviceInfoDir)
 	}
 	return filepath.Join(deviceInfoDir, name), nil
 }
 
-// CopyDeviceInfo gives the attachment what its device plugin says of the device,
-// before its plugins run; they may say more.
+// CopyDeviceInfo copies the device-info of the device plugin to the attachment's file, before
+// its plugins run; they may add to it.
 func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) error {
 	if entry.Resource == "" {
 		return nil
@@ -110,7 +109,7 @@ func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) e
 	return putDeviceInfo(deviceInfoFile(sandbox, entry.IfName), data)
 }
 
-// putDeviceInfo writes a file. It follows no link at the file's place.
+// putDeviceInfo writes a file. It replaces a link instead of following it.
 func putDeviceInfo(file string, data []byte) error {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | unix.O_NOFOLLOW
 	err := os.MkdirAll(filepath.Dir(file), 0o755)
@@ -128,8 +127,8 @@ func putDeviceInfo(file string, data []byte) error {
 	return nil
 }
 
-// ReadDeviceInfo reads what a plugin, or the device plugin, has written; nil when
-// none has.
+// ReadDeviceInfo reads the file that a plugin, or the device plugin, has written; nil when there
+// is none.
 func ReadDeviceInfo(sandbox string, entry *journal.Entry) (*conf.DeviceInfo, error) {
 	file := deviceInfoFile(sandbox, entry.IfName)
 	data, err := readBounded(file)
@@ -170,8 +169,7 @@ func RemoveDeviceInfo(sandbox, ifName string) error {
 	return nil
 }
 
-// RemoveDeviceInfos removes the files of a sandbox whose attachments nobody
-// knows any more.
+// RemoveDeviceInfos removes the files of a sandbox whose attachments are not recorded.
 func RemoveDeviceInfos(sandbox string) error {
 	files, err := filepath.Glob(deviceInfoFile(sandbox, "*"))
 	for _, file := range files {

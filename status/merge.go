@@ -10,7 +10,7 @@ import (
 // Merge makes one CNI result of all: the cluster network's interfaces, ips,
 // routes and dns first; then each attachment's interfaces and ips. Routes of
 // the others stay out, as the runtime would report them as the pod's, unless
-// the attachment was asked for the default route.
+// the attachment has the pod's default route.
 func Merge(entries []*journal.Entry, results []*types100.Result, netns string) *types100.Result {
 	merged := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for i, r := range results {
@@ -31,8 +31,8 @@ func Merge(entries []*journal.Entry, results []*types100.Result, netns string) *
 	return merged
 }
 
-// owned sees to it that every address of an extra network says which
-// interface it is on: a runtime takes one that does not for the pod's own.
+// owned gives every address of an extra network an interface: the runtime takes an address
+// without an interface for the pod's own.
 func owned(r *types100.Result, ifName, netns string) *types100.Result {
 	r = copyResult(r)
 	var mine *int

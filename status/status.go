@@ -1,5 +1,5 @@
-// Package status is what plexus says of a pod's attachments: one CNI result of all, the
-// annotation network-status, and the files about devices.
+// Package status describes a pod's attachments: in one merged CNI result, in the annotation
+// network-status, and in device-info files.
 package status
 
 import (
@@ -16,9 +16,8 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// Publish adds network-status, with one element for each attachment in order,
-// and those of others behind them, to the annotations that the pod gets. The transaction
-// notes the names of the elements.
+// Publish adds network-status to the pod's annotations: one element for each attachment in
+// order, then the elements of others. The transaction records the names of the elements.
 func Publish(annotations map[string]string, tx *journal.Transaction, results []*types100.Result, infos []*conf.DeviceInfo, others []json.RawMessage) error {
 	Note(tx, results)
 	status := make([]any, len(results))
@@ -38,7 +37,7 @@ func Publish(annotations map[string]string, tx *journal.Transaction, results []*
 	return nil
 }
 
-// Note has the transaction know the names of what will be written.
+// Note records the names of the elements that will be published in the transaction.
 func Note(tx *journal.Transaction, results []*types100.Result) {
 	for i, entry := range tx.Attachments {
 		one := networkStatus(entry, results[i])
@@ -51,7 +50,7 @@ func Note(tx *journal.Transaction, results []*types100.Result) {
 // published names an element of network-status.
 func published(s *conf.NetworkStatus) string { return s.Name + "@" + s.Interface }
 
-// Others are the elements of the pod's network-status that are not plexus'.
+// Others are the elements of the pod's network-status that plexus has not written.
 func Others(tx *journal.Transaction, pod *conf.Pod) []json.RawMessage {
 	var others []json.RawMessage
 	for _, raw := range elements(pod) {
@@ -63,7 +62,7 @@ func Others(tx *journal.Transaction, pod *conf.Pod) []json.RawMessage {
 	return others
 }
 
-// elements are those of the pod's network-status: the objects among what is there.
+// elements are the elements of the pod's network-status that are JSON objects.
 func elements(pod *conf.Pod) (all []json.RawMessage) {
 	if json.Unmarshal([]byte(pod.Annotations[conf.NetworkStatusAnnotation]), &all) != nil {
 		return nil
@@ -71,8 +70,8 @@ func elements(pod *conf.Pod) (all []json.RawMessage) {
 	return slices.DeleteFunc(all, func(raw json.RawMessage) bool { return len(raw) == 0 || raw[0] != '{' })
 }
 
-// Unpublished reports whether the pod's network-status lacks what was attached. What
-// Multus has attached it has published in its own way.
+// Unpublished reports whether the pod's network-status lacks an attachment. Multus has
+// published its own attachments in another form.
 func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 	changing := slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return entry.Phase != "" })
 	if tx.Conf == nil || tx.Phase != journal.PhaseAttached || changing || tx.StatusPlace != "" || len(tx.Published) == 0 {
@@ -80,7 +79,7 @@ func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 	}
 	results, err := tx.Results()
 	if err != nil {
-		return false // Reconcile says it
+		return false // Reconcile reports it
 	}
 	var have []string
 	for _, raw := range elements(pod) {
@@ -98,8 +97,7 @@ func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 	return false
 }
 
-// withoutDevice is an element as text, without the device that the result does not
-// know.
+// withoutDevice is an element as text, without its device-info, which the result does not have.
 func withoutDevice(s conf.NetworkStatus) string {
 	s.DeviceInfo = nil
 	text, err := json.Marshal(s)
@@ -122,8 +120,8 @@ func Join(old, value string) string {
 	return string(joined)
 }
 
-// networkStatus says of one attachment what its result says (NPWG
-// specification 1.3, section 5.3).
+// networkStatus is the element of one attachment, made of its result (NPWG specification 1.3,
+// section 5.3).
 func networkStatus(entry *journal.Entry, r *types100.Result) conf.NetworkStatus {
 	s := conf.NetworkStatus{
 		Name: entry.Name, Interface: entry.IfName, Default: entry.Default,

@@ -83,7 +83,7 @@ func decide(c *Config, a *delegates.Attachment) (*state, error) {
 	if c.userspace != nil {
 		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
-	w := shareddir.Wish{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Key: func(name string) string { return c.key("socket." + name) }}
+	w := shareddir.Options{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Key: func(name string) string { return c.key("socket." + name) }}
 	var err error
 	if s.Folder, err = shareddir.Choose(w, a, s.File, unique(a)); err != nil {
 		return nil, err

@@ -11,72 +11,72 @@ import (
 	"time"
 )
 
-// The node agent speaks HTTP/1.1 on a unix socket: one request, the interim answer
-// 102 when it takes the request, the answer, then it closes (see package agent). An
-// agent of a former version is asked by HTTP/1.0, and does not confirm. Both bodies are pairs key=value, each ended by a
-// NUL, then one more NUL, then a text: standard input, standard output. No
-// environment has a NUL in it.
+// The node agent speaks HTTP/1.1 on a unix socket: one request, the interim answer 102 as
+// confirmation, the answer, then it closes (see package agent). An agent of a former version
+// gets HTTP/1.0, and does not confirm. Both bodies are pairs key=value, each ended by a NUL,
+// then one more NUL, then a text: standard input or standard output. No environment has a NUL
+// in it.
 
 // protocol is the version of request and answer that this plexus speaks. Both
-// sides ignore keys that they do not know; what an agent cannot serve it refuses,
-// and plexusd does it.
+// sides ignore keys that they do not know; plexusd serves a
+// request that the agent refuses.
 const protocol = 1
 
-// An agent may be away, while it is restarted, for patience before the runtime is
-// told to try again; it is looked for every pause.
+// An agent that restarts has this much patience before the runtime has to try again; plexus
+// connects again after each pause.
 const (
 	patience = 3 * time.Second
 	pause    = 20 * time.Millisecond
 )
 
-// attempts is how often an agent may have a request and go away: it may be the
-// request that ends it.
+// attempts bounds how often a request is sent to an agent that then ends: the request may be
+// the reason.
 const attempts = 4
 
-// confirming ends the name that the socket of an agent was bound to which confirms
-// requests (see package agent). The kernel tells it to a client that is connected, also
-// when the agent's process is stopped.
-const confirming = ".102"
+// confirmSuffix is the ending of the address to which an agent that confirms requests binds its
+// socket (see package agent). A connected client gets the address from the kernel, even if the
+// agent's process is stopped.
+const confirmSuffix = ".102"
 
-// takenWithin is how long an agent may take to confirm a request. One that takes longer
-// is stopped, and plexusd does the request. What waits for the lock of a sandbox that
-// the agent holds comes after it: both together are below the 10 s of a verb.
-const takenWithin = 1500 * time.Millisecond
+// confirmTimeout bounds the time of an agent to confirm a request. After it the agent counts as
+// stopped, and plexusd serves the request. plexusd may then wait for a sandbox that the agent
+// has locked: both waits together are below the 10 s of a verb.
+const confirmTimeout = 1500 * time.Millisecond
 
-// maxAnswer bounds an answer, in bytes.
-const maxAnswer = 64 << 20
+// maxReply bounds an answer, in bytes.
+const maxReply = 64 << 20
 
-// answer is what this process has to say.
-type answer struct {
+// reply is the output of this process.
+type reply struct {
 	status         int
 	stdout, stderr string
 }
 
-// askError is a request that is not served. silent: the agent is not there, or
-// went away; sent: it had the request. One that is not silent plexusd does.
-type askError struct {
+// agentError is the error of a request that the agent did not serve. silent: the agent was not
+// there, or ended; sent: it had the request. plexusd serves the request if it is not silent.
+type agentError struct {
 	text         string
 	silent, sent bool
 }
 
-func (e *askError) Error() string { return e.text }
+func (e *agentError) Error() string { return e.text }
 
-func silence(socket, why string, sent bool) *askError {
-	return &askError{"the node agent at " + socket + " does not answer: " + why + ": is plexusd serve running on this node? The runtime tries again", true, sent}
+func silentError(socket, why string, sent bool) *agentError {
+	return &agentError{"the node agent at " + socket + " does not answer: " + why + ": is plexusd serve running on this node? The runtime tries again", true, sent}
 }
 
-func stopped(socket string) *askError {
-	return &askError{"the node agent at " + socket + " has not taken the request: is its process stopped?", false, false}
+func stoppedError(socket string) *agentError {
+	return &agentError{"the node agent at " + socket + " has not taken the request: is its process stopped?", false, false}
 }
 
-// ask hands the request to the agent. It connects again when the agent goes away
+// callAgent hands the request to the agent. It connects again when the agent goes away
 // in the middle of it. For ADD it is patient; other verbs plexusd does as well.
-func ask(socket, as string, stdin []byte) (*answer, *askError) {
+func callAgent(socket, as string, stdin []byte) (*reply, *agentError) {
 	body := requestOf(as, stdin)
 	add := os.Getenv("CNI_COMMAND") == "ADD"
 	deadline := time.Now().Add(patience)
 	for had := 0; ; time.Sleep(pause) {
-		a, err := askOnce(socket, body)
+		a, err := tryAgent(socket, body)
 		if err == nil || !err.silent || !add && !err.sent {
 			return a, err
 		}
@@ -92,7 +92,7 @@ func ask(socket, as string, stdin []byte) (*answer, *askError) {
 }
 
 // requestOf is the body of a request. Its id is the same when it is made again
-// after the connection broke: what is done by then is answered, not done again.
+// after the connection broke: the agent then returns the recorded result.
 func requestOf(as string, stdin []byte) string {
 	id := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	var b strings.Builder
@@ -109,15 +109,15 @@ func requestOf(as string, stdin []byte) string {
 	return b.String()
 }
 
-// askOnce asks once.
-func askOnce(socket, body string) (a *answer, failed *askError) {
-	until := time.Now().Add(takenWithin)
+// tryAgent asks once.
+func tryAgent(socket, body string) (a *reply, failed *agentError) {
+	until := time.Now().Add(confirmTimeout)
 	conn, err := connect(socket)
 	if err == syscall.EAGAIN {
-		return nil, stopped(socket) // so many wait that the kernel queues no more
+		return nil, stoppedError(socket) // the queue of waiting connections is full
 	}
 	if err != nil {
-		return nil, silence(socket, err.Error(), false)
+		return nil, silentError(socket, err.Error(), false)
 	}
 	head := "POST /v1/cni HTTP/1.0\r\n"
 	confirms := confirms(conn)
@@ -128,18 +128,18 @@ func askOnce(socket, body string) (a *answer, failed *askError) {
 	if err := send(conn, head+body, func() bool { return confirms && time.Now().After(until) }); err != nil {
 		_ = syscall.Close(conn)
 		if err == syscall.EAGAIN {
-			return nil, stopped(socket)
+			return nil, stoppedError(socket)
 		}
-		return nil, silence(socket, err.Error(), true)
+		return nil, silentError(socket, err.Error(), true)
 	}
-	// Waiting for the answer blocks no thread: the runtime of Go looks after one that is
-	// blocked every few microseconds, on the processor that the agent needs. What that takes
-	// to set up, the agent is at work already.
+	// The wait for the answer blocks no thread: the runtime of Go would check a blocked thread
+	// every few microseconds, on the processor that the agent needs. The agent works during
+	// the setup of the poller.
 	_ = syscall.SetNonblock(conn, true)
 	from := os.NewFile(uintptr(conn), socket)
 	defer func() {
 		if failed != nil {
-			_ = from.Close() // else the end of this process does it
+			_ = from.Close() // otherwise the end of this process closes it
 		}
 	}()
 	r := bufio.NewReaderSize(from, 8<<10)
@@ -147,38 +147,38 @@ func askOnce(socket, body string) (a *answer, failed *askError) {
 		_ = from.SetReadDeadline(until)
 		if _, err := r.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
 			if !withdraw(conn) {
-				return nil, silence(socket, "it has begun the request too late", true)
+				return nil, silentError(socket, "it has begun the request too late", true)
 			}
-			return nil, stopped(socket)
+			return nil, stoppedError(socket)
 		}
 		_ = from.SetReadDeadline(time.Time{})
 	}
-	head, body, err = readAnswer(r)
+	head, body, err = readReply(r)
 	if err != nil {
-		return nil, silence(socket, err.Error(), true)
+		return nil, silentError(socket, err.Error(), true)
 	}
 	line, _, _ := strings.Cut(head, "\r\n")
 	switch _, status, _ := strings.Cut(line, " "); {
 	case strings.HasPrefix(status, "503"):
-		return nil, silence(socket, strings.TrimSpace(body), true)
+		return nil, silentError(socket, strings.TrimSpace(body), true)
 	case !strings.HasPrefix(status, "200"):
-		return nil, &askError{"the node agent at " + socket + " answers " + line + ": " + short(body), false, true}
+		return nil, &agentError{"the node agent at " + socket + " answers " + line + ": " + short(body), false, true}
 	}
-	if a = answerOf(body); a == nil {
-		return nil, &askError{"what answers at " + socket + " is no node agent: " + short(body), false, true}
+	if a = parseReply(body); a == nil {
+		return nil, &agentError{"what answers at " + socket + " is no node agent: " + short(body), false, true}
 	}
 	return a, nil
 }
 
 func short(text string) string { return text[:min(len(text), 500)] }
 
-// answerOf reads the body of an answer, nil when it is none.
-func answerOf(body string) *answer {
+// parseReply reads the body of an answer, nil when it is none.
+func parseReply(body string) *reply {
 	pairs, stdout, ok := strings.Cut(body, "\x00\x00")
 	if !ok {
 		return nil
 	}
-	a := &answer{stdout: stdout}
+	a := &reply{stdout: stdout}
 	version := 0
 	for pair := range strings.SplitSeq(pairs, "\x00") {
 		key, value, _ := strings.Cut(pair, "=")
@@ -201,17 +201,17 @@ func answerOf(body string) *answer {
 	return a
 }
 
-// withdraw makes sure that a request is not begun that was not confirmed: the kernel lets
-// no confirmation through any more. It returns false when one has come before that.
+// withdraw closes the connection of an unconfirmed request, so that the agent cannot confirm
+// and start it. It returns false when the agent has confirmed it before.
 func withdraw(conn int) bool {
 	_ = syscall.Shutdown(conn, syscall.SHUT_RDWR)
 	n, _ := syscall.Read(conn, make([]byte, 1))
 	return n <= 0
 }
 
-// readAnswer reads head and body, which has the length that the head says. It passes over
+// readReply reads head and body, which has the length that the head says. It passes over
 // interim answers.
-func readAnswer(r *bufio.Reader) (head, body string, err error) {
+func readReply(r *bufio.Reader) (head, body string, err error) {
 	length := 0
 	for {
 		line, err := r.ReadSlice('\n')
@@ -225,7 +225,7 @@ func readAnswer(r *bufio.Reader) (head, body string, err error) {
 			head = ""
 		}
 		if text, ok := strings.CutPrefix(string(line), "Content-Length: "); ok {
-			if length, err = strconv.Atoi(strings.TrimSpace(text)); err != nil || length < 0 || length > maxAnswer {
+			if length, err = strconv.Atoi(strings.TrimSpace(text)); err != nil || length < 0 || length > maxReply {
 				return "", "", errors.New("its answer has a strange length")
 			}
 		}
@@ -246,7 +246,7 @@ func connect(socket string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	limit := syscall.NsecToTimeval(int64(takenWithin)) // of connect and of each send (unix(7), socket(7))
+	limit := syscall.NsecToTimeval(int64(confirmTimeout)) // of connect and of each send (unix(7), socket(7))
 	err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit)
 	if err == nil {
 		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
@@ -261,11 +261,11 @@ func connect(socket string) (int, error) {
 	return fd, nil
 }
 
-// confirms says whether the agent at the other end confirms requests.
+// confirms reports whether the agent at the other end confirms requests.
 func confirms(conn int) bool {
 	peer, err := syscall.Getpeername(conn)
 	at, ok := peer.(*syscall.SockaddrUnix)
-	return err == nil && ok && strings.HasSuffix(at.Name, confirming)
+	return err == nil && ok && strings.HasSuffix(at.Name, confirmSuffix)
 }
 
 // send writes all of a text, until late says that it takes too long: then the error is

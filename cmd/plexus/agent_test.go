@@ -75,7 +75,7 @@ func say(body string) func(int, net.Conn) {
 func TestALaterAgentsAnswer(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "ADD")
 	s := newStandIn(t, say("version=2\x00trace=a=b\x00status=1\x00stderr=err\x00more\x00\x00out\x00\x00"))
-	a, err := ask(s.socket, "plexus", []byte("{}"))
+	a, err := callAgent(s.socket, "plexus", []byte("{}"))
 	if err != nil || a.status != 1 || a.stdout != "out\x00\x00" || a.stderr != "err" {
 		t.Errorf("%+v %v", a, err)
 	}
@@ -88,7 +88,7 @@ func TestTheRequest(t *testing.T) {
 	t.Setenv("SECRET", "x")
 	s := newStandIn(t, say("version=1\x00\x00"))
 	stdin := "{\"a\": \"\\u0000<\u2028\x00\x00>\"}\n"
-	if _, err := ask(s.socket, "plexus-canary", []byte(stdin)); err != nil {
+	if _, err := callAgent(s.socket, "plexus-canary", []byte(stdin)); err != nil {
 		t.Fatal(err)
 	}
 	pairs, rest, _ := strings.Cut(string(s.requests()[0]), "\x00\x00")
@@ -120,7 +120,7 @@ func TestTheSameAgain(t *testing.T) {
 				}
 				_, _ = io.WriteString(conn, whole)
 			})
-			a, err := ask(s.socket, "plexus", []byte("{}"))
+			a, err := callAgent(s.socket, "plexus", []byte("{}"))
 			if err != nil || a.stdout != "whole!" {
 				t.Errorf("%s, cut at %d: %+v %v", verb, cut, a, err)
 				continue
@@ -156,7 +156,7 @@ func TestNoAgent(t *testing.T) {
 			if verb == "ADD" && socket != stale {
 				continue // as patient
 			}
-			_, err := ask(socket, "plexus", []byte("{}"))
+			_, err := callAgent(socket, "plexus", []byte("{}"))
 			if err == nil || !err.silent || !strings.Contains(err.Error(), socket) || !strings.Contains(err.Error(), "plexusd serve") {
 				t.Errorf("%s %.40s: %v", verb, socket, err)
 			}
@@ -171,7 +171,7 @@ func TestARefusal(t *testing.T) {
 		s := newStandIn(t, func(_ int, conn net.Conn) {
 			fmt.Fprintf(conn, "HTTP/1.0 %s\r\nContent-Length: 7\r\n\r\nbecause", status)
 		})
-		_, err := ask(s.socket, "plexus", []byte("{}"))
+		_, err := callAgent(s.socket, "plexus", []byte("{}"))
 		if err == nil || err.silent || !strings.Contains(err.Error(), status) || !strings.Contains(err.Error(), "because") || len(s.requests()) != 1 {
 			t.Errorf("%s: %v, %d requests", status, err, len(s.requests()))
 		}
@@ -186,7 +186,7 @@ func TestWhereTheAgentIs(t *testing.T) {
 		`{"agent": {"socket": "/s"}} {}`: "", `{"agent": {"socket": "/s"}},`: "", `{"agent": {"socket": "/s",}}`: "", `{"agent" {"socket": "/s"}}`: "", `{"agent": {"socket": "/s}}`: "",
 		`{"agent": {"socket": "\x"}}`: "", `{"agent": {"socket": "\u00"}}`: "", `"agent"`: "", `{"agent": {"socket": "/s"}, "b": }`: "", `{"deep": ` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `, "agent": {"socket": "/s"}}`: "",
 	} {
-		if got := agentOf(text); got != want {
+		if got := agentSocket(text); got != want {
 			t.Errorf("%.200s: %q, want %q", text, got, want)
 		}
 	}
@@ -202,13 +202,13 @@ func FuzzAgentOf(f *testing.F) {
 		var inner map[string]json.RawMessage
 		want := ""
 		if json.Unmarshal([]byte(text), &keys) != nil || !utf8.ValidString(text) {
-			agentOf(text) // ends
+			agentSocket(text) // ends
 			return
 		}
 		if json.Unmarshal(keys["agent"], &inner) == nil && json.Unmarshal(inner["socket"], &want) != nil {
 			want = ""
 		}
-		if got := agentOf(text); got != want {
+		if got := agentSocket(text); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})

@@ -19,9 +19,9 @@ func TestAnAgentThatAlwaysHangsUp(t *testing.T) {
 			},
 		} {
 			s := newStandIn(t, answer)
-			done := make(chan *askError, 1)
+			done := make(chan *agentError, 1)
 			go func() {
-				_, err := ask(s.socket, "plexus", []byte("{}"))
+				_, err := callAgent(s.socket, "plexus", []byte("{}"))
 				done <- err
 			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -50,7 +50,7 @@ func TestAnAnswerThatIsNone(t *testing.T) {
 			}
 			say("version=1\x00status=3\x00\x00")(n, conn) // should it ask until it gets one
 		})
-		if a, err := ask(s.socket, "plexus", []byte("{}")); err == nil && a.status != 3 {
+		if a, err := callAgent(s.socket, "plexus", []byte("{}")); err == nil && a.status != 3 {
 			t.Errorf("%q: believed: %+v", body, a)
 		}
 	}

@@ -10,9 +10,9 @@ import (
 // What encoding/json would do, at the price of a tenth of a millisecond.
 // plexusd reads the whole configuration, and says what is wrong with it.
 
-// agentOf is the socket of the node agent, "" when the configuration names none
+// agentSocket is the socket of the node agent, "" when the configuration names none
 // or is no JSON object.
-func agentOf(config string) string {
+func agentSocket(config string) string {
 	socket := ""
 	s := scanner{text: config}
 	s.object(func(key string) {

@@ -45,8 +45,8 @@ func main() {
 	if err != nil {
 		fail(codeIO, errors.New("read standard input: "+err.Error()))
 	}
-	if socket := agentOf(string(stdin)); socket != "" && isMetaPlugin(as) { // else a tenant has written it
-		answer, err := ask(socket, as, stdin)
+	if socket := agentSocket(string(stdin)); socket != "" && isMetaPlugin(as) { // else a tenant has written it
+		answer, err := callAgent(socket, as, stdin)
 		if err == nil {
 			if answer.stderr != "" {
 				os.Stderr.WriteString(answer.stderr)

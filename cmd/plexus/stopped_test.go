@@ -35,15 +35,15 @@ func listenAs(t *testing.T, suffix string) (*net.UnixListener, string) {
 const hang = time.Minute
 
 // asking asks, and wants an answer or an error before long.
-func asking(t *testing.T, socket, stdin string) (*answer, *askError) {
+func asking(t *testing.T, socket, stdin string) (*reply, *agentError) {
 	t.Helper()
 	type heard struct {
-		a   *answer
-		err *askError
+		a   *reply
+		err *agentError
 	}
 	done := make(chan heard, 1)
 	go func() {
-		a, err := ask(socket, "plexus", []byte(stdin))
+		a, err := callAgent(socket, "plexus", []byte(stdin))
 		done <- heard{a, err}
 	}()
 	select {
@@ -61,7 +61,7 @@ func TestStopped(t *testing.T) {
 	for _, verb := range []string{"ADD", "DEL"} {
 		t.Setenv("CNI_COMMAND", verb)
 		for _, stdin := range []string{"{}", strings.Repeat(" ", 4<<20)} {
-			l, socket := listenAs(t, confirming) // accepts nothing
+			l, socket := listenAs(t, confirmSuffix) // accepts nothing
 			_, failed := asking(t, socket, stdin)
 			if failed == nil || failed.silent || failed.sent || !strings.Contains(failed.Error(), socket) {
 				t.Fatalf("%s of %d bytes: %v", verb, len(stdin), failed)
@@ -81,7 +81,7 @@ func TestStopped(t *testing.T) {
 // So many wait for a stopped agent that the kernel queues no more of them.
 func TestStoppedWithAFullQueue(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "ADD")
-	l, socket := listenAs(t, confirming)
+	l, socket := listenAs(t, confirmSuffix)
 	raw, err := l.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) })
@@ -109,7 +109,7 @@ func TestStoppedWithAFullQueue(t *testing.T) {
 func TestSlowAnswers(t *testing.T) {
 	t.Setenv("CNI_COMMAND", "ADD")
 	for suffix, interim := range map[string]string{
-		confirming: "HTTP/1.1 102 Processing\r\n\r\n", confirming + confirming: "HTTP/1.1 103 Early Hints\r\nContent-Length: 7\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
+		confirmSuffix: "HTTP/1.1 102 Processing\r\n\r\n", confirmSuffix + confirmSuffix: "HTTP/1.1 103 Early Hints\r\nContent-Length: 7\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
 		".new": "", ".102.new": "",
 	} {
 		t.Run(suffix, func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestSlowAnswers(t *testing.T) {
 				spoken <- r.Proto
 				_, _ = io.Copy(io.Discard, r.Body)
 				_, _ = io.WriteString(conn, interim)
-				time.Sleep(takenWithin + 500*time.Millisecond) // slower than a confirmation may be
+				time.Sleep(confirmTimeout + 500*time.Millisecond) // slower than a confirmation may be
 				body := "version=1\x00status=7\x00\x00out"
 				fmt.Fprintf(conn, "%s 200 OK\r\nContent-Length: %d\r\n\r\n%s", r.Proto, len(body), body)
 			}()
@@ -151,7 +151,7 @@ func TestSlowAnswers(t *testing.T) {
 // after it fails.
 func TestWithdraw(t *testing.T) {
 	for _, before := range []bool{true, false} {
-		l, socket := listenAs(t, confirming)
+		l, socket := listenAs(t, confirmSuffix)
 		fd, err := connect(socket)
 		if err != nil || !confirms(fd) {
 			t.Fatal(err)

@@ -56,8 +56,8 @@ type reply struct {
 }
 
 // ask asks this node's agent, or those of the cluster, in the order of their
-// nodes' names. Replies that failed are told, and are an error by name beside
-// those that did not; without any other there is that error alone.
+// nodes' names. It prints the errors of nodes and names the failed nodes in its
+// error, beside the replies of the others.
 // Secrets are hidden, also those that an agent of a former version shows.
 func (o *options) ask(ctx context.Context, stderr io.Writer, q question) ([]reply, error) {
 	replies, err := o.askAll(ctx, stderr, q)
@@ -141,7 +141,7 @@ func (o *options) askAbout(ctx context.Context, stderr io.Writer, q question, wo
 // sandboxForm is that of a container ID (CNI specification 1.1.0, section 2).
 var sandboxForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// empty says that all replies are empty lists.
+// empty reports whether all replies are empty lists.
 func empty(replies []reply) bool {
 	for _, r := range replies {
 		var list []json.RawMessage
@@ -167,9 +167,9 @@ func (o *options) pod(ctx context.Context, word string) (string, error) {
 	return namespace + "/" + name, nil
 }
 
-// merged is a node's answer as it is. Those of a cluster are one list: of the
+// mergeReplies is a node's answer as it is. Those of a cluster are one list: of the
 // nodes' answers, or of the elements of their lists, each with its node.
-func (o *options) merged(replies []reply) ([]byte, error) {
+func (o *options) mergeReplies(replies []reply) ([]byte, error) {
 	if o.cluster == nil {
 		return replies[0].data, nil
 	}
@@ -192,17 +192,17 @@ func (o *options) merged(replies []reply) ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// told is an answer that was read, and the node that gave it.
-type told[T any] struct {
-	node string
-	is   T
+// nodeAnswer is the decoded answer of one node.
+type nodeAnswer[T any] struct {
+	node   string
+	answer T
 }
 
-func read[T any](replies []reply) ([]told[T], error) {
-	var all []told[T]
+func decodeReplies[T any](replies []reply) ([]nodeAnswer[T], error) {
+	var all []nodeAnswer[T]
 	for _, r := range replies {
-		one := told[T]{node: r.node}
-		if err := json.Unmarshal(r.data, &one.is); err != nil {
+		one := nodeAnswer[T]{node: r.node}
+		if err := json.Unmarshal(r.data, &one.answer); err != nil {
 			return nil, fmt.Errorf("answer of the agent%s: %w", onNode(r.node), err)
 		}
 		all = append(all, one)
@@ -222,17 +222,17 @@ func (o *options) completePods(cmd *cobra.Command, args []string, _ string) ([]s
 	if len(args) > 0 || o.cluster != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	o.timeout = min(o.timeout, 2*time.Second) // somebody waits for the key to do something
+	o.timeout = min(o.timeout, 2*time.Second) // the user waits for the completion
 	replies, err := o.ask(cmd.Context(), io.Discard, question{method: "GET", path: "/v1/attachments"})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	all, err := read[agent.Attachments](replies)
+	all, err := decodeReplies[agent.Attachments](replies)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var pods []string
-	for _, rec := range all[0].is.Sandboxes {
+	for _, rec := range all[0].answer.Sandboxes {
 		if pod := podOf(rec); conf.CheckObjectName(cutPod(pod)) == nil {
 			pods = append(pods, pod)
 		}

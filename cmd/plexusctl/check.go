@@ -26,7 +26,7 @@ the exit status is 1 when something differs.`,
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		word := strings.Join(args, "")
 		replies, failed := o.askAbout(cmd.Context(), cmd.ErrOrStderr(), question{method: "POST", path: "/v1/check", words: []string{"check"}}, word)
-		all, err := read[[]agent.Checked](replies)
+		all, err := decodeReplies[[]agent.Checked](replies)
 		if err != nil {
 			return err
 		}
@@ -34,15 +34,15 @@ the exit status is 1 when something differs.`,
 		err = o.show(cmd, *f, replies, func() error {
 			t := o.table(cmd.OutOrStdout(), "POD", "SANDBOX", "RESULT")
 			for _, c := range list {
-				text := c.is.Error
+				text := c.answer.Error
 				if text == "" {
 					text = "ok"
 				}
-				t.rows(text, c.node, orDash(c.is.Pod), short(c.is.Sandbox, *f))
+				t.rows(text, c.node, orDash(c.answer.Pod), short(c.answer.Sandbox, *f))
 			}
 			return t.end()
 		})
-		return errors.Join(err, differ(list), failed, nothing(replies, word))
+		return errors.Join(err, differ(list), failed, notFoundError(replies, word))
 	}
 	if w == nil {
 		return c
@@ -74,10 +74,10 @@ needs no agent.`
 	return c
 }
 
-func differ(list []told[agent.Checked]) error {
+func differ(list []nodeAnswer[agent.Checked]) error {
 	n := 0
 	for _, c := range list {
-		if c.is.Error != "" {
+		if c.answer.Error != "" {
 			n++
 		}
 	}
@@ -98,7 +98,7 @@ make again what a vswitch has lost, and tell what differs.`,
 	f := formFlag(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "POST", path: "/v1/resync", words: []string{"resync"}})
-		all, err := read[[]engine.Finding](replies)
+		all, err := decodeReplies[[]engine.Finding](replies)
 		if err != nil {
 			return err
 		}
@@ -111,10 +111,10 @@ make again what a vswitch has lost, and tell what differs.`,
 			t := o.table(cmd.OutOrStdout(), "POD", "SANDBOX", "INTERFACE", "NETWORK", "KIND", "WHAT")
 			for _, n := range list {
 				pod := "-"
-				if n.is.Pod != nil {
-					pod = n.is.Pod.String()
+				if n.answer.Pod != nil {
+					pod = n.answer.Pod.String()
 				}
-				t.rows(n.is.What, n.node, pod, short(n.is.Sandbox, *f), orDash(n.is.IfName), orDash(n.is.Network), string(n.is.Kind))
+				t.rows(n.answer.What, n.node, pod, short(n.answer.Sandbox, *f), orDash(n.answer.IfName), orDash(n.answer.Network), string(n.answer.Kind))
 			}
 			return t.end()
 		}), failed)
@@ -152,13 +152,13 @@ its networks.`,
 			q.words = append(q.words, "--force")
 		}
 		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), q)
-		all, err := read[agent.Checked](replies)
+		all, err := decodeReplies[agent.Checked](replies)
 		if err != nil {
 			return err
 		}
 		return errors.Join(o.show(cmd, *f, replies, func() error {
 			for _, c := range all {
-				fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s of pod %s is undone%s\n", clean(c.is.Sandbox), clean(orDash(c.is.Pod)), onNode(c.node))
+				fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s of pod %s is undone%s\n", clean(c.answer.Sandbox), clean(orDash(c.answer.Pod)), onNode(c.node))
 			}
 			return nil
 		}), failed)
@@ -170,13 +170,13 @@ its networks.`,
 // node. Nothing is undone on a node because of what another one has.
 func (o *options) findSandbox(cmd *cobra.Command, beginning string) (node, sandbox string, err error) {
 	replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "GET", path: "/v1/attachments", words: []string{"pods"}})
-	all, err := read[agent.Attachments](replies)
+	all, err := decodeReplies[agent.Attachments](replies)
 	if err != nil {
 		return "", "", err
 	}
 	found := 0
 	for _, a := range all {
-		for _, rec := range a.is.Sandboxes {
+		for _, rec := range a.answer.Sandboxes {
 			if strings.HasPrefix(rec.Sandbox, beginning) {
 				node, sandbox = a.node, rec.Sandbox
 				found++

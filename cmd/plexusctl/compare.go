@@ -21,7 +21,7 @@ type line struct {
 // is not one: it is 0 until the pod connects.
 func comparable(key string) bool { return key == "bridge" || key == "vlan" }
 
-// counts says that a fact is a counter.
+// counts reports whether a fact is a counter.
 func counts(key string) bool {
 	return strings.HasPrefix(key, "rx") || strings.HasPrefix(key, "tx")
 }
@@ -41,7 +41,7 @@ func (b *block) lines(wide bool) []line {
 			all = append(all, l)
 		}
 	}
-	for _, delegate := range slices.Sorted(maps.Keys(facts)) { // what nobody asked for
+	for _, delegate := range slices.Sorted(maps.Keys(facts)) { // facts of the datapath alone
 		for _, key := range slices.Sorted(maps.Keys(facts[delegate])) {
 			if !counts(key) || wide {
 				all = append(all, line{key: delegate + " " + key, datapath: facts[delegate][key]})
@@ -79,7 +79,7 @@ func (b *block) general(facts map[string]map[string]string) []line {
 		case "network", "delegate", "device", "default route":
 			l.differs = both && l.plan != l.journal
 		case "mac":
-			l.differs = unlike(l.plan, l.journal) || unlike(l.journal, l.datapath)
+			l.differs = contradict(l.plan, l.journal) || contradict(l.journal, l.datapath)
 		}
 		if l.plan+l.journal+l.datapath != "" {
 			all = append(all, l)
@@ -99,8 +99,8 @@ func take(facts map[string]map[string]string, key string) string {
 	return ""
 }
 
-// unlike: both sides say something, and not the same.
-func unlike(a, b string) bool { return a != "" && b != "" && !strings.EqualFold(a, b) }
+// contradict: both sides say something, and not the same.
+func contradict(a, b string) bool { return a != "" && b != "" && !strings.EqualFold(a, b) }
 
 // configured compares the plugins' configurations, each key that one of them has.
 func (b *block) configured(facts map[string]map[string]string) []line {
@@ -133,7 +133,7 @@ func (b *block) configured(facts map[string]map[string]string) []line {
 			if fact, ok := facts[delegate][key]; ok {
 				l.datapath = fact
 				delete(facts[delegate], key)
-				l.differs = l.differs || comparable(key) && unlike(l.journal, fact)
+				l.differs = l.differs || comparable(key) && contradict(l.journal, fact)
 			}
 			all = append(all, l)
 		}

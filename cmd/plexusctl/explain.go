@@ -41,22 +41,22 @@ configuration, and the pod's last requests with their steps.`,
 		if len(replies) == 0 {
 			return failed
 		}
-		all, err := read[agent.Explanation](replies)
+		all, err := decodeReplies[agent.Explanation](replies)
 		if err != nil {
 			return err
 		}
 		if o.cluster != nil {
-			replies, all = known(replies, all)
+			replies, all = withoutUnknown(replies, all)
 		}
 		err = o.show(cmd, *f, replies, func() error {
 			for _, x := range all {
-				if err := explained(cmd.OutOrStdout(), *f, &x.is); err != nil {
+				if err := printExplanation(cmd.OutOrStdout(), *f, &x.answer); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		if !slices.ContainsFunc(all, func(x told[agent.Explanation]) bool { return len(x.is.Journal) > 0 }) {
+		if !slices.ContainsFunc(all, func(x nodeAnswer[agent.Explanation]) bool { return len(x.answer.Journal) > 0 }) {
 			err = errors.Join(err, fmt.Errorf("nothing is recorded of pod %s", pod))
 		}
 		return errors.Join(err, failed)
@@ -64,18 +64,18 @@ configuration, and the pod's last requests with their steps.`,
 	return c
 }
 
-// known leaves out the nodes that know nothing of the pod.
-func known(replies []reply, all []told[agent.Explanation]) (r []reply, some []told[agent.Explanation]) {
+// withoutUnknown leaves out nodes without a record or an event of the pod.
+func withoutUnknown(replies []reply, all []nodeAnswer[agent.Explanation]) (r []reply, some []nodeAnswer[agent.Explanation]) {
 	for i, x := range all {
-		if len(x.is.Journal) > 0 || len(x.is.History) > 0 {
+		if len(x.answer.Journal) > 0 || len(x.answer.History) > 0 {
 			r, some = append(r, replies[i]), append(some, x)
 		}
 	}
 	return r, some
 }
 
-// explained prints one node's explanation.
-func explained(out io.Writer, f form, x *agent.Explanation) error {
+// printExplanation prints one node's explanation.
+func printExplanation(out io.Writer, f form, x *agent.Explanation) error {
 	fmt.Fprintf(out, "pod %s%s\n", clean(x.Pod), onNode(x.Node))
 	if x.Annotation != "" {
 		fmt.Fprintf(out, "annotation: %s\n", clean(strings.TrimSpace(x.Annotation)))
@@ -96,16 +96,16 @@ func explained(out io.Writer, f form, x *agent.Explanation) error {
 	}
 	if len(x.History) > 0 && (f == asWide || len(x.Journal) == 0) {
 		fmt.Fprintln(out)
-		var events []told[agent.Event]
+		var events []nodeAnswer[agent.Event]
 		for _, e := range x.History {
-			events = append(events, told[agent.Event]{is: e})
+			events = append(events, nodeAnswer[agent.Event]{answer: e})
 		}
 		return (&options{}).historyTable(out, f, events)
 	}
 	return nil
 }
 
-// block is one interface as it is planned, recorded and found; each may be nil.
+// block is one interface with its plan, its record and its datapath; each may be nil.
 type block struct {
 	sandbox  string
 	planned  bool // there is a plan at all
@@ -200,7 +200,7 @@ func (b *block) print(out io.Writer, f form, several bool) error {
 		fmt.Fprintln(out, "! it is attached, and not planned any more")
 	}
 	if b.datapath != nil && b.datapath.Differences != "" {
-		for _, line := range slices.Compact(cleaned(b.datapath.Differences)) { // two may have looked at the same
+		for _, line := range slices.Compact(cleaned(b.datapath.Differences)) { // two checks may report the same
 			fmt.Fprintln(out, "!", line)
 		}
 	}

@@ -28,18 +28,18 @@ and none when it is restarted.`,
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		word := strings.Join(args, "")
 		replies, failed := o.askAbout(cmd.Context(), cmd.ErrOrStderr(), question{method: "GET", path: "/v1/history", words: []string{"history"}}, word)
-		all, err := read[[]agent.Event](replies)
+		all, err := decodeReplies[[]agent.Event](replies)
 		if err != nil {
 			return err
 		}
 		err = o.show(cmd, *f, replies, func() error { return o.historyTable(cmd.OutOrStdout(), *f, flat(all)) })
-		return errors.Join(err, failed, nothing(replies, word))
+		return errors.Join(err, failed, notFoundError(replies, word))
 	}
 	return c
 }
 
-// nothing is the error that nothing is known of what was named.
-func nothing(replies []reply, word string) error {
+// notFoundError is the error of a pod or a sandbox that no agent has.
+func notFoundError(replies []reply, word string) error {
 	if word == "" || len(replies) == 0 || !empty(replies) {
 		return nil
 	}
@@ -47,22 +47,22 @@ func nothing(replies []reply, word string) error {
 }
 
 // flat are the elements of all nodes' lists.
-func flat[T any](all []told[[]T]) []told[T] {
-	var list []told[T]
+func flat[T any](all []nodeAnswer[[]T]) []nodeAnswer[T] {
+	var list []nodeAnswer[T]
 	for _, node := range all {
-		for _, one := range node.is {
-			list = append(list, told[T]{node.node, one})
+		for _, one := range node.answer {
+			list = append(list, nodeAnswer[T]{node.node, one})
 		}
 	}
 	return list
 }
 
-func (o *options) historyTable(out io.Writer, f form, events []told[agent.Event]) error {
-	slices.SortStableFunc(events, func(a, b told[agent.Event]) int { return b.is.Time.Compare(a.is.Time) })
+func (o *options) historyTable(out io.Writer, f form, events []nodeAnswer[agent.Event]) error {
+	slices.SortStableFunc(events, func(a, b nodeAnswer[agent.Event]) int { return b.answer.Time.Compare(a.answer.Time) })
 	var lines bytes.Buffer
 	t := o.table(&lines, "TIME", "VERB", "POD", "SANDBOX", "TOOK", "RESULT")
 	for _, e := range events {
-		t.row(e.node, e.is.Time.UTC().Format(time.RFC3339), e.is.Verb, e.is.Pod, short(e.is.Sandbox, asTable), took(e.is.Took), result(e.is))
+		t.row(e.node, e.answer.Time.UTC().Format(time.RFC3339), e.answer.Verb, e.answer.Pod, short(e.answer.Sandbox, asTable), took(e.answer.Took), result(e.answer))
 	}
 	if err := t.end(); err != nil {
 		return err
@@ -70,7 +70,7 @@ func (o *options) historyTable(out io.Writer, f form, events []told[agent.Event]
 	for i, line := range strings.SplitAfter(lines.String(), "\n") { // the first is the head
 		fmt.Fprint(out, line)
 		if i > 0 && i <= len(events) && f == asWide {
-			steps(out, events[i-1].is)
+			steps(out, events[i-1].answer)
 		}
 	}
 	return nil

@@ -62,14 +62,14 @@ const (
 	agentHost      = "/host" // the node's root in the container
 )
 
-// together is how many nodes are asked at the same time.
-const together = 8
+// parallelNodes is how many agents are queried at the same time.
+const parallelNodes = 8
 
 // agentPod is the pod of a node's agent.
 type agentPod struct {
 	node, namespace, name string
 	ready                 bool
-	why                   string // it cannot be asked
+	why                   string // the reason why it cannot be queried
 }
 
 // ask asks all agents, or that of one node.
@@ -85,7 +85,7 @@ func (c *cluster) ask(ctx context.Context, o *options, q question) ([]reply, err
 		}
 	}
 	replies := make([]reply, len(pods))
-	places := make(chan struct{}, together)
+	places := make(chan struct{}, parallelNodes)
 	var group sync.WaitGroup
 	for i, p := range pods {
 		group.Go(func() {
@@ -129,7 +129,7 @@ func (c *cluster) agents(ctx context.Context, timeout time.Duration) ([]agentPod
 	return pods, nil
 }
 
-// podObject is what is read of a pod.
+// podObject has the fields of a pod that plexusctl reads.
 type podObject struct {
 	Metadata struct {
 		Namespace         string `json:"namespace"`
@@ -236,14 +236,14 @@ func (c *cluster) run(ctx context.Context, timeout time.Duration, args ...string
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, fmt.Errorf("kubectl %s: no answer in %s", args[0], timeout)
 	}
-	if text := complaint(stderr.String()); text != "" {
+	if text := kubectlError(stderr.String()); text != "" {
 		err = errors.New(text)
 	}
 	return stdout.Bytes(), fmt.Errorf("kubectl %s: %w", args[0], err)
 }
 
-// complaint is what was written to standard error, without what kubectl adds.
-func complaint(text string) string {
+// kubectlError is the text of standard error without kubectl's own lines.
+func kubectlError(text string) string {
 	var lines []string
 	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "command terminated with exit code") {

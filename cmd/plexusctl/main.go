@@ -1,6 +1,6 @@
-// Command plexusctl is the operator's tool: it shows what the node agent has and
-// knows, wires a pod as a runtime would, checks files before they are used, and
-// shows what is recorded. As kubectl-plexus it asks the agents of a cluster.
+// Command plexusctl is the operator's tool: it shows the state of the node
+// agent, wires a pod as a runtime would, checks files before they are used, and shows the
+// journal. As kubectl-plexus it asks the agents of a cluster.
 package main
 
 import (

@@ -61,7 +61,7 @@ func (o *options) show(cmd *cobra.Command, f form, replies []reply, people func(
 	if len(replies) == 0 {
 		return nil
 	}
-	answer, err := o.merged(replies)
+	answer, err := o.mergeReplies(replies)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (o *options) show(cmd *cobra.Command, f form, replies []reply, people func(
 }
 
 func (o *options) nodesTable(cmd *cobra.Command, f form, replies []reply) error {
-	all, err := read[agent.NodeInfo](replies)
+	all, err := decodeReplies[agent.NodeInfo](replies)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (o *options) nodesTable(cmd *cobra.Command, f form, replies []reply) error 
 	}
 	t := newTable(cmd.OutOrStdout(), true, head...)
 	for _, n := range all {
-		i := n.is
+		i := n.answer
 		cells := []string{yes(i.Ready), strconv.Itoa(i.Sandboxes), strconv.Itoa(i.Attachments), strconv.Itoa(i.Unfinished), strconv.Itoa(i.Damaged), strconv.Itoa(i.Differences), strconv.Itoa(i.Unpublished)}
 		if f == asWide {
 			cells = append(cells, i.Version, strconv.Itoa(i.Protocol))
@@ -90,8 +90,8 @@ func (o *options) nodesTable(cmd *cobra.Command, f form, replies []reply) error 
 		return err
 	}
 	for _, n := range all {
-		if !n.is.Ready {
-			fmt.Fprintf(cmd.OutOrStdout(), "not ready%s: %s\n", onNode(n.is.Node), clean(n.is.Why))
+		if !n.answer.Ready {
+			fmt.Fprintf(cmd.OutOrStdout(), "not ready%s: %s\n", onNode(n.answer.Node), clean(n.answer.Why))
 		}
 	}
 	return nil

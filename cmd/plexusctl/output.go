@@ -73,8 +73,8 @@ func (f form) print(out io.Writer, answer []byte, people func() error) error {
 	return people()
 }
 
-// hidden are the characters that a terminal obeys or does not show. Names and
-// error texts come from all over the cluster.
+// hidden are characters that control a terminal or are invisible. Names and error texts are
+// not trusted: they come from all over the cluster.
 func hidden(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }
 
 // clean is a text for one line of a terminal.
@@ -106,8 +106,8 @@ func cleaned(text string) []string {
 	return lines
 }
 
-// indented writes JSON with escapes for what a terminal obeys, which can be in
-// its strings alone. beyond is the escape of what has no \u in YAML.
+// indented writes JSON and escapes characters that control a terminal; only its strings can
+// have them. beyond is the escape of what has no \u in YAML.
 func indented(out io.Writer, answer []byte, beyond func(rune) string) error {
 	var text bytes.Buffer
 	if err := json.Indent(&text, bytes.TrimSpace(answer), "", "  "); err != nil {

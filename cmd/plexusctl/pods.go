@@ -16,16 +16,16 @@ import (
 	"github.com/plexus-cni/plexus/journal"
 )
 
-// made is a recorded attachment, in words; "" is what it does not have.
-type made struct {
+// attachmentRow is a recorded attachment as text; missing values are "".
+type attachmentRow struct {
 	sandbox, pod, ifName, network, delegate, device, mac, ips, state, since string
 }
 
-// madeOf are the attachments of a sandbox. One that has none is told all the same.
-func madeOf(rec *journal.Record) []made {
-	var all []made
+// attachmentRows are the attachments of a sandbox. A sandbox without attachments has one empty row.
+func attachmentRows(rec *journal.Record) []attachmentRow {
+	var all []attachmentRow
 	for _, tx := range rec.Transactions {
-		m := made{sandbox: rec.Sandbox, state: string(tx.Phase), since: tx.Started.UTC().Format(time.RFC3339)}
+		m := attachmentRow{sandbox: rec.Sandbox, state: string(tx.Phase), since: tx.Started.UTC().Format(time.RFC3339)}
 		if tx.Pod != nil {
 			m.pod = tx.Pod.String()
 		}
@@ -122,12 +122,12 @@ POD is NAME or NAMESPACE/NAME. -o wide has a line for each attachment.`,
 		if err != nil {
 			return err
 		}
-		all, err := read[agent.Attachments](replies)
+		all, err := decodeReplies[agent.Attachments](replies)
 		if err != nil {
 			return err
 		}
 		err = o.show(cmd, *f, replies, func() error { return o.podsTable(cmd, *f, all) })
-		if pod != "" && !slices.ContainsFunc(all, func(a told[agent.Attachments]) bool { return len(a.is.Sandboxes) > 0 }) {
+		if pod != "" && !slices.ContainsFunc(all, func(a nodeAnswer[agent.Attachments]) bool { return len(a.answer.Sandboxes) > 0 }) {
 			err = errors.Join(err, fmt.Errorf("nothing is recorded of pod %s", pod))
 		}
 		return errors.Join(err, failed)
@@ -168,20 +168,20 @@ func onlyPod(replies []reply, pod string) ([]reply, error) {
 	return some, nil
 }
 
-func (o *options) podsTable(cmd *cobra.Command, f form, all []told[agent.Attachments]) error {
+func (o *options) podsTable(cmd *cobra.Command, f form, all []nodeAnswer[agent.Attachments]) error {
 	head := []string{"POD", "SANDBOX", "INTERFACES", "NETWORKS", "IPS", "STATE"}
 	if f == asWide {
 		head = wideHead()
 	}
 	t := o.table(cmd.OutOrStdout(), head...)
 	for _, a := range all {
-		slices.SortStableFunc(a.is.Sandboxes, func(a, b *journal.Record) int { return cmp.Compare(podOf(a), podOf(b)) })
-		for _, rec := range a.is.Sandboxes {
+		slices.SortStableFunc(a.answer.Sandboxes, func(a, b *journal.Record) int { return cmp.Compare(podOf(a), podOf(b)) })
+		for _, rec := range a.answer.Sandboxes {
 			if f != asWide {
 				t.row(a.node, podRow(rec)...)
 				continue
 			}
-			for _, m := range madeOf(rec) {
+			for _, m := range attachmentRows(rec) {
 				t.row(a.node, m.wide()...)
 			}
 		}
@@ -190,7 +190,7 @@ func (o *options) podsTable(cmd *cobra.Command, f form, all []told[agent.Attachm
 		return err
 	}
 	for _, a := range all {
-		for _, why := range a.is.Damaged {
+		for _, why := range a.answer.Damaged {
 			fmt.Fprintf(cmd.OutOrStdout(), "damaged%s: %s\n", onNode(a.node), clean(why))
 		}
 	}
@@ -201,7 +201,7 @@ func (o *options) podsTable(cmd *cobra.Command, f form, all []told[agent.Attachm
 func podRow(rec *journal.Record) []string {
 	var ifNames, networks, ips []string
 	state := string(journal.PhaseAttached)
-	for _, m := range madeOf(rec) {
+	for _, m := range attachmentRows(rec) {
 		ifNames, networks = append(ifNames, m.ifName), append(networks, m.network)
 		if m.ips != "" {
 			ips = append(ips, m.ips)
@@ -217,6 +217,6 @@ func wideHead() []string {
 	return []string{"POD", "SANDBOX", "INTERFACE", "NETWORK", "DELEGATE", "DEVICE", "MAC", "IPS", "STATE", "SINCE"}
 }
 
-func (m made) wide() []string {
+func (m attachmentRow) wide() []string {
 	return []string{m.pod, short(m.sandbox, asTable), m.ifName, m.network, m.delegate, m.device, m.mac, m.ips, m.state, m.since}
 }

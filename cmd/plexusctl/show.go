@@ -100,7 +100,7 @@ func (s *journalView) table(out io.Writer, f form) error {
 	}
 	t := (&options{}).table(out, head...)
 	for _, rec := range s.Sandboxes {
-		for _, m := range madeOf(rec) {
+		for _, m := range attachmentRows(rec) {
 			if f == asWide {
 				t.row("", m.wide()...)
 			} else {

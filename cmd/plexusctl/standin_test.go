@@ -233,8 +233,8 @@ func answers(t *testing.T) map[string]any {
 		"GET /v1/history?about=default%2Fnobody": []agent.Event{},
 		"GET /v1/history?about=nobody":           []agent.Event{},
 		"POST /v1/resync": []engine.Finding{
-			{Sandbox: sandboxA, Pod: &conf.Pod{Namespace: "default", Name: "left"}, IfName: "net1", Network: "default/fast", Kind: engine.FoundMissing, What: "made again: port"},
-			{Sandbox: sandboxB, Kind: engine.FoundGone, What: "the network namespace /run/netns/cut is gone"},
+			{Sandbox: sandboxA, Pod: &conf.Pod{Namespace: "default", Name: "left"}, IfName: "net1", Network: "default/fast", Kind: engine.KindMissing, What: "made again: port"},
+			{Sandbox: sandboxB, Kind: engine.KindGone, What: "the network namespace /run/netns/cut is gone"},
 		},
 		"POST /v1/reclaim?force=true&sandbox=a1": agent.Checked{Sandbox: sandboxA, Pod: "default/left"},
 		"POST /v1/reclaim?sandbox=a1":            refusal{http.StatusConflict, "sandbox a1 is alive: force does it"},

@@ -32,8 +32,8 @@ type host struct {
 	image, account *os.Root // open since before the root was changed
 	node           *node.Node
 
-	mu  sync.Mutex
-	why error // plexus is not the runtime's first configuration, as far as is known
+	mu           sync.Mutex
+	notInstalled error // why plexus is not the runtime's first configuration; nil when it is
 }
 
 // accountDir is where the kubelet puts a service account's files.
@@ -54,8 +54,8 @@ func (h *host) flags(f *flag.FlagSet) {
 	f.StringVar(&h.paths.ConfDir, "cni-conf-dir", h.paths.ConfDir, "`folder` of the runtime's network configurations")
 }
 
-// enter opens what is of the image, and becomes a process of the node. It is
-// called before there are other threads that hold paths.
+// enter opens the image's folders and changes the root to the node's. It is called before
+// other goroutines open paths.
 func (h *host) enter(s *agent.Settings) (err error) {
 	h.paths.Socket, h.paths.DataDir = s.Socket, s.DataDir
 	h.paths.CredDir = filepath.Join(h.paths.ConfDir, "plexus.d")
@@ -93,7 +93,7 @@ func (h *host) enter(s *agent.Settings) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Installed, h.why = h.installed, errors.New("plexus' configuration is not looked after yet")
+	s.Installed, h.notInstalled = h.installed, errors.New("plexus' configuration is not looked after yet")
 	h.node = &node.Node{Paths: h.paths, Account: h.account.FS(), Server: server, Settings: settings, Log: s.Log}
 	if s.Kubeconfig == "" {
 		s.Kubeconfig = h.node.Kubeconfig()
@@ -101,7 +101,7 @@ func (h *host) enter(s *agent.Settings) (err error) {
 	return nil
 }
 
-// prepare puts on the node what the agent itself needs.
+// prepare installs executables and credentials on the node.
 func (h *host) prepare(ctx context.Context) error {
 	if h.node == nil {
 		return nil
@@ -113,37 +113,37 @@ func (h *host) prepare(ctx context.Context) error {
 	return err
 }
 
-// keep follows the runtime's folder until ctx is done.
-func (h *host) keep(ctx context.Context) {
+// followFolder follows the runtime's folder until ctx is done.
+func (h *host) followFolder(ctx context.Context) {
 	if h.node == nil {
 		return
 	}
 	t := time.NewTicker(refresh)
 	defer t.Stop()
-	(&node.Follower{Node: h.node, Tick: t.C, Told: h.told}).Run(ctx)
+	(&node.Follower{Node: h.node, Tick: t.C, Observe: h.observe}).Run(ctx)
 }
 
-// told hears of the runtime's folder.
-func (h *host) told(state node.State, err error) {
+// observe stores whether plexus is the runtime's first configuration.
+func (h *host) observe(state node.State, err error) {
 	var refused *node.RefusedError
 	if state.File != "" && !errors.As(err, &refused) {
-		err = nil // what else fails is logged
+		err = nil // the Follower has logged other errors
 	} else if err == nil {
 		err = fmt.Errorf("%s has no network that plexus could take for the cluster network: is its CNI plugin installed?", h.paths.ConfDir)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.why = err
+	h.notInstalled = err
 }
 
-// installed says what keeps pods from being wired by plexus.
+// installed returns the reason why the runtime does not call plexus, nil when it does.
 func (h *host) installed() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.why
+	return h.notInstalled
 }
 
-// leave takes plexus off the node when its DaemonSet is gone.
+// leave removes plexus from the node when its DaemonSet is removed.
 func (h *host) leave(s agent.Settings) error {
 	if h.node == nil || h.daemonSet == "" {
 		return nil
@@ -173,8 +173,8 @@ func (h *host) leave(s agent.Settings) error {
 	return err
 }
 
-// onNode is the agent's life on the node: what it needs is put there, then the
-// configuration, once requests are served.
+// onNode runs the agent on the node: it installs executables and credentials, serves requests,
+// and then installs the configuration.
 func onNode(ctx context.Context, h *host, s agent.Settings) int {
 	fail := func(err error) int {
 		s.Log.Error("ended", "why", err.Error())
@@ -188,9 +188,9 @@ func onNode(ctx context.Context, h *host, s agent.Settings) int {
 	}
 	var following sync.WaitGroup
 	err := agent.Serve(ctx, s, func() {
-		following.Go(func() { h.keep(ctx) })
+		following.Go(func() { h.followFolder(ctx) })
 	})
-	if ctx.Err() != nil { // told to end, and no failure of its own
+	if ctx.Err() != nil { // the agent was stopped, it did not fail
 		following.Wait()
 		err = errors.Join(err, h.leave(s))
 	}

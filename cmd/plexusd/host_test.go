@@ -26,7 +26,7 @@ func TestInstalled(t *testing.T) {
 		{node.State{File: "00-plexus.conflist"}, errors.New("the token is gone"), ""},
 		{node.State{File: "00-plexus.conflist"}, nil, ""},
 	} {
-		h.told(test.state, test.err)
+		h.observe(test.state, test.err)
 		err := h.installed()
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v, %v: %v, want %q", test.state, test.err, err, test.want)

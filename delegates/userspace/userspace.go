@@ -23,8 +23,8 @@ type Config struct {
 	Container  Side   `json:"container"`
 }
 
-// Side is the host's or the container's half. The form and the empty
-// objects are those that containers written for userspace-cni read.
+// Side is the host's or the container's half. Containers written for
+// userspace-cni read this form, with its empty objects.
 type Side struct {
 	Engine  string `json:"engine,omitempty"`
 	IfType  string `json:"iftype,omitempty"`
@@ -108,8 +108,8 @@ func Parse(network, engine string, data []byte) (u *Config, warnings []string, b
 	return u, warnings, bad, nil
 }
 
-// userspaceData is what the container reads, from an annotation or from the
-// file beside the socket.
+// userspaceData is the document that the container reads, from an annotation or from the file
+// beside the socket.
 type userspaceData struct {
 	ContainerID string       `json:"containerId"`
 	IfName      string       `json:"ifName"`
@@ -118,8 +118,7 @@ type userspaceData struct {
 	IPResult    types.Result `json:"ipResult"` // of CNI 0.4.0, which readers of 1.0.0 read as well
 }
 
-// ConfigurationData fills the container's half from the host's where it is
-// silent. socketFile is the name of the socket.
+// ConfigurationData fills empty fields of the container's half from the host's. socketFile is the name of the socket.
 func (u *Config) ConfigurationData(a *delegates.Attachment, socketFile string, ipam *types100.Result) ([]byte, error) {
 	side := u.Container
 	if side.IfType == "" {
@@ -166,8 +165,8 @@ func (u *Config) ConfigurationData(a *delegates.Attachment, socketFile string, i
 	return json.Marshal(userspaceData{a.Sandbox, a.IfName, u.Name, side, old})
 }
 
-// Annotations are those by which userspace-cni reaches the container when it
-// has a kubeconfig; nil without one. They have the addresses of the attachment's result.
+// Annotations are the annotations of userspace-cni for the container, which it writes with a
+// kubeconfig; nil without one. They have the addresses of the attachment's result.
 func (u *Config) Annotations(a *delegates.Attachment, socketFile string) (map[string]string, error) {
 	if u == nil || u.Kubeconfig == "" {
 		return nil, nil

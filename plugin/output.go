@@ -8,10 +8,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// checkAnswer refuses what is no object, and an object that is an error (CNI
-// specification 1.1.0, section 5): a code or a message, and nothing of a result of any
+// checkOutput refuses output that is no JSON object, and an object that is an error (CNI
+// specification 1.1.0, section 5): it has a code or a message, and no key of a result of any
 // version.
-func checkAnswer(output []byte) error {
+func checkOutput(output []byte) error {
 	if len(bytes.TrimSpace(output)) == 0 {
 		return fmt.Errorf("it wrote nothing")
 	}
