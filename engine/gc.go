@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/plugin"

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/journal"
 )

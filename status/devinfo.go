@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
-	"golang.org/x/sys/unix"
 )
 
 // Folders of device-info files (device-information specification 1.1.0, section "CNI device

@@ -2,6 +2,7 @@ package status
 
 import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/plugin"
 	"github.com/plexus-cni/plexus/podnet"

@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/vishvananda/netlink"
+
+	"github.com/plexus-cni/plexus/rig/node"
 )
 
 func TestMain(m *testing.M) { os.Exit(node.Main(m)) }
