@@ -41,8 +41,8 @@ const (
 	DefaultConfDir = conf.DefaultConfDir
 )
 
-// Serve is the node agent until ctx is done. Requests that are under way by then
-// are answered. ready is called when requests are served.
+// Serve is the node agent until ctx is done. Requests under way at that moment are
+// answered. ready is called when requests are served.
 func Serve(ctx context.Context, s Settings, ready func()) error {
 	a, err := open(s)
 	if err != nil {

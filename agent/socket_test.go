@@ -48,7 +48,7 @@ func TestConfirmation(t *testing.T) {
 	}
 }
 
-// A request whose connection is closed by then is not begun, however it was closed.
+// A request whose connection is closed before the confirmation is not begun, however it was closed.
 func TestNotBegunWithoutConfirmation(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "a.sock")
 	listener, err := listenUnix(socket)

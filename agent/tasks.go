@@ -17,8 +17,8 @@ type task interface {
 // drain is how long what is under way may take when the agent is to end.
 const drain = 40 * time.Second
 
-// abandon is when a task that still hangs is left, after the agent is to end. Those that
-// drain have ended by then.
+// abandon is how long after the agent is to end a task that hangs is left to itself. It is
+// longer than drain.
 const abandon = drain + time.Second
 
 // runTasks runs tasks until ctx is done, or one of them fails. It returns when all have

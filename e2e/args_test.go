@@ -57,7 +57,7 @@ func TestArgumentsRepeated(t *testing.T) {
 	args := "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=asking;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=;IP=10.0.0.9;MAC=02:00:00:00:00:01"
 	_, _, err := s.call(request{verb: "ADD", sandbox: sandboxID(760), netns: p.Path(), pod: "asking", env: []string{args}})
 	must(t, err)
-	// Everything else has changed by then.
+	// Everything else has changed before DEL.
 	s.pod("asking", "")
 	s.nad("asked", map[string]any{"cniVersion": "1.1.0", "name": "asked", "type": "nonesuch"})
 	later := s.withConf(map[string]any{"capabilities": nil, "runtimeConfig": nil, "delegates": []any{map[string]any{"name": "x", "type": "nonesuch"}}})

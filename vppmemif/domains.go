@@ -88,7 +88,7 @@ func (s *session) makeDomains(ctx context.Context, all []*attachment, domains []
 }
 
 // makeDomain queues a bridge domain with the first number that domains have not. The next
-// flush adds it to domains, unless VPP has one of that number by then.
+// flush adds it to domains, unless VPP has made one of that number before.
 func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) {
 	b, number := p.config.BridgeDomain, p.state.Domain
 	for slices.ContainsFunc(*domains, func(d *l2.BridgeDomainDetails) bool { return d.BdID == number }) {
