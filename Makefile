@@ -9,6 +9,8 @@ TAGS    ?= grpcnotrace
 LINKS   := sriov vppmemif ovsdpdk userspace
 OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables strace
 FUZZTIME ?= 60s
+# The suites that need OVS-DPDK, longest first: they run beside each other, each in a node of its own.
+SUITES  := peers agent core stopped plugins faults hostile journal hung migrate ovs
 
 .PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench faults hostile fuzz lint packages clean
 
@@ -41,14 +43,14 @@ deploy: ## the Helm chart and the kustomization are one deployment, and what its
 
 e2e-ovs: packages build plugins ## whole executables against a real OVS-DPDK
 	@rig/packages.sh gcc libc6-dev
-	$(GO) test -count=1 -timeout 30m -skip '^TestMemif' ./e2e ./rig/node ./rig/ovs
-	CGO_ENABLED=1 $(GO) test -race -count=1 -run Storm ./e2e
+	$(GO) test -count=1 -p 2 -timeout 30m $(SUITES:%=./e2e/%) ./rig/node ./rig/ovs ./rig/process
+	CGO_ENABLED=1 $(GO) test -race -count=1 ./e2e/storm
 
 e2e-vpp: packages build plugins ## memif, on the VPP that PLEXUS_VPP_API names, else the installed one, else the stand-in
 	@if [ -n "$$PLEXUS_VPP_API" ]; then echo "memif: against the VPP at $$PLEXUS_VPP_API"; \
 	elif command -v vpp >/dev/null; then echo "memif: against $$(command -v vpp)"; \
 	else echo "memif: PLEXUS_VPP_API names no VPP and none is installed: against the stand-in (rig/standin)"; fi
-	$(GO) test -count=1 -timeout 30m -run '^TestMemif' ./e2e
+	$(GO) test -count=1 -timeout 30m ./e2e/vpp
 	$(GO) test -count=1 ./rig/memif ./rig/standin
 
 e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a virtual machine
@@ -75,11 +77,11 @@ bench: packages build plugins ## medians and ratios of one run
 	@bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.run '^$$' -test.bench . -test.benchtime 25x
 
 faults: packages build plugins ## each call of the kernel that ADD and DEL make fails, or is the last, in turn; power cuts at each write
-	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e
+	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e/faults
 	PLEXUS_FAULTS=all $(GO) test -count=1 -v -run 'PowerCut' ./engine
 
 hostile: packages build plugins ## a tenant's values for each key, links that are swapped for 60 s, servers that lie
-	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -timeout 1h -run 'Host(Tree|ile)' ./e2e
+	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -timeout 1h ./e2e/hostile
 	PLEXUS_HOSTILE=all $(GO) test -count=1 -v -run 'Swapped|Licence' ./shareddir ./ovsdpdk ./vppmemif
 
 fuzz: ## each fuzz target for FUZZTIME

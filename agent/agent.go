@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -67,7 +68,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	s.Log.Info("serving", "socket", s.Socket, "node", s.Node)
 	ready()
 	ending := func() { s.Log.Info("ending; requests under way are answered first") }
-	return runTasks(ctx, ending, append(servers, a.reconciler, a.watcher, a.publisher, a.follower)...)
+	return runTasks(ctx, ending, append(servers, a.reconciler.Run, a.watcher.Run, a.publisher.Run, a.follower.Run)...)
 }
 
 // agent holds the tasks of a node agent, and what they share.
@@ -113,37 +114,31 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 	a.watcher = newWatcher(a.engines.delegates, s.Log)
 	a.follower = &follower{
 		store: a.store, engines: recorded, cluster: c, publisher: a.publisher, telemetry: a.telemetry,
-		queue: make(chan change, 1024), failed: map[string]string{},
+		queue: make(chan change, 1024),
 	}
 	a.store.observers = []func(*journal.Record){a.follower.recorded, a.watcher.add}
 
-	all := &sandboxes{store: a.store, engines: recorded, errors: &errorLog{log: s.Log}}
-	reporter := newReporter(c, a.telemetry)
+	all := &sandboxes{store: a.store, engines: recorded, log: s.Log}
+	reporter := &reporter{store: a.store, cluster: c, telemetry: a.telemetry}
 	a.reconciler = &reconciler{
 		sandboxes: all, endpoints: a.watcher, republisher: republisher, reporter: reporter, every: s.Reconcile,
-		reaper:   &reaper{sandboxes: all, cluster: c, publisher: a.publisher, reporter: reporter, grace: s.Grace, gone: map[string]time.Time{}},
+		reaper:   &reaper{sandboxes: all, cluster: c, publisher: a.publisher, reporter: reporter, grace: s.Grace},
 		requests: make(chan chan []engine.Finding),
 	}
 	a.cni = &cniHandler{engines: a.engines, store: a.store, publisher: a.publisher, telemetry: a.telemetry, memory: newMemory()}
-	a.inspection = &inspection{node: s.Node, missing: readiness(c, s.Installed), sandboxes: all, reconciler: a.reconciler, publisher: a.publisher, telemetry: a.telemetry}
+	// The first comparison with the world is not missing: a vswitch that never answers would
+	// hold up the rollout of a DaemonSet, and a request for a sandbox whose former one was cut
+	// short undoes that one first, under the sandbox' lock.
+	missing := c.Synced
+	if s.Installed != nil {
+		missing = func() error { return errors.Join(c.Synced(), s.Installed()) }
+	}
+	a.inspection = &inspection{node: s.Node, missing: missing, sandboxes: all, reconciler: a.reconciler, publisher: a.publisher, telemetry: a.telemetry}
 	return a
 }
 
-// readiness returns a function that says what is missing before the agent serves as it
-// should. The first comparison with the world is not: a vswitch that never answers would
-// hold up the rollout of a DaemonSet, and a request for a sandbox whose former one was cut
-// short undoes that one first, under the sandbox' lock.
-func readiness(c cluster, installed func() error) func() error {
-	return func() error {
-		err := c.Synced()
-		if installed != nil {
-			err = errors.Join(err, installed())
-		}
-		return err
-	}
-}
-
-// listen opens the sockets of the servers.
+// listen opens the sockets, and returns the servers: of the unix socket, for plexus and for
+// people who are root, and of TCP, which changes nothing.
 func (a *agent) listen(s Settings) ([]task, error) {
 	if s.Listen != "" && s.Standalone {
 		return nil, errors.New("--listen needs an API server, which knows the tokens of those who read")
@@ -156,29 +151,25 @@ func (a *agent) listen(s Settings) ([]task, error) {
 	mux.Handle("POST /v1/cni", a.cni)
 	a.inspection.routes(mux)
 	a.inspection.commands(mux)
-	servers := []task{&cniServer{listener: checkedListener{socket}, handler: confirmed(mux), publisher: a.publisher, log: s.Log}}
+	server := &http.Server{
+		Handler: confirmed(mux), ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second,
+	}
+	servers := []task{func(ctx context.Context) error {
+		defer a.publisher.close() // the last request is answered: nothing more comes to be published
+		return runHTTP(ctx, server, func() error { return server.Serve(checkedListener{socket}) })
+	}}
 	if s.Listen == "" {
 		return servers, nil
 	}
-	tcp, err := a.inspection.listenTCP(s.Listen, a.cluster.Allowed)
+	remote, err := a.inspection.remoteServer(a.cluster.Allowed)
 	if err != nil {
 		return nil, errors.Join(err, socket.Close())
 	}
-	return append(servers, tcp), nil
-}
-
-// cniServer serves the unix socket: plexus, and people who are root.
-type cniServer struct {
-	listener  net.Listener
-	handler   http.Handler
-	publisher *publisher
-	log       *slog.Logger
-}
-
-// Run serves until ctx is done. When the last request is answered, nothing more comes to
-// be published.
-func (s *cniServer) Run(ctx context.Context) error {
-	defer s.publisher.close()
-	server := &http.Server{Handler: s.handler, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: 10 * time.Second}
-	return runHTTP(ctx, server, func() error { return server.Serve(s.listener) })
+	listener, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("--listen: %w", err), socket.Close())
+	}
+	return append(servers, func(ctx context.Context) error {
+		return runHTTP(ctx, remote, func() error { return remote.ServeTLS(listener, "", "") })
+	}), nil
 }

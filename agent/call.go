@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -58,33 +59,32 @@ func Environ(list ...string) func(string) string {
 	return func(key string) string { return m[key] }
 }
 
-// respond has the call served, writes the answer to Stdout and returns the exit status.
-// serve is given standard input.
-func (c *Call) respond(serve func(stdin []byte) (any, error)) (status int) {
+// respond has the call served and returns the exit status, and the answer for standard
+// output. serve is given standard input. An error is in the answer too.
+func (c *Call) respond(serve func(stdin []byte) (any, error)) (status int, out []byte, err error) {
 	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, maxStdin+1))
 	if err == nil && len(stdin) > maxStdin {
 		err = fmt.Errorf("standard input: more than %d bytes", maxStdin)
 	}
-	var out any
+	var answer any
 	if err != nil {
 		err = &delegates.Error{Code: types.ErrIOFailure, Err: err}
 	} else {
-		out, err = c.answer(stdin, serve)
+		answer, err = c.answer(stdin, serve)
+	}
+	if err == nil && answer != nil {
+		out, err = json.MarshalIndent(answer, "", "    ")
 	}
 	if err != nil {
-		out = wireError(err, versionOf(stdin))
 		status = 1
+		var errMarshal error
+		out, errMarshal = json.MarshalIndent(wireError(err, versionOf(stdin)), "", "    ")
+		err = errors.Join(err, errMarshal)
 	}
-	if out == nil {
-		return status
+	if out != nil {
+		out = append(out, '\n')
 	}
-	enc := json.NewEncoder(c.Stdout)
-	enc.SetIndent("", "    ")
-	if err := enc.Encode(out); err != nil {
-		fmt.Fprintln(c.Stderr, "plexus: write answer:", err)
-		return 1
-	}
-	return status
+	return status, out, err
 }
 
 // answer turns a panic into an error: a runtime can show one, and the journal
@@ -109,24 +109,20 @@ func (c *Call) answer(stdin []byte, serve func(stdin []byte) (any, error)) (out 
 // required refuses a call that lacks what its verb needs (CNI specification
 // 1.1.0, section 2, "CNI operations").
 func (c *Call) required(command string) error {
-	var needed []string
-	switch command {
-	case "ADD", "CHECK":
-		needed = []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}
-	case "DEL":
-		needed = []string{"CNI_CONTAINERID", "CNI_IFNAME"}
-	case "GC", "STATUS":
-	case "":
+	if command == "" {
 		return environmentError("CNI_COMMAND is not set: plexus is executed by a container runtime, see plexusctl for people")
-	default:
+	}
+	needed, ok := map[string][]string{
+		"ADD":    {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+		"CHECK":  {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"},
+		"DEL":    {"CNI_CONTAINERID", "CNI_IFNAME"},
+		"GC":     nil,
+		"STATUS": nil,
+	}[command]
+	if !ok {
 		return environmentError("CNI_COMMAND %.40q, allowed are ADD, DEL, CHECK, GC, STATUS, VERSION", command)
 	}
-	var missing []string
-	for _, key := range needed {
-		if c.Getenv(key) == "" {
-			missing = append(missing, key)
-		}
-	}
+	missing := slices.DeleteFunc(needed, func(key string) bool { return c.Getenv(key) != "" })
 	if len(missing) > 0 {
 		return environmentError("%s: not set: %s", command, strings.Join(missing, ", "))
 	}
@@ -187,10 +183,17 @@ func readBounds(file string) (conf.Bounds, error) {
 	return b, err
 }
 
-// open makes the engine of a request.
-func (c *Call) open(n *engines, r *engine.Request, settings *conf.Conf, log *slog.Logger) (*engine.Engine, error) {
+// do parses the call, opens its log and its engine, and has the verb done.
+func (c *Call) do(stdin []byte, files *logFiles, enginesOf func(*slog.Logger) *engines, verb func(*engine.Engine, *engine.Request) (any, error)) (any, error) {
+	r, settings, err := c.parse(stdin)
+	if err != nil {
+		return nil, err
+	}
+	log, done := files.open(settings, c.Stderr)
+	defer done()
+	n := enginesOf(log)
 	if r.Conf == nil && !n.delegates.Has(c.As) {
 		return nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
 	}
-	return n.open(settings, log, c.Stderr), nil
+	return verb(n.open(settings, log, c.Stderr), r)
 }

@@ -18,30 +18,28 @@ func (i *inspection) check(w http.ResponseWriter, r *http.Request) {
 	all := []Checked{}
 	var mu sync.Mutex
 	selected := func(rec *journal.Record) bool {
-		return about == "" || podOf(rec) == about || strings.HasPrefix(rec.Sandbox, about)
+		return about == "" || rec != nil && (podOf(rec) == about || strings.HasPrefix(rec.Sandbox, about))
 	}
-	damaged := i.sandboxes.store.each(func(rec *journal.Record) { // a sandbox that cannot be checked is not in order
-		if _, err := i.sandboxes.engines.of(rec); err != nil && selected(rec) {
-			all = append(all, Checked{Sandbox: rec.Sandbox, Pod: podOf(rec), Error: err.Error()})
-		}
-	})
-	for _, one := range unjoin(damaged) {
-		if about == "" {
-			all = append(all, Checked{Error: one.Error()})
-		}
-	}
-	i.sandboxes.each(r.Context(), func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
+	add := func(rec *journal.Record, err error) { // a sandbox that cannot be checked is not in order
 		if !selected(rec) {
 			return
 		}
-		c := Checked{Sandbox: rec.Sandbox, Pod: podOf(rec)}
-		if err := e.CheckAll(ctx, rec); err != nil {
+		var c Checked
+		if rec != nil {
+			c.Sandbox, c.Pod = rec.Sandbox, podOf(rec)
+		}
+		if err != nil {
 			c.Error = err.Error()
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, c)
-	})
+	}
+	i.sandboxes.each(r.Context(), func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
+		if selected(rec) {
+			add(rec, e.CheckAll(ctx, rec))
+		}
+	}, add)
 	slices.SortFunc(all, func(a, b Checked) int { return strings.Compare(a.Pod+a.Sandbox, b.Pod+b.Sandbox) })
 	answer(w, all)
 }

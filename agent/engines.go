@@ -43,10 +43,7 @@ func (n *engines) open(c *conf.Conf, log *slog.Logger, stderr io.Writer) *engine
 
 		PluginTimeout: c.PluginTimeout.Value(),
 	}
-	if c.Manifests != "" {
-		return e
-	}
-	if cluster := n.cluster(c, log); cluster != nil {
+	if cluster := n.cluster(c, log); c.Manifests == "" && cluster != nil {
 		live := &kube.Live{Cluster: cluster, ConfDir: c.ConfDir}
 		e.Source, e.Devices = live, &kube.Devices{Dir: kube.DefaultKubeletDir, Live: live}
 	}

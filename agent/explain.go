@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -39,14 +40,10 @@ func (i *inspection) explain(w http.ResponseWriter, r *http.Request) {
 		if why := i.publisher.unpublished(rec.Sandbox); why != "" {
 			x.Unpublished = why
 		}
-		planned := make(chan bool)
-		go func() { // the API server may be slow, too
-			defer close(planned)
-			i.plan(ctx, &x, e, rec)
-		}()
-		datapath := e.Inspect(ctx, rec)
-		<-planned
-		x.Datapath = append(x.Datapath, datapath...)
+		var plan sync.WaitGroup
+		plan.Go(func() { i.plan(ctx, &x, e, rec) }) // the API server may be slow, too
+		x.Datapath = append(x.Datapath, e.Inspect(ctx, rec)...)
+		plan.Wait()
 	}
 	if len(x.Journal) == 0 {
 		x.Error = "nothing is recorded of this pod on node " + i.node

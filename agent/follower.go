@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -19,9 +18,6 @@ type follower struct {
 	telemetry *telemetry
 
 	queue chan change
-
-	mu     sync.Mutex
-	failed map[string]string // by UID of a pod: the annotation that could not be followed
 }
 
 // change is a pod whose networks may differ from its annotation.
@@ -38,19 +34,7 @@ const (
 
 // podChanged is called with each state of this node's pods. A change that failed is tried
 // again by its retries and by reconciliations, not with each state of the pod.
-func (f *follower) podChanged(pod *conf.Pod) {
-	annotation := pod.Annotations[conf.NetworksAnnotation]
-	f.mu.Lock()
-	before, failed := f.failed[pod.UID]
-	if pod.Ended || failed && before != annotation {
-		delete(f.failed, pod.UID)
-		failed = false
-	}
-	f.mu.Unlock()
-	if !failed {
-		f.enqueue(pod)
-	}
-}
+func (f *follower) podChanged(pod *conf.Pod) { f.enqueue(pod, false) }
 
 // recorded is called with each record that is added or compared: the annotation may have
 // changed since ADD.
@@ -60,14 +44,15 @@ func (f *follower) recorded(rec *journal.Record) {
 			continue
 		}
 		if pod, _ := f.cluster.CachedPod(tx.Pod.Namespace, tx.Pod.Name, tx.Pod.UID); pod != nil {
-			f.enqueue(pod)
+			f.enqueue(pod, true)
 		}
 	}
 }
 
-// enqueue has the networks of a pod changed if they differ from its annotation.
-func (f *follower) enqueue(pod *conf.Pod) {
-	if pod.Ended || len(f.store.outdated(pod.UID, pod.Annotations[conf.NetworksAnnotation])) == 0 {
+// enqueue has the networks of a pod changed if they differ from its annotation. again: even
+// if that failed before.
+func (f *follower) enqueue(pod *conf.Pod, again bool) {
+	if pod.Ended || len(f.store.outdated(pod.UID, pod.Annotations[conf.NetworksAnnotation], again)) == 0 {
 		return
 	}
 	select {
@@ -98,18 +83,12 @@ func (f *follower) follow(ctx context.Context, c change) {
 		c.pod = pod
 	}
 	annotation := c.pod.Annotations[conf.NetworksAnnotation]
-	for _, sandbox := range f.store.outdated(c.pod.UID, annotation) {
+	for _, sandbox := range f.store.outdated(c.pod.UID, annotation, true) {
 		err := f.update(ctx, sandbox, c.pod)
-		f.mu.Lock()
-		if err == nil {
-			delete(f.failed, c.pod.UID)
-		} else {
-			f.failed[c.pod.UID] = annotation
-		}
-		f.mu.Unlock()
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
+		f.store.update(sandbox, func(k *knownSandbox) { k.failed = &annotation })
 		f.telemetry.log.Warn("change of networks", "pod", c.pod.String(), "sandbox", sandbox, "try", c.try, "why", err.Error())
 		f.cluster.Event(c.pod, true, reasonFailed, "change of networks: "+err.Error())
 		f.retry(ctx, c)
@@ -147,7 +126,7 @@ func (f *follower) update(ctx context.Context, sandbox string, pod *conf.Pod) er
 		return err
 	}
 	var changed *engine.Change
-	err = f.telemetry.observe(ctx, "UPDATE", sandbox, pod.String(), func(ctx context.Context) (err error) {
+	_, err = f.telemetry.observe(ctx, "UPDATE", sandbox, pod.String(), func(ctx context.Context) (err error) {
 		changed, err = e.Update(ctx, sandbox, pod)
 		return err
 	})

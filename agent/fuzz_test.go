@@ -3,8 +3,10 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -108,19 +110,28 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte("version=1\x00\x00\x00\x00"))
 	f.Add([]byte("=\x00\x00"))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, err := parseRequest(body)
+		c, err := parseRequest(body)
 		if err != nil {
 			if len(err.Error()) > 500 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
 			return
 		}
-		if r.Version < 1 || !bytes.HasSuffix(body, append([]byte("\x00\x00"), r.Stdin...)) {
-			t.Errorf("%q: %+v", body, r)
+		pairs, stdin, _ := bytes.Cut(body, []byte("\x00\x00"))
+		if got, err := io.ReadAll(c.Stdin); err != nil || !bytes.Equal(got, stdin) {
+			t.Errorf("%q: standard input %q, %v", body, got, err)
 		}
-		for key, value := range r.Env {
-			if !strings.HasPrefix(key, "CNI_") || !bytes.Contains(body, []byte(key+"="+value+"\x00")) {
-				t.Errorf("%q: %q is %q", body, key, value)
+		want := map[string]string{}
+		for pair := range strings.SplitSeq(string(pairs), "\x00") {
+			key, value, _ := strings.Cut(pair, "=")
+			want[key] = value
+		}
+		if version, err := strconv.Atoi(want["version"]); err != nil || version < 1 || c.ID != want["id"] || c.As != want["as"] {
+			t.Errorf("%q: %+v", body, c)
+		}
+		for key, value := range want {
+			if got := c.Getenv(key); strings.HasPrefix(key, "CNI_") && got != value || !strings.HasPrefix(key, "CNI_") && got != "" {
+				t.Errorf("%q: %q is %q", body, key, got)
 			}
 		}
 	})

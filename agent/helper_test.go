@@ -106,7 +106,7 @@ func follow(t testing.TB, a *agent) {
 }
 
 // handled is the answer of an agent that serves no socket.
-func handled(t testing.TB, a *agent, body string) CNIAnswer {
+func handled(t testing.TB, a *agent, body string) cniAnswer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://a/v1/cni", strings.NewReader(body))
 	if err != nil {
@@ -222,7 +222,7 @@ func requestBody(stdin string, pairs ...string) string {
 }
 
 // post is POST /v1/cni as plexus makes it.
-func (a *running) post(body string) (int, CNIAnswer) {
+func (a *running) post(body string) (int, cniAnswer) {
 	a.t.Helper()
 	conn := a.dial()
 	_, _ = io.WriteString(conn, plexusRequest(body)) // what is wrong with it the answer says
@@ -236,15 +236,22 @@ func (a *running) post(body string) (int, CNIAnswer) {
 		a.t.Fatal(err)
 	}
 	if r.StatusCode != 200 {
-		return r.StatusCode, CNIAnswer{}
+		return r.StatusCode, cniAnswer{}
 	}
 	return r.StatusCode, answered(a.t, data)
 }
 
+// cniAnswer is an answer that was read.
+type cniAnswer struct {
+	Status int
+	Stdout []byte
+	Stderr string
+}
+
 // answered reads the body of an answer.
-func answered(t testing.TB, body []byte) CNIAnswer {
+func answered(t testing.TB, body []byte) cniAnswer {
 	t.Helper()
-	var answer CNIAnswer
+	var answer cniAnswer
 	pairs, stdout, whole := bytes.Cut(body, []byte("\x00\x00"))
 	_, stderr, _ := strings.Cut(string(pairs), "\x00stderr=")
 	if _, err := fmt.Sscanf(string(pairs), "version=1\x00status=%d", &answer.Status); err != nil || !whole {

@@ -19,12 +19,12 @@ type telemetry struct {
 }
 
 // observe does a transaction, with its steps in the history and in the metrics.
-func (t *telemetry) observe(ctx context.Context, verb, sandbox, pod string, do func(context.Context) error) error {
+func (t *telemetry) observe(ctx context.Context, verb, sandbox, pod string, do func(context.Context) error) (*Event, error) {
 	event := t.history.begin(verb, sandbox, pod)
 	err := do(delegates.WithSteps(ctx, event.step))
 	event.end(err)
 	t.metrics.request(event, err)
-	return err
+	return event, err
 }
 
 // history keeps the last transactions with their steps.

@@ -64,7 +64,7 @@ func (i *inspection) nodeInfo(w http.ResponseWriter, _ *http.Request) {
 	})
 	info.Damaged += len(unjoin(damaged))
 	info.Unpublished = i.publisher.count()
-	info.Differences = i.reconciler.reporter.differences()
+	info.Differences = i.sandboxes.store.differences()
 	answer(w, info)
 }
 

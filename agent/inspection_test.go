@@ -45,12 +45,10 @@ func TestExplainBesideARequestWithoutAPod(t *testing.T) {
 func TestTheTCPListenerIsBounded(t *testing.T) {
 	api := apiOf(t, "")
 	a, _ := unservedWith(t, api.URL)
-	inspection, err := a.inspection.listenTCP("127.0.0.1:0", a.cluster.Allowed)
+	remote, err := a.inspection.remoteServer(a.cluster.Allowed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer inspection.listener.Close()
-	remote := inspection.server()
 	if remote.IdleTimeout <= 0 || remote.ReadTimeout <= 0 {
 		t.Errorf("idle connections: %v, requests: %v; 0 is for ever", remote.IdleTimeout, remote.ReadTimeout)
 	}

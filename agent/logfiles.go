@@ -13,10 +13,7 @@ import (
 // logFiles are the log files that configurations name. A file has one writer for all
 // requests: a writer for each would keep a goroutine for ever, and rotate the file while
 // others write to it.
-type logFiles struct {
-	mu      sync.Mutex
-	writers map[logKey]*lumberjack.Logger
-}
+type logFiles struct{ writers sync.Map } // *lumberjack.Logger by logKey
 
 type logKey struct {
 	file    string
@@ -35,25 +32,13 @@ func (f *logFiles) open(c *conf.Conf, stderr io.Writer) (log *slog.Logger, done 
 		to = append(to, stderr)
 	}
 	if c.LogFile != "" {
-		file := f.writer(c)
+		writer, _ := f.writers.LoadOrStore(logKey{c.LogFile, c.LogOptions}, &lumberjack.Logger{
+			Filename: c.LogFile, MaxAge: c.LogOptions.MaxAge, MaxSize: c.LogOptions.MaxSize,
+			MaxBackups: c.LogOptions.MaxBackups, Compress: c.LogOptions.Compress,
+		})
+		file := writer.(*lumberjack.Logger)
 		to = append(to, file)
 		done = func() { _ = file.Close() } // the next line opens it again
 	}
 	return slog.New(slog.NewTextHandler(io.MultiWriter(to...), &slog.HandlerOptions{Level: level})), done
-}
-
-func (f *logFiles) writer(c *conf.Conf) *lumberjack.Logger {
-	key := logKey{c.LogFile, c.LogOptions}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.writers == nil {
-		f.writers = map[logKey]*lumberjack.Logger{}
-	}
-	if f.writers[key] == nil {
-		f.writers[key] = &lumberjack.Logger{
-			Filename: c.LogFile, MaxAge: c.LogOptions.MaxAge, MaxSize: c.LogOptions.MaxSize,
-			MaxBackups: c.LogOptions.MaxBackups, Compress: c.LogOptions.Compress,
-		}
-	}
-	return f.writers[key]
 }

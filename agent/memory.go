@@ -22,7 +22,10 @@ func newMemory() *memory { return newMemoryOf(debug.FreeOSMemory) }
 func newMemoryOf(free func()) *memory {
 	m := &memory{}
 	m.timer = time.AfterFunc(restAfter, func() {
-		if m.isIdle() {
+		m.mu.Lock()
+		idle := m.requests == 0 // not when a request began while the timer fired
+		m.mu.Unlock()
+		if idle {
 			free()
 		}
 	})
@@ -42,11 +45,4 @@ func (m *memory) use() (done func()) {
 			m.timer.Reset(restAfter)
 		}
 	}
-}
-
-// isIdle is false when a request began while the timer fired.
-func (m *memory) isIdle() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.requests == 0
 }

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/kube"
 )
 
@@ -24,16 +23,22 @@ func (p *publisher) try(one *publication) {
 	case <-one.ctx.Done():
 	case <-time.After(answerFirst):
 	}
-	for tries, wait := 1, firstRetry; one.ctx.Err() == nil; tries, wait = tries+1, min(2*wait, lastRetry) {
+	for tries, wait := 1, firstRetry; one.isPending(); tries, wait = tries+1, min(2*wait, lastRetry) {
 		byName, err := p.once(one)
-		if err == nil || one.ctx.Err() != nil {
+		if err == nil || !one.isPending() {
 			break
 		}
 		gone := errors.Is(err, kube.ErrPodGone)
 		if gone && byName {
 			break
 		}
-		p.failed(one, err, tries == 1 && !gone)
+		p.mu.Lock()
+		one.why = err.Error()
+		p.mu.Unlock()
+		if tries == 1 && !gone { // later ones fail for the same reason, mostly
+			p.telemetry.log.Warn("publish: it is tried again", "sandbox", one.sandbox, "pod", one.pod.String(), "why", err.Error())
+			p.cluster.Event(one.pod, true, reasonUnpublished, err.Error())
+		}
 		select {
 		case <-one.ctx.Done():
 		case <-p.closed:
@@ -47,11 +52,8 @@ func (p *publisher) try(one *publication) {
 func (p *publisher) finish(one *publication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.pending[one.sandbox] == one {
-		delete(p.pending, one.sandbox)
-	}
-	if p.former[one.pod.UID] == one {
-		delete(p.former, one.pod.UID)
+	if p.newest[one.pod.UID] == one {
+		delete(p.newest, one.pod.UID)
 	}
 	one.cancel()
 	close(one.done)
@@ -64,12 +66,11 @@ func (p *publisher) once(one *publication) (byName bool, err error) {
 	if one.publish = nil; publish == nil {
 		byName, publish = true, func(ctx context.Context) error { return p.again(ctx, one.sandbox) }
 	}
-	t := p.telemetry.history.begin("PUBLISH", one.sandbox, one.pod.String())
-	err = unpanicked(p.telemetry.log, func() error { return publish(delegates.WithSteps(one.ctx, t.step)) })
-	t.end(err)
-	p.telemetry.metrics.request(t, err)
+	event, err := p.telemetry.observe(one.ctx, "PUBLISH", one.sandbox, one.pod.String(), func(ctx context.Context) error {
+		return unpanicked(p.telemetry.log, func() error { return publish(ctx) })
+	})
 	if byName && err != nil {
-		p.telemetry.history.forget(t) // the failure of the first try is in the history
+		p.telemetry.history.forget(event) // the failure of the first try is in the history
 	}
 	return byName, err
 }
@@ -84,15 +85,4 @@ func unpanicked(log *slog.Logger, do func() error) (err error) {
 		}
 	}()
 	return do()
-}
-
-// failed notes why a publication failed; with report it is in the log and on the pod.
-func (p *publisher) failed(one *publication, err error, report bool) {
-	p.mu.Lock()
-	one.why = err.Error()
-	p.mu.Unlock()
-	if report {
-		p.telemetry.log.Warn("publish: it is tried again", "sandbox", one.sandbox, "pod", one.pod.String(), "why", err.Error())
-		p.cluster.Event(one.pod, true, reasonUnpublished, err.Error())
-	}
 }

@@ -23,9 +23,8 @@ type publisher struct {
 	queue  chan *publication
 	closed chan struct{} // no ADD comes any more
 
-	mu      sync.Mutex
-	pending map[string]*publication // by sandbox
-	former  map[string]*publication // by UID of the pod: replaced or dropped, and under way
+	mu     sync.Mutex
+	newest map[string]*publication // by UID of the pod: pending, or canceled and under way
 }
 
 // publication is what is published of one sandbox.
@@ -41,6 +40,9 @@ type publication struct {
 	why    string // it is not published; under publisher.mu
 }
 
+// isPending is false when it is published, replaced, or dropped.
+func (one *publication) isPending() bool { return one.ctx.Err() == nil }
+
 // Delays of a publication.
 const (
 	answerFirst = 10 * time.Millisecond  // the runtime gets the answer, and plexus ends, before the first try
@@ -54,7 +56,7 @@ const (
 func newPublisher(c cluster, t *telemetry, again func(ctx context.Context, sandbox string) error) *publisher {
 	return &publisher{
 		cluster: c, telemetry: t, again: again, queue: make(chan *publication), closed: make(chan struct{}),
-		pending: map[string]*publication{}, former: map[string]*publication{},
+		newest: map[string]*publication{},
 	}
 }
 
@@ -82,7 +84,7 @@ func (p *publisher) close() { close(p.closed) }
 func (p *publisher) cancelAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, one := range p.pending {
+	for _, one := range p.newest {
 		one.cancel()
 	}
 }
@@ -98,13 +100,13 @@ func (p *publisher) publish(sandbox, ifName string, pod *conf.Pod, publish func(
 	one := &publication{sandbox: sandbox, ifName: ifName, pod: pod, publish: publish, done: make(chan struct{}), why: "it is about to be"}
 	one.ctx, one.cancel = context.WithCancel(context.Background())
 	p.mu.Lock()
-	for _, other := range p.pending {
-		if other.sandbox == sandbox || other.pod.UID == pod.UID {
-			p.remove(other)
+	for uid, other := range p.newest {
+		if other.sandbox == sandbox || uid == pod.UID {
+			other.cancel()
 		}
 	}
-	one.before = p.former[pod.UID]
-	p.pending[sandbox] = one
+	one.before = p.newest[pod.UID]
+	p.newest[pod.UID] = one
 	p.mu.Unlock()
 	select {
 	case p.queue <- one:
@@ -112,45 +114,48 @@ func (p *publisher) publish(sandbox, ifName string, pod *conf.Pod, publish func(
 	}
 }
 
-// drop cancels the publication of a sandbox' interface, of any with "".
-func (p *publisher) drop(sandbox, ifName string) {
+// pending is the publication of a sandbox that is not published, nil when there is none, and
+// why it is not.
+func (p *publisher) pending(sandbox string) (one *publication, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if one := p.pending[sandbox]; one != nil && (ifName == "" || one.ifName == ifName) {
-		p.remove(one)
+	for _, one := range p.newest {
+		if one.sandbox == sandbox && one.isPending() {
+			return one, one.why
+		}
 	}
+	return nil, ""
 }
 
-// remove cancels a pending publication. p.mu is held.
-func (p *publisher) remove(one *publication) {
-	one.cancel()
-	delete(p.pending, one.sandbox)
-	p.former[one.pod.UID] = one
+// drop cancels the publication of a sandbox' interface, of any with "".
+func (p *publisher) drop(sandbox, ifName string) {
+	if one, _ := p.pending(sandbox); one != nil && (ifName == "" || one.ifName == ifName) {
+		one.cancel()
+	}
 }
 
 // unpublished is why a sandbox is not published yet, "" when it is.
 func (p *publisher) unpublished(sandbox string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if one := p.pending[sandbox]; one != nil {
-		return one.why
-	}
-	return ""
+	_, why := p.pending(sandbox)
+	return why
 }
 
 // count is the number of sandboxes that are not published.
-func (p *publisher) count() int {
+func (p *publisher) count() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.pending)
+	for _, one := range p.newest {
+		if one.isPending() {
+			n++
+		}
+	}
+	return n
 }
 
 // await waits until a sandbox is published, for statusTimeout at most. What is published
 // after that does not overwrite a later change.
 func (p *publisher) await(ctx context.Context, sandbox string) error {
-	p.mu.Lock()
-	one := p.pending[sandbox]
-	p.mu.Unlock()
+	one, _ := p.pending(sandbox)
 	if one == nil {
 		return nil
 	}

@@ -29,9 +29,14 @@ const reapEvery = 10 * time.Second
 // Run indexes the journal, then reconciles until ctx is done.
 func (r *reconciler) Run(ctx context.Context) error {
 	if err := r.sandboxes.store.each(r.sandboxes.store.add); err != nil {
-		r.sandboxes.errors.logOnce(err)
+		r.sandboxes.logOnce(nil, err)
 	}
-	arrived := r.awaitPods(ctx)
+	arrived := make(chan struct{}) // closed when the node's pods are listed
+	go func() {
+		if r.republisher.cluster.AwaitPods(ctx) {
+			close(arrived)
+		}
+	}()
 	r.reconcile(ctx, nil)
 	every, reap := time.NewTicker(r.every), time.NewTicker(reapEvery)
 	defer every.Stop()
@@ -56,24 +61,13 @@ func (r *reconciler) Run(ctx context.Context) error {
 	}
 }
 
-// awaitPods returns a channel that is closed when the node's pods are listed.
-func (r *reconciler) awaitPods(ctx context.Context) <-chan struct{} {
-	arrived := make(chan struct{})
-	go func() {
-		if r.republisher.cluster.AwaitPods(ctx) {
-			close(arrived)
-		}
-	}()
-	return arrived
-}
-
 // republish compares network-status alone.
 func (r *reconciler) republish(ctx context.Context) {
 	r.sandboxes.each(ctx, func(ctx context.Context, rec *journal.Record, _ *engine.Engine) {
 		for _, f := range r.republisher.compare(ctx, rec) {
 			r.reporter.announce(&f)
 		}
-	})
+	}, r.sandboxes.logOnce)
 }
 
 // now reconciles at once and returns the findings.
@@ -98,7 +92,7 @@ func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Fin
 	var mu sync.Mutex
 	if only == nil {
 		r.reaper.forgetDeleted()
-		r.sandboxes.errors.reset()
+		r.sandboxes.logged.Clear()
 	}
 	r.sandboxes.each(ctx, func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
 		if only != nil && !slices.Contains(engine.Endpoints(r.endpoints.delegates, rec)[only.delegate], only.address) {
@@ -115,6 +109,6 @@ func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Fin
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, findings...)
-	})
+	}, r.sandboxes.logOnce)
 	return all
 }

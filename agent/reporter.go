@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"maps"
-	"slices"
-	"sync"
 
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/engine"
@@ -14,15 +12,9 @@ import (
 // reporter counts the findings of reconciliations, logs them, and reports them on their
 // pods. A difference that stays is reported once.
 type reporter struct {
+	store     *store
 	cluster   cluster
 	telemetry *telemetry
-
-	mu       sync.Mutex
-	reported map[string]map[string]bool // by sandbox: the differences that are reported and still there
-}
-
-func newReporter(c cluster, t *telemetry) *reporter {
-	return &reporter{cluster: c, telemetry: t, reported: map[string]map[string]bool{}}
 }
 
 // observe compares a sandbox and reports what is found; an error is a finding too. A
@@ -47,27 +39,24 @@ func (r *reporter) observe(ctx context.Context, rec *journal.Record, compare fun
 
 // report reports the findings of one comparison of a sandbox.
 func (r *reporter) report(sandbox string, findings []engine.Finding) {
-	r.mu.Lock()
-	before, now := r.reported[sandbox], map[string]bool{}
-	r.mu.Unlock()
+	var before map[string]bool
+	now := map[string]bool{}
+	r.store.update(sandbox, func(k *knownSandbox) { before = k.differences })
 	for _, f := range findings {
 		if f.Kind == engine.KindLocked {
 			maps.Copy(now, before) // the sandbox was not compared
 		}
 		r.telemetry.metrics.reconcile.WithLabelValues(string(f.Kind)).Inc()
 		key := f.IfName + " " + f.What
-		if f.Kind == engine.KindDifferent || f.Kind == engine.KindGone || f.Kind == engine.KindFailed || f.Kind == engine.KindDamaged {
+		switch f.Kind {
+		case engine.KindDifferent, engine.KindGone, engine.KindFailed, engine.KindDamaged:
 			now[key] = true
 		}
 		if !before[key] {
 			r.announce(&f)
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.reported[sandbox] = now; len(now) == 0 {
-		delete(r.reported, sandbox)
-	}
+	r.store.update(sandbox, func(k *knownSandbox) { k.differences = now })
 }
 
 // announce logs a finding and reports it on the pod.
@@ -85,28 +74,4 @@ func (r *reporter) announce(f *engine.Finding) {
 	} else {
 		r.cluster.Event(f.Pod, true, reasonDifferent, text)
 	}
-}
-
-// differences is the number of reported differences that are still there.
-func (r *reporter) differences() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, differences := range r.reported {
-		n += len(differences)
-	}
-	return n
-}
-
-// sandboxes are those with differences.
-func (r *reporter) sandboxes() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Collect(maps.Keys(r.reported))
-}
-
-// forget drops the differences of a sandbox that is deleted.
-func (r *reporter) forget(sandbox string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.reported, sandbox)
 }

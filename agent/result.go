@@ -56,15 +56,13 @@ func before110(r *types100.Result) *types100.Result {
 // section 5, "Error").
 type answerError struct {
 	CNIVersion string `json:"cniVersion,omitempty"`
-	Code       uint   `json:"code"`
-	Msg        string `json:"msg"`
-	Details    string `json:"details,omitempty"`
+	types.Error
 }
 
 // wireError converts an error, once. Its code is that of the first cause that
 // has one.
 func wireError(err error, cniVersion string) *answerError {
-	out := &answerError{CNIVersion: cniVersion, Code: types.ErrInternal, Msg: err.Error()}
+	out := &answerError{cniVersion, types.Error{Code: types.ErrInternal, Msg: err.Error()}}
 	var mine *delegates.Error
 	var plugin *types.Error
 	var refusal *conf.Refusal

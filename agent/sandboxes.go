@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
 )
@@ -14,7 +16,8 @@ import (
 type sandboxes struct {
 	store   *store
 	engines *recordedEngines
-	errors  *errorLog
+	log     *slog.Logger
+	logged  sync.Map // errors, since the last reconciliation
 }
 
 // Bounds of work on sandboxes.
@@ -25,47 +28,39 @@ const (
 )
 
 // each calls do for each record, for some together. A sandbox that another request works
-// on is waited for only shortly (journal.Skipping).
-func (s *sandboxes) each(ctx context.Context, do func(context.Context, *journal.Record, *engine.Engine)) {
+// on is waited for only shortly (journal.Skipping). broken is called with each error that
+// leaves out a record, which is nil when it cannot be read.
+func (s *sandboxes) each(
+	ctx context.Context, do func(context.Context, *journal.Record, *engine.Engine), broken func(*journal.Record, error),
+) {
 	ctx = s.store.journal.Skipping(ctx, lockedWait)
-	records := make(chan *journal.Record)
-	var group sync.WaitGroup
-	for range workers {
-		group.Go(func() {
-			for rec := range records {
-				e, err := s.engines.of(rec)
-				if err != nil {
-					s.errors.logOnce(err)
-					continue
-				}
-				bounded, cancel := context.WithTimeout(ctx, sandboxTimeout)
-				do(bounded, rec, e)
-				cancel()
-			}
-		})
-	}
-	if err := s.store.each(func(rec *journal.Record) {
-		if ctx.Err() == nil {
-			records <- rec
+	var group errgroup.Group
+	group.SetLimit(workers)
+	err := s.store.each(func(rec *journal.Record) {
+		if ctx.Err() != nil {
+			return
 		}
-	}); err != nil {
-		s.errors.logOnce(err)
+		group.Go(func() error {
+			e, err := s.engines.of(rec)
+			if err != nil {
+				broken(rec, err)
+				return nil
+			}
+			bounded, cancel := context.WithTimeout(ctx, sandboxTimeout)
+			defer cancel()
+			do(bounded, rec, e)
+			return nil
+		})
+	})
+	_ = group.Wait() // broken gets the errors
+	for _, one := range unjoin(err) {
+		broken(nil, one)
 	}
-	close(records)
-	group.Wait()
 }
 
-// errorLog logs what is wrong with the journal, each error once for a reconciliation.
-type errorLog struct {
-	log    *slog.Logger
-	logged sync.Map
-}
-
-func (l *errorLog) logOnce(err error) {
-	if _, before := l.logged.LoadOrStore(err.Error(), true); !before {
-		l.log.Error("journal", "why", err.Error())
+// logOnce logs what is wrong with the journal, each error once for a reconciliation.
+func (s *sandboxes) logOnce(_ *journal.Record, err error) {
+	if _, before := s.logged.LoadOrStore(err.Error(), true); !before {
+		s.log.Error("journal", "why", err.Error())
 	}
 }
-
-// reset lets errors be logged again.
-func (l *errorLog) reset() { l.logged.Clear() }

@@ -3,48 +3,65 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/plexus-cni/plexus/journal"
 )
 
-// store is what the agent's tasks share: the journal, and an index of it that finds the
-// sandboxes of a pod, and the networks that they were given, without reading all records.
+// store is what the agent's tasks share: the journal, and in memory what they have to know of
+// its sandboxes without reading all records.
 type store struct {
 	journal *journal.Journal
 	// observers are called with each record that is added or notified. They must not block.
 	observers []func(*journal.Record)
 
-	mu   sync.Mutex
-	pods map[string]map[string]string // by UID of the pod, then by sandbox: its annotation of networks at that time
+	mu    sync.Mutex
+	known map[string]*knownSandbox // by ID
+}
+
+// knownSandbox is what the agent knows of a recorded sandbox.
+type knownSandbox struct {
+	networks    map[string]string // by UID of its pod: the annotation of the networks that it was given
+	failed      *string           // the annotation that it could not be given
+	gone        time.Time         // since when its network namespace is gone; zero while it is there
+	differences map[string]bool   // from the record, that are reported and still there
 }
 
 func newStore(j *journal.Journal) *store {
-	return &store{journal: j, pods: map[string]map[string]string{}}
+	return &store{journal: j, known: map[string]*knownSandbox{}}
 }
 
-// add indexes a record and notifies the observers.
+// update changes what is known of a sandbox.
+func (s *store) update(id string, change func(*knownSandbox)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.known[id]
+	if k == nil {
+		k = &knownSandbox{networks: map[string]string{}}
+		s.known[id] = k
+	}
+	change(k)
+}
+
+// add notes a record and notifies the observers.
 func (s *store) add(rec *journal.Record) {
 	s.index(rec)
 	s.notify(rec)
 }
 
-// index indexes a record.
+// index notes the networks that a record has.
 func (s *store) index(rec *journal.Record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, tx := range rec.Transactions {
-		if tx.Pod == nil || tx.Conf == nil {
-			continue
+	s.update(rec.Sandbox, func(k *knownSandbox) {
+		k.failed = nil
+		for _, tx := range rec.Transactions {
+			if tx.Pod != nil && tx.Conf != nil {
+				k.networks[tx.Pod.UID] = tx.Networks
+			}
 		}
-		if s.pods[tx.Pod.UID] == nil {
-			s.pods[tx.Pod.UID] = map[string]string{}
-		}
-		s.pods[tx.Pod.UID][rec.Sandbox] = tx.Networks
-	}
+	})
 }
 
 func (s *store) notify(rec *journal.Record) {
@@ -53,48 +70,47 @@ func (s *store) notify(rec *journal.Record) {
 	}
 }
 
-// remove drops a sandbox from the index.
-func (s *store) remove(sandbox string) {
+// remove drops what is known of a sandbox.
+func (s *store) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for uid, sandboxes := range s.pods {
-		delete(sandboxes, sandbox)
-		if len(sandboxes) == 0 {
-			delete(s.pods, uid)
-		}
-	}
+	delete(s.known, id)
 }
 
-// indexed are the sandboxes in the index.
-func (s *store) indexed() []string {
+// selected are the known sandboxes that match.
+func (s *store) selected(match func(*knownSandbox) bool) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []string
-	for _, sandboxes := range s.pods {
-		list = slices.AppendSeq(list, maps.Keys(sandboxes))
+	for id, k := range s.known {
+		if match(k) {
+			ids = append(ids, id)
+		}
 	}
-	return list
+	return ids
 }
 
 // ofPod are the sandboxes of a pod.
 func (s *store) ofPod(uid string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.pods[uid]))
+	return s.selected(func(k *knownSandbox) bool { _, ok := k.networks[uid]; return ok })
 }
 
 // outdated are the sandboxes of a pod whose networks are not those that the annotation
-// names.
-func (s *store) outdated(uid, annotation string) []string {
+// names. again: those too that could not be given them before.
+func (s *store) outdated(uid, annotation string, again bool) []string {
+	return s.selected(func(k *knownSandbox) bool {
+		given, ok := k.networks[uid]
+		return ok && given != annotation && (again || k.failed == nil || *k.failed != annotation)
+	})
+}
+
+// differences is the number of reported differences that are still there.
+func (s *store) differences() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []string
-	for sandbox, given := range s.pods[uid] {
-		if given != annotation {
-			list = append(list, sandbox)
-		}
+	for _, k := range s.known {
+		n += len(k.differences)
 	}
-	return list
+	return n
 }
 
 // hasNewer reports whether the pod of a transaction has a newer sandbox.

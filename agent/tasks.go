@@ -9,10 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// task is a part of the agent that runs until ctx is done.
-type task interface {
-	Run(ctx context.Context) error
-}
+// task is a part of the agent that runs until ctx is done: the Run of a type, mostly.
+type task func(ctx context.Context) error
 
 // drain is how long what is under way may take when the agent is to end.
 const drain = 40 * time.Second
@@ -29,7 +27,7 @@ func runTasks(ctx context.Context, ending func(), tasks ...task) error {
 	for _, t := range tasks {
 		group.Go(func() error {
 			ended := make(chan error, 1)
-			go func() { ended <- t.Run(ctx) }()
+			go func() { ended <- t(ctx) }()
 			late, stop := after(ctx, abandon)
 			defer stop()
 			select {

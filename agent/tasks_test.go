@@ -33,10 +33,6 @@ func TestMemoryIsGivenBackAtRest(t *testing.T) {
 	})
 }
 
-type taskFunc func(context.Context) error
-
-func (f taskFunc) Run(ctx context.Context) error { return f(ctx) }
-
 // A task that fails ends the others, and its error is the agent's; one that hangs is
 // abandoned.
 func TestTasksEndTogether(t *testing.T) {
@@ -47,9 +43,9 @@ func TestTasksEndTogether(t *testing.T) {
 		defer close(release)
 		began := time.Now()
 		err := runTasks(t.Context(), func() { ending.Add(1) },
-			taskFunc(func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return nil }),
-			taskFunc(func(context.Context) error { return failure }),
-			taskFunc(func(context.Context) error { <-release; return nil }))
+			func(ctx context.Context) error { <-ctx.Done(); ended.Store(true); return nil },
+			func(context.Context) error { return failure },
+			func(context.Context) error { <-release; return nil })
 		if !errors.Is(err, failure) || !ended.Load() || ending.Load() != 1 {
 			t.Errorf("%v, the other has ended: %v, %d notices", err, ended.Load(), ending.Load())
 		}
@@ -65,8 +61,8 @@ func TestTaskThatIsDone(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- runTasks(ctx, func() {}, taskFunc(func(context.Context) error { return nil }),
-				taskFunc(func(ctx context.Context) error { <-ctx.Done(); return nil }))
+			ended <- runTasks(ctx, func() {}, func(context.Context) error { return nil },
+				func(ctx context.Context) error { <-ctx.Done(); return nil })
 		}()
 		synctest.Wait()
 		if len(ended) != 0 {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -21,31 +22,30 @@ const codeNotReady = 50
 // Answer serves the call in this process, which serves no other, writes the answer to
 // Stdout and returns the exit status.
 func Answer(ctx context.Context, c Call) (status int) {
-	return c.respond(func(stdin []byte) (any, error) {
-		r, settings, err := c.parse(stdin)
-		if err != nil {
-			return nil, err
-		}
-		log, done := (&logFiles{}).open(settings, c.Stderr)
-		defer done()
-		engines := &engines{delegates: engine.Builtin(log), cluster: ownCluster}
-		defer engines.close()
-		e, err := c.open(engines, r, settings, log)
-		if err != nil {
-			return nil, err
-		}
-		command := c.Getenv("CNI_COMMAND")
-		if err := refuseWithoutAgent(command, r.Conf); err != nil {
-			return nil, err
-		}
-		out, err := serve(ctx, command, e, r)
-		var rec *journal.Record
-		if _, ok := e.Source.(*kube.Live); ok && command == "ADD" && err == nil {
-			rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
-		}
-		announce(e, command, r, rec, err)
-		return out, err
+	alone := func(log *slog.Logger) *engines { return &engines{delegates: engine.Builtin(log), cluster: ownCluster} }
+	status, text, _ := c.respond(func(stdin []byte) (any, error) {
+		return c.do(stdin, &logFiles{}, alone, func(e *engine.Engine, r *engine.Request) (any, error) {
+			defer e.Close()
+			command := c.Getenv("CNI_COMMAND")
+			if err := refuseWithoutAgent(command, r.Conf); err != nil {
+				return nil, err
+			}
+			out, err := serve(ctx, command, e, r)
+			var rec *journal.Record
+			if _, ok := e.Source.(*kube.Live); ok && command == "ADD" && err == nil {
+				rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
+			}
+			announce(e, command, r, rec, err)
+			return out, err
+		})
 	})
+	if len(text) > 0 {
+		if _, errWrite := c.Stdout.Write(text); errWrite != nil {
+			fmt.Fprintln(c.Stderr, "plexus: write answer:", errWrite)
+			return 1
+		}
+	}
+	return status
 }
 
 // refuseWithoutAgent refuses what only the node agent serves, when the configuration
@@ -121,21 +121,15 @@ func describe(rec *journal.Record) string {
 	for _, tx := range rec.Transactions {
 		for _, entry := range tx.Attachments {
 			part := entry.IfName + " " + entry.Name
-			if ips := addresses(entry); ips != "" {
-				part += " [" + ips + "]"
+			if r, err := entry.ParseResult(); err == nil && len(r.IPs) > 0 {
+				var ips []string
+				for _, ip := range r.IPs {
+					ips = append(ips, ip.Address.String())
+				}
+				part += " [" + strings.Join(ips, " ") + "]"
 			}
 			parts = append(parts, part)
 		}
 	}
 	return strings.Join(parts, ", ")
-}
-
-func addresses(entry *journal.Entry) string {
-	var list []string
-	if r, err := entry.ParseResult(); err == nil {
-		for _, ip := range r.IPs {
-			list = append(list, ip.Address.String())
-		}
-	}
-	return strings.Join(list, " ")
 }

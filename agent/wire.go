@@ -12,25 +12,18 @@ import (
 // answers. Keys that one side does not know it ignores; see cmd/plexus/agent.go.
 const protocol = 1
 
-// Request is one execution of plexus, as it hands it to the agent: POST /v1/cni.
-// Its body is pairs key=value, each ended by a NUL, then one more NUL, then
-// standard input. The keys are version, id, as, and those of the environment, all
-// of which begin with CNI_. plexus has no need of a JSON library for it, which would
-// need longer to start than all the rest.
-type Request struct {
-	Version int
-	ID      string            // the same when the request is made again
-	As      string            // name of the executable
-	Env     map[string]string // CNI_COMMAND, ...
-	Stdin   []byte
-}
-
-func parseRequest(body []byte) (*Request, error) {
+// parseRequest reads the body of POST /v1/cni, one execution of plexus: pairs key=value,
+// each ended by a NUL, then one more NUL, then standard input. The keys are version, id
+// (the same when the request is made again), as (the name of the executable), and those of
+// the environment, all of which begin with CNI_. plexus has no need of a JSON library for
+// it, which would need longer to start than all the rest.
+func parseRequest(body []byte) (*Call, error) {
 	pairs, stdin, ok := bytes.Cut(body, []byte("\x00\x00"))
 	if !ok {
 		return nil, errors.New("want pairs key=value, each ended by a NUL, then one more NUL, then standard input")
 	}
-	r := &Request{Env: map[string]string{}, Stdin: stdin}
+	version, env := 0, map[string]string{}
+	c := &Call{Stdin: bytes.NewReader(stdin), Getenv: func(key string) string { return env[key] }}
 	for pair := range strings.SplitSeq(string(pairs), "\x00") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
@@ -42,31 +35,24 @@ func parseRequest(body []byte) (*Request, error) {
 			if err != nil {
 				return nil, fmt.Errorf("version %.20q, want a number", value)
 			}
-			r.Version = n
+			version = n
 		case key == "id":
-			r.ID = value
+			c.ID = value
 		case key == "as":
-			r.As = value
+			c.As = value
 		case strings.HasPrefix(key, "CNI_"):
-			r.Env[key] = value
+			env[key] = value
 		}
 	}
-	if r.Version < 1 {
-		return nil, fmt.Errorf("version %d, this agent serves %d", r.Version, protocol)
+	if version < 1 {
+		return nil, fmt.Errorf("version %d, this agent serves %d", version, protocol)
 	}
-	return r, nil
+	return c, nil
 }
 
-// CNIAnswer is what plexus is to write, and its exit status. Its body has the form
-// of a request's, with standard output behind the pairs version, status, stderr.
-type CNIAnswer struct {
-	Status int
-	Stdout []byte
-	Stderr string
-}
-
-func (a *CNIAnswer) body() []byte {
-	stderr := strings.ReplaceAll(a.Stderr, "\x00", "")
-	pairs := fmt.Sprintf("version=%d\x00status=%d\x00stderr=%s\x00\x00", protocol, a.Status, stderr)
-	return append([]byte(pairs), a.Stdout...)
+// answerBody is the body of an answer: what plexus is to write, and its exit status. It has
+// the form of a request's, with standard output behind the pairs version, status, stderr.
+func answerBody(status int, stdout []byte, stderr string) []byte {
+	pairs := fmt.Sprintf("version=%d\x00status=%d\x00stderr=%s\x00\x00", protocol, status, strings.ReplaceAll(stderr, "\x00", ""))
+	return append([]byte(pairs), stdout...)
 }

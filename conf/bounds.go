@@ -80,32 +80,28 @@ func (b Bounds) ForOwn() Bounds {
 // Endpoint refuses an address that is neither a default nor allowed. key is what
 // the network calls it.
 func (b Bounds) Endpoint(key, address string, defaults ...string) error {
-	if b.unbounded || allows(append(slices.Clone(b.Endpoints), defaults...), address) {
-		return nil
-	}
-	return fmt.Errorf("key %q: %.200q is no endpoint that this node allows: allowed are %s; the node's administrator can add it to \"endpoints\" of the plexus configuration (of %s for a delegate that is executed alone)",
-		key, address, strings.Join(append(slices.Clone(defaults), b.Endpoints...), ", "), NodeFile)
+	return b.refuse(key, address, "endpoint", "endpoints", slices.Concat(defaults, b.Endpoints), func(allowed string) bool {
+		return matches(allowed, address)
+	})
 }
 
 // Allows reports whether an address is within Endpoints.
-func (b Bounds) Allows(address string) bool { return b.unbounded || allows(b.Endpoints, address) }
+func (b Bounds) Allows(address string) bool { return b.Endpoint("", address) == nil }
 
-// allows matches an address as it is written. It refuses "..", which a wildcard would match
-// and which leads out of the folder.
-func allows(patterns []string, address string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		p, address := noVarRun(p), noVarRun(address)
-		if !strings.ContainsAny(p, "*?") || slices.Contains(strings.Split(address, "/"), "..") {
-			return p == address
+// matches compares an address as it is written with a pattern. It refuses "..", which a
+// wildcard would match and which leads out of the folder.
+func matches(pattern, address string) bool {
+	pattern, address = noVarRun(pattern), noVarRun(address)
+	if !strings.ContainsAny(pattern, "*?") || slices.Contains(strings.Split(address, "/"), "..") {
+		return pattern == address
+	}
+	if rest, ok := strings.CutPrefix(address, "tcp:"); ok { // a wildcard stands for part of an IP address, not of a name
+		if _, err := netip.ParseAddrPort(rest); err != nil {
+			return false
 		}
-		if rest, ok := strings.CutPrefix(address, "tcp:"); ok { // a wildcard stands for part of an IP address, not of a name
-			if _, err := netip.ParseAddrPort(rest); err != nil {
-				return false
-			}
-		}
-		ok, err := path.Match(p, address)
-		return ok && err == nil
-	})
+	}
+	ok, err := path.Match(pattern, address)
+	return ok && err == nil
 }
 
 // noVarRun replaces /var/run by /run, the target of that link (file-hierarchy(7)).
@@ -124,11 +120,9 @@ func noVarRun(address string) string {
 // SocketDirs. key is what the network calls it. A folder below an allowed one is
 // refused: a link may lead there.
 func (b Bounds) SocketDir(key, dir string, defaults ...string) error {
-	allowed := append(slices.Clone(defaults), b.SocketDirs...)
-	if b.unbounded || slices.ContainsFunc(allowed, func(a string) bool { return allows([]string{path.Clean(a)}, path.Clean(dir)) }) {
-		return nil
-	}
-	return refused(key, dir, "folder", "socketDirs", allowed)
+	return b.refuse(key, dir, "folder", "socketDirs", slices.Concat(defaults, b.SocketDirs), func(allowed string) bool {
+		return matches(path.Clean(allowed), path.Clean(dir))
+	})
 }
 
 // Defaults of host-local's folder of addresses and of resolver configurations.
@@ -140,7 +134,7 @@ var (
 // IPAMDir refuses a folder that is neither host-local's default or one of IPAMDirs
 // nor below one.
 func (b Bounds) IPAMDir(key, dir string) error {
-	return b.below(key, dir, "folder", "ipamDirs", append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...))
+	return b.refuse(key, dir, "folder", "ipamDirs", slices.Concat(defaultIPAMDirs, b.IPAMDirs), isBelow(dir))
 }
 
 // IPAMBase cuts a folder of addresses into a base, which is the node's and may be
@@ -148,9 +142,8 @@ func (b Bounds) IPAMDir(key, dir string) error {
 // outside of the allowed ones is its own base: it was allowed when it was recorded.
 func (b Bounds) IPAMBase(dir string) (base string, below []string) {
 	dir = noVarRun(path.Clean(dir))
-	for _, allowed := range append(slices.Clone(defaultIPAMDirs), b.IPAMDirs...) {
-		allowed = noVarRun(path.Clean(allowed))
-		if (dir == allowed || strings.HasPrefix(dir, allowed+"/")) && len(allowed) > len(base) {
+	for _, allowed := range slices.Concat(defaultIPAMDirs, b.IPAMDirs) {
+		if allowed = noVarRun(path.Clean(allowed)); isBelow(dir)(allowed) && len(allowed) > len(base) {
 			base = allowed
 		}
 	}
@@ -163,21 +156,23 @@ func (b Bounds) IPAMBase(dir string) (base string, below []string) {
 // ResolvConf refuses a file that is neither a resolver configuration of the node
 // nor one of ResolvConfs.
 func (b Bounds) ResolvConf(key, file string) error {
-	return b.below(key, file, "file", "resolvConfs", append(slices.Clone(defaultResolvConfs), b.ResolvConfs...))
+	return b.refuse(key, file, "file", "resolvConfs", slices.Concat(defaultResolvConfs, b.ResolvConfs), isBelow(file))
 }
 
-func (b Bounds) below(key, name, kind, nodeKey string, allowed []string) error {
-	clean := noVarRun(path.Clean(name))
-	if b.unbounded || slices.ContainsFunc(allowed, func(a string) bool {
-		a = noVarRun(path.Clean(a))
-		return clean == a || strings.HasPrefix(clean, a+"/")
-	}) {
+// isBelow reports whether a name is an allowed one or below it.
+func isBelow(name string) func(allowed string) bool {
+	name = noVarRun(path.Clean(name))
+	return func(allowed string) bool {
+		allowed = noVarRun(path.Clean(allowed))
+		return name == allowed || strings.HasPrefix(name, allowed+"/")
+	}
+}
+
+// refuse is the error of what is not one of the allowed.
+func (b Bounds) refuse(key, name, kind, nodeKey string, allowed []string, is func(allowed string) bool) error {
+	if b.unbounded || slices.ContainsFunc(allowed, is) {
 		return nil
 	}
-	return refused(key, name, kind, nodeKey, allowed)
-}
-
-func refused(key, name, kind, nodeKey string, allowed []string) error {
 	return fmt.Errorf("key %q: %.200q is no %s that this node allows: allowed are %s; the node's administrator can add it to %q of the plexus configuration (of %s for a delegate that is executed alone)",
 		key, name, kind, strings.Join(allowed, ", "), nodeKey, NodeFile)
 }

@@ -21,14 +21,11 @@ func Changes(c *Conf, pod *Pod, have []Network) (removed []int, added []Referenc
 		if hash == "" || w.cluster {
 			continue
 		}
-		at := -1
-		for i, n := range have {
-			if !kept[i] && n.SelectionHash == hash {
-				at = i
-				break
-			}
+		at := 0
+		for at < len(have) && (kept[at] || have[at].SelectionHash != hash) {
+			at++
 		}
-		if at < 0 {
+		if at == len(have) {
 			added = append(added, w)
 			continue
 		}
@@ -48,36 +45,23 @@ func ResolveMore(c *Conf, added []Reference, definitions []*Definition, have []N
 	if len(added) != len(definitions) {
 		return nil, fmt.Errorf("%d networks named, %d found", len(added), len(definitions))
 	}
-	names := map[string]string{}
+	used := allocation{}
 	for _, name := range usedNames {
-		names[name] = "somebody else"
+		used[name] = "somebody else"
 	}
-	routed := ""
 	for _, n := range have {
-		names[n.IfName] = "network " + n.Name
-		if len(n.DefaultRoute) > 0 {
-			routed = n.Name
-		}
+		_ = used.take("network "+n.Name, n.IfName, len(n.DefaultRoute) > 0) // the pod has both
 	}
 	more := make([]Network, 0, len(added))
 	var errs []error
 	for i, w := range added {
 		n, err := c.network(definitions[i], w.selection, false, args)
+		if err == nil {
+			err = used.take("network "+n.Name, n.IfName, len(n.DefaultRoute) > 0)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
-		}
-		if other, twice := names[n.IfName]; n.IfName != "" && twice {
-			errs = append(errs, fmt.Errorf("network %s: interface %s of the pod is %s's", n.Name, n.IfName, other))
-		}
-		if len(n.DefaultRoute) > 0 && routed != "" {
-			errs = append(errs, fmt.Errorf("networks %s and %s both ask for the default route, one may", routed, n.Name))
-		}
-		if len(n.DefaultRoute) > 0 {
-			routed = n.Name
-		}
-		if n.IfName != "" {
-			names[n.IfName] = "network " + n.Name
 		}
 		more = append(more, *n)
 	}
@@ -87,8 +71,8 @@ func ResolveMore(c *Conf, added []Reference, definitions []*Definition, have []N
 	for i := range more {
 		for number := 1; more[i].IfName == ""; number++ {
 			name := fmt.Sprintf("net%d", number)
-			if _, twice := names[name]; !twice {
-				more[i].IfName, names[name] = name, "network "+more[i].Name
+			if _, taken := used[name]; !taken {
+				more[i].IfName, used[name] = name, "network "+more[i].Name
 			}
 		}
 	}

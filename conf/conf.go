@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -156,14 +157,11 @@ func (c *Conf) check() error {
 	if c.CNIVersion != "" && !knownVersion(c.CNIVersion) {
 		errs.bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
-	switch c.LogLevel = LogLevel(strings.ToLower(string(c.LogLevel))); c.LogLevel {
-	case "", LogDebug, LogVerbose, LogError, LogPanic:
-	default:
+	c.LogLevel = LogLevel(strings.ToLower(string(c.LogLevel)))
+	if !slices.Contains([]LogLevel{"", LogDebug, LogVerbose, LogError, LogPanic}, c.LogLevel) {
 		errs.bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
 	}
-	switch c.Result {
-	case "", ResultMerged, ResultDefaultNetwork:
-	default:
+	if !slices.Contains([]ResultMode{"", ResultMerged, ResultDefaultNetwork}, c.Result) {
 		errs.bad("result", "%q, allowed are merged, default-network", c.Result)
 	}
 	if d := c.PluginTimeout.Value(); c.PluginTimeout != "" && (d < minPluginTimeout || d > maxPluginTimeout) {
@@ -191,32 +189,24 @@ func (c *Conf) check() error {
 	if c.AuxiliaryCNIChainName != "" && !networkName.MatchString(c.AuxiliaryCNIChainName) {
 		errs.bad("auxiliaryCNIChainName", "%q is no network name", c.AuxiliaryCNIChainName)
 	}
-	for _, m := range []struct {
-		key string
-		n   int
-	}{{"maxAge", c.LogOptions.MaxAge}, {"maxSize", c.LogOptions.MaxSize}, {"maxBackups", c.LogOptions.MaxBackups}} {
-		if m.n < 0 {
-			errs.bad("logOptions."+m.key, "%d, want 0 or more", m.n)
+	o := c.LogOptions
+	for i, n := range []int{o.MaxAge, o.MaxSize, o.MaxBackups} {
+		if n < 0 {
+			errs.bad("logOptions."+[]string{"maxAge", "maxSize", "maxBackups"}[i], "%d, want 0 or more", n)
 		}
 	}
 	return joinSome(errs)
 }
 
 func (c *Conf) setDefaults() {
-	set := func(s *string, value string) {
-		if *s == "" {
-			*s = value
-		}
-	}
-	set(&c.ConfDir, DefaultConfDir)
-	set(&c.DataDir, c.CNIDir)
-	set(&c.DataDir, DefaultDataDir)
-	set(&c.MultusNamespace, DefaultNamespace)
+	c.ConfDir = cmp.Or(c.ConfDir, DefaultConfDir)
+	c.DataDir = cmp.Or(c.DataDir, c.CNIDir, DefaultDataDir)
+	c.MultusNamespace = cmp.Or(c.MultusNamespace, DefaultNamespace)
+	c.Result = cmp.Or(c.Result, ResultMerged)
+	c.LogLevel = cmp.Or(c.LogLevel, LogError)
 	if c.SystemNamespaces == nil {
 		c.SystemNamespaces = []string{DefaultNamespace}
 	}
-	set((*string)(&c.Result), string(ResultMerged))
-	set((*string)(&c.LogLevel), string(LogError))
 }
 
 // HasClusterNetwork reports whether the configuration names a network for

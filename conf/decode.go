@@ -2,6 +2,7 @@ package conf
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -173,12 +174,11 @@ func join(path, key string) string {
 // libraries (CNI specification 1.1.0, section 1, "plugin configuration
 // objects", and the cni.dev/ namespace of GC).
 func reserved(key string) bool {
-	switch key {
-	case "cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult", "masterplugin",
-		"ipam", "ipMasq", "dns", "disableCheck", "disableGC", "loadOnlyInlinedPlugins":
-		return true
+	keys := []string{
+		"cniVersion", "cniVersions", "name", "type", "args", "capabilities", "runtimeConfig", "prevResult", "masterplugin",
+		"ipam", "ipMasq", "dns", "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
 	}
-	return strings.HasPrefix(key, "cni.dev/")
+	return slices.Contains(keys, key) || strings.HasPrefix(key, "cni.dev/")
 }
 
 // IsKey reports whether the plexus configuration knows a top-level key.
@@ -198,21 +198,12 @@ var unmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 // their lower-case form.
 func fieldsOf(t reflect.Type) map[string]field {
 	known := map[string]field{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous && name == "" {
-			for key, inner := range fieldsOf(f.Type) {
-				known[key] = inner
-			}
+		if name == "-" || !f.IsExported() || f.Anonymous && name == "" {
 			continue
 		}
-		if name == "-" || !f.IsExported() {
-			continue
-		}
-		if name == "" {
-			name = f.Name
-		}
+		name = cmp.Or(name, f.Name)
 		known[strings.ToLower(name)] = field{name, f.Type}
 	}
 	return known

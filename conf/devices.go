@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func AssignDevices(references []Reference, definitions []*Definition, given map[
 			continue
 		}
 		if d.ResourceName != "" && !slices.Contains(given[d.ResourceName], deviceID) {
-			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", deviceID, d.ResourceName, listed(given[d.ResourceName])))
+			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", deviceID, d.ResourceName, cmp.Or(strings.Join(given[d.ResourceName], ", "), "none")))
 			continue
 		}
 		assign(d, deviceID)
@@ -59,13 +60,6 @@ func AssignDevices(references []Reference, definitions []*Definition, given map[
 		all[i] = &copied
 	}
 	return all, errors.Join(errs...)
-}
-
-func listed(devices []string) string {
-	if len(devices) == 0 {
-		return "none"
-	}
-	return strings.Join(devices, ", ")
 }
 
 // namesDevice reports whether a key of a plugin configuration names the device,

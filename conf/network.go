@@ -37,8 +37,6 @@ type List struct {
 // plugin has the keys that plexus reads of every plugin configuration.
 type plugin struct {
 	Type         string          `json:"type"`
-	Name         string          `json:"name"`
-	CNIVersion   string          `json:"cniVersion"`
 	Capabilities map[string]bool `json:"capabilities"`
 	MasterPlugin bool            `json:"masterplugin"`
 }
@@ -79,28 +77,22 @@ func (d *Definition) parseList() (*List, error) {
 	if err := checkUniqueKeys(keys); err != nil {
 		return nil, err
 	}
-	l := &List{}
+	var list struct {
+		CNIVersion string            `json:"cniVersion"`
+		Name       string            `json:"name"`
+		Plugins    []json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal(d.Config, &list); err != nil {
+		return nil, ExplainJSON(err, d.Config)
+	}
+	l := &List{CNIVersion: list.CNIVersion, Name: list.Name, Plugins: list.Plugins}
 	if _, ok := keys["plugins"]; !ok {
-		var p plugin
-		if err := json.Unmarshal(d.Config, &p); err != nil {
-			return nil, ExplainJSON(err, d.Config)
-		}
-		l.CNIVersion, l.Name, l.Plugins = p.CNIVersion, p.Name, []json.RawMessage{d.Config}
+		l.Plugins = []json.RawMessage{d.Config}
 	} else {
-		var list struct {
-			CNIVersion string            `json:"cniVersion"`
-			Name       string            `json:"name"`
-			Plugins    []json.RawMessage `json:"plugins"`
-		}
-		if err := json.Unmarshal(d.Config, &list); err != nil {
-			return nil, ExplainJSON(err, d.Config)
-		}
-		l.CNIVersion, l.Name, l.Plugins = list.CNIVersion, list.Name, list.Plugins
-		var err error
-		if l.DisableCheck, err = parseFlag(keys, "disableCheck"); err != nil {
-			return nil, err
-		}
-		if l.DisableGC, err = parseFlag(keys, "disableGC"); err != nil {
+		var errCheck, errGC error
+		l.DisableCheck, errCheck = parseFlag(keys, "disableCheck")
+		l.DisableGC, errGC = parseFlag(keys, "disableGC")
+		if err := cmp.Or(errCheck, errGC); err != nil {
 			return nil, err
 		}
 	}
@@ -166,12 +158,19 @@ func checkType(t string) error {
 // Types are the plugin types of the list, in order.
 func (l *List) Types() []string {
 	types := make([]string, len(l.Plugins))
-	for i, raw := range l.Plugins {
-		var p plugin
-		_ = json.Unmarshal(raw, &p) // ParseList has parsed it before
+	for i, p := range l.parsed() {
 		types[i] = p.Type
 	}
 	return types
+}
+
+// parsed are the keys of the list's plugins that plexus reads.
+func (l *List) parsed() []plugin {
+	all := make([]plugin, len(l.Plugins))
+	for i, raw := range l.Plugins {
+		_ = json.Unmarshal(raw, &all[i]) // ParseList has parsed it before
+	}
+	return all
 }
 
 // ifName is the interface name that a network's own configuration asks for, by
@@ -197,9 +196,7 @@ func (l *List) ifName() (string, error) {
 // (NPWG specification 1.3, section 4.1.2.1).
 func (l *List) checkCapabilities(args map[string]any) error {
 	declared := map[string]bool{}
-	for _, raw := range l.Plugins {
-		var p plugin
-		_ = json.Unmarshal(raw, &p) // ParseList has parsed it before
+	for _, p := range l.parsed() {
 		for name, on := range p.Capabilities {
 			declared[name] = declared[name] || on
 		}
@@ -267,33 +264,31 @@ func object(key string, raw json.RawMessage) (keys map[string]json.RawMessage, e
 // would pass it: with the name and the version of its list. It is nil when
 // there is none, or the text is no network configuration.
 func (d *Definition) PluginOfType(typ string) []byte {
-	var c struct {
-		Type       string                       `json:"type"`
-		Name       json.RawMessage              `json:"name"`
-		CNIVersion json.RawMessage              `json:"cniVersion"`
-		Plugins    []map[string]json.RawMessage `json:"plugins"`
+	isOfType := func(raw json.RawMessage) bool {
+		var p struct{ Type string }
+		return json.Unmarshal(raw, &p) == nil && p.Type == typ
 	}
-	if json.Unmarshal(d.Config, &c) != nil {
+	var c struct {
+		Name, CNIVersion json.RawMessage
+		Plugins          []json.RawMessage
+	}
+	switch {
+	case isOfType(d.Config):
+		return d.Config
+	case json.Unmarshal(d.Config, &c) != nil:
 		return nil
 	}
-	if c.Type == typ {
-		return d.Config
+	at := slices.IndexFunc(c.Plugins, isOfType)
+	if at < 0 {
+		return nil
 	}
-	for _, p := range c.Plugins {
-		var found string
-		if json.Unmarshal(p["type"], &found) != nil || found != typ {
-			continue
+	var p map[string]json.RawMessage
+	_ = json.Unmarshal(c.Plugins[at], &p) // isOfType has parsed it before
+	for key, value := range map[string]json.RawMessage{"name": c.Name, "cniVersion": c.CNIVersion} {
+		if value != nil {
+			p[key] = value
 		}
-		for key, value := range map[string]json.RawMessage{"name": c.Name, "cniVersion": c.CNIVersion} {
-			if value != nil {
-				p[key] = value
-			}
-		}
-		data, err := json.Marshal(p)
-		if err != nil {
-			return nil
-		}
-		return data
 	}
-	return nil
+	data, _ := json.Marshal(p)
+	return data
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -66,35 +65,28 @@ func References(c *Conf, pod *Pod) (references []Reference, warnings []string, e
 			references = append(references, Reference{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
 		}
 	}
-	if pod == nil {
-		return c.withChain(references), warnings, nil
-	}
-	object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
-	selections, more, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
-	if err != nil {
-		return nil, nil, err
-	}
-	warnings = append(warnings, more...)
-	for i, s := range selections {
-		if err := c.mayUse(pod, s.Namespace); err != nil {
-			return nil, nil, fmt.Errorf("%s: network %d: %w", object, i+1, err)
+	if pod != nil {
+		object := fmt.Sprintf("pod %s: annotation %s", pod, NetworksAnnotation)
+		selections, more, err := ParseSelections(object, pod.Annotations[NetworksAnnotation], pod.Namespace)
+		if err != nil {
+			return nil, nil, err
 		}
-		references = append(references, Reference{Namespace: s.Namespace, Name: s.Name, selection: s})
+		warnings = append(warnings, more...)
+		for i, s := range selections {
+			if err := c.mayUse(pod, s.Namespace); err != nil {
+				return nil, nil, fmt.Errorf("%s: network %d: %w", object, i+1, err)
+			}
+			references = append(references, Reference{Namespace: s.Namespace, Name: s.Name, selection: s})
+		}
 	}
-	return c.withChain(references), warnings, nil
-}
-
-// withChain adds the auxiliary chain, last. Its files are below the folder of the
-// cluster network's file, else below confDir.
-func (c *Conf) withChain(references []Reference) []Reference {
-	if c.AuxiliaryCNIChainName == "" {
-		return references
+	if c.AuxiliaryCNIChainName != "" { // its files are below the folder of the cluster network's file
+		dir := c.ConfDir
+		if filepath.IsAbs(c.ClusterNetwork) {
+			dir = filepath.Dir(c.ClusterNetwork)
+		}
+		references = append(references, Reference{Name: c.AuxiliaryCNIChainName, ChainDir: dir})
 	}
-	dir := c.ConfDir
-	if filepath.IsAbs(c.ClusterNetwork) {
-		dir = filepath.Dir(c.ClusterNetwork)
-	}
-	return append(references, Reference{Name: c.AuxiliaryCNIChainName, ChainDir: dir})
+	return references, warnings, nil
 }
 
 func clusterReferences(c *Conf, pod *Pod) (references []Reference, warnings []string, err error) {
@@ -222,21 +214,18 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err := list.inject(s.CNIArgs, device); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	n := &Network{Name: d.Name, IfName: s.Interface, Default: cluster, OfNode: d.OfNode, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
-	if n.Name == "" {
-		n.Name = list.Name
-	}
+	n := &Network{Name: cmp.Or(d.Name, list.Name), IfName: s.Interface, Default: cluster, OfNode: d.OfNode, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
 	if !cluster {
 		n.SelectionHash = s.hash()
 	}
 	if err := list.checkCapabilities(n.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	if device != "" && d.ResourceName != "" {
-		n.Resource, n.DeviceID = d.ResourceName, device
-	}
 	if device != "" {
 		n.CapabilityArgs["deviceID"] = device
+		if d.ResourceName != "" {
+			n.Resource, n.DeviceID = d.ResourceName, device
+		}
 	}
 	if n.IfName == "" && !cluster {
 		if n.IfName, err = list.ifName(); err != nil {
@@ -252,12 +241,11 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	}
 	if cluster {
 		n.Args = args
-		asked := map[string]any{}
 		for key, value := range c.RuntimeConfig {
-			asked[key] = value
+			if _, asked := n.CapabilityArgs[key]; !asked {
+				n.CapabilityArgs[key] = value
+			}
 		}
-		maps.Copy(asked, n.CapabilityArgs)
-		n.CapabilityArgs = asked
 	}
 	return n, nil
 }
@@ -265,8 +253,7 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 // assignNames gives the cluster network the name of the request, and the
 // others net1, net2, ... by their position, unless the pod asked for a name.
 func (p *Plan) assignNames(ifName string) error {
-	taken := map[string]string{}
-	gateways := ""
+	used := allocation{}
 	for i := range p.Networks {
 		n := &p.Networks[i]
 		switch {
@@ -277,17 +264,35 @@ func (p *Plan) assignNames(ifName string) error {
 		case n.IfName == "":
 			n.IfName = fmt.Sprintf("net%d", i)
 		}
-		if other, ok := taken[n.IfName]; ok {
-			return fmt.Errorf("networks %s and %s would both have the interface name %q: give one another with \"interface\" or name@interface", other, n.Name, n.IfName)
-		}
-		taken[n.IfName] = n.Name
-		if len(n.DefaultRoute) > 0 {
-			if gateways != "" {
-				return fmt.Errorf("networks %s and %s both ask for the default route, one may", gateways, n.Name)
-			}
-			gateways = n.Name
+		if err := used.take("network "+n.Name, n.IfName, len(n.DefaultRoute) > 0); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// allocation has the owners, for people, of the interface names of a pod, and of its default
+// route under routeKey.
+type allocation map[string]string
+
+const routeKey = "default route" // no interface has such a name
+
+// take gives a network an interface name, "" for none yet, and the default route if it is routed.
+// network is what people call it.
+func (a allocation) take(network, ifName string, routed bool) error {
+	if owner, taken := a[ifName]; taken {
+		return fmt.Errorf("%s: key %q: the interface name %q is that of %s: give one another, with \"interface\" or name@interface", network, "interface", ifName, owner)
+	}
+	if ifName != "" {
+		a[ifName] = network
+	}
+	if !routed {
+		return nil
+	}
+	if owner, taken := a[routeKey]; taken {
+		return fmt.Errorf("%s and %s both ask for the default route, one may: key %q", owner, network, "default-route")
+	}
+	a[routeKey] = network
 	return nil
 }
 
@@ -309,8 +314,5 @@ func Standalone(stdin []byte, ifName string, args Args) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if own != "" {
-		ifName = own
-	}
-	return &Plan{Networks: []Network{{Name: list.Name, IfName: ifName, Default: true, List: *list, Args: args}}}, nil
+	return &Plan{Networks: []Network{{Name: list.Name, IfName: cmp.Or(own, ifName), Default: true, List: *list, Args: args}}}, nil
 }

@@ -33,37 +33,40 @@ type Volume struct {
 // userspace-cni's convention.
 const SharedDir = "shared-dir"
 
+// volume is a volume of the pod, nil when it has none of that name.
+func (p *Pod) volume(name string) *Volume {
+	if p != nil {
+		if i := slices.IndexFunc(p.Volumes, func(v Volume) bool { return v.Name == name }); i >= 0 {
+			return &p.Volumes[i]
+		}
+	}
+	return nil
+}
+
 // HostDir is where a volume of the pod is on the host, "" when the pod has no
 // such volume. The kubelet keeps an emptyDir below its root folder.
 func (p *Pod) HostDir(volume string) string {
-	if p == nil {
+	switch v := p.volume(volume); {
+	case v == nil:
 		return ""
+	case v.HostPath == "" && uidForm.MatchString(p.UID):
+		return "/var/lib/kubelet/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
+	default:
+		return v.HostPath
 	}
-	for _, v := range p.Volumes {
-		switch {
-		case v.Name != volume:
-		case v.HostPath != "":
-			return v.HostPath
-		case uidForm.MatchString(p.UID):
-			return "/var/lib/kubelet/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
-		}
-	}
-	return ""
 }
 
 // IsEmptyDir reports whether a volume of the pod is an emptyDir, which the kubelet makes
 // for the pod alone.
 func (p *Pod) IsEmptyDir(volume string) bool {
-	if p == nil {
-		return false
-	}
-	i := slices.IndexFunc(p.Volumes, func(v Volume) bool { return v.Name == volume })
-	return i >= 0 && p.Volumes[i].HostPath == ""
+	v := p.volume(volume)
+	return v != nil && v.HostPath == ""
 }
 
 // IsToCreate reports whether plexus makes the folder of a volume (Volume.Create).
 func (p *Pod) IsToCreate(volume string) bool {
-	return p != nil && slices.ContainsFunc(p.Volumes, func(v Volume) bool { return v.Name == volume && v.Create })
+	v := p.volume(volume)
+	return v != nil && v.Create
 }
 
 // String is the pod's name for people.
@@ -98,10 +101,7 @@ type Args [][2]string
 // ParseArgs reads "K=V;K=V" (CNI specification 1.1.0, section 2).
 func ParseArgs(s string) (Args, error) {
 	var args Args
-	if s == "" {
-		return nil, nil
-	}
-	for _, pair := range strings.Split(s, ";") {
+	for pair := range strings.SplitSeq(s, ";") {
 		if pair == "" {
 			continue
 		}
@@ -116,9 +116,9 @@ func ParseArgs(s string) (Args, error) {
 
 // Get returns the last value of a key, as every later setting overrides.
 func (a Args) Get(key string) string {
-	for i := len(a) - 1; i >= 0; i-- {
-		if a[i][0] == key {
-			return a[i][1]
+	for _, pair := range slices.Backward(a) {
+		if pair[0] == key {
+			return pair[1]
 		}
 	}
 	return ""
@@ -126,13 +126,9 @@ func (a Args) Get(key string) string {
 
 // PodIdentity are the arguments without those for the cluster network (IP, MAC, GATEWAY).
 func (a Args) PodIdentity() Args {
-	var kept Args
-	for _, pair := range a {
-		if strings.HasPrefix(pair[0], "K8S_") || pair[0] == "IgnoreUnknown" {
-			kept = append(kept, pair)
-		}
-	}
-	return kept
+	return slices.DeleteFunc(slices.Clone(a), func(pair [2]string) bool {
+		return !strings.HasPrefix(pair[0], "K8S_") && pair[0] != "IgnoreUnknown"
+	})
 }
 
 // String is the form of CNI_ARGS.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -31,32 +32,36 @@ func Redact(document []byte) ([]byte, error) {
 
 // redactValue copies the next value, or writes Hidden for it.
 func redactValue(d *json.Decoder, out *bytes.Buffer, secret bool) error {
+	if secret {
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		if text := string(value); text != "null" && text != `""` {
+			value, _ = json.Marshal(Hidden)
+		}
+		out.Write(value)
+		return nil
+	}
 	token, err := d.Token()
 	if err != nil {
 		return err
-	}
-	if secret && token != nil && token != "" && token != Hidden {
-		err = skipRest(d, token)
-		token = Hidden
 	}
 	switch token := token.(type) {
 	case json.Delim:
 		return redactList(d, out, token)
 	case string:
-		if !secret {
-			token = redactText(token)
-		}
-		writeJSON(out, token)
+		writeJSON(out, redactText(token))
 	default:
 		writeJSON(out, token)
 	}
-	return err
+	return nil
 }
 
 // redactList copies an object or a list whose first character is read.
 func redactList(d *json.Decoder, out *bytes.Buffer, open json.Delim) error {
 	out.WriteByte(byte(open))
-	first, hide := true, false
+	hide := false
 	for n := 0; d.More(); n++ {
 		if n > 0 {
 			out.WriteByte(',')
@@ -66,10 +71,9 @@ func redactList(d *json.Decoder, out *bytes.Buffer, open json.Delim) error {
 			if err := redactValue(d, out, n == 1 && hide); err != nil {
 				return err
 			}
-			if first { // ["SECRET", "value"], as CNI_ARGS are recorded
+			if n == 0 { // ["SECRET", "value"], as CNI_ARGS are recorded
 				var name string
 				hide = json.Unmarshal(out.Bytes()[start:], &name) == nil && isSecret(name)
-				first = false
 			}
 			continue
 		}
@@ -88,26 +92,6 @@ func redactList(d *json.Decoder, out *bytes.Buffer, open json.Delim) error {
 		out.WriteByte(byte(end.(json.Delim)))
 	}
 	return err
-}
-
-// skipRest passes over the rest of a value whose first token is read.
-func skipRest(d *json.Decoder, first json.Token) error {
-	if _, ok := first.(json.Delim); !ok {
-		return nil
-	}
-	for depth := 1; depth > 0; {
-		token, err := d.Token()
-		if err != nil {
-			return err
-		}
-		switch token {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-	}
-	return nil
 }
 
 // redactText hides the secrets of a string that is a document itself. One without
@@ -143,12 +127,9 @@ func redactInner(text []byte) ([]byte, bool) {
 // encoding/json matches letters of either case, the long s and the Kelvin sign too.
 func isSecret(key string) bool {
 	key = strings.ToLower(strings.ToUpper(key))
-	for _, word := range []string{"secret", "passw", "passphrase", "token", "credential"} {
-		if strings.Contains(key, word) {
-			return true
-		}
-	}
-	return strings.HasSuffix(key, "key") && !strings.HasSuffix(key, "publickey")
+	words := []string{"secret", "passw", "passphrase", "token", "credential"}
+	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(key, word) }) ||
+		strings.HasSuffix(key, "key") && !strings.HasSuffix(key, "publickey")
 }
 
 // writeJSON writes a token without escaping characters of HTML.

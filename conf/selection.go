@@ -79,10 +79,8 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(selections) > maxSelections {
-		return nil, nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, len(selections), maxSelections)
-	}
 	var errs []error
+	used := allocation{}
 	for i := range selections {
 		s := &selections[i]
 		s.Namespace = cmp.Or(s.Namespace, namespace)
@@ -90,40 +88,19 @@ func ParseSelections(object, text, namespace string) (selections []Selection, wa
 		for i, p := range s.PortMappings {
 			s.PortMappings[i].Protocol = cmp.Or(strings.ToLower(p.Protocol), "tcp") // section 4.1.2.1.7
 		}
+		network := fmt.Sprintf("network %d", i+1)
 		if err := s.check(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: network %d: %w", object, i+1, err))
+			errs = append(errs, fmt.Errorf("%s: %s: %w", object, network, err))
+			continue
+		}
+		if err := used.take(fmt.Sprintf("%s (%s/%s)", network, s.Namespace, s.Name), s.Interface, len(s.DefaultRoute) > 0); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", object, err))
 		}
 	}
 	if err := joinSome(errs); err != nil {
 		return nil, nil, err
 	}
-	if err := checkConflicts(selections); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", object, err)
-	}
 	return selections, warnings, nil
-}
-
-// checkConflicts refuses two networks of an annotation with the same interface name, or with
-// two default routes.
-func checkConflicts(selections []Selection) error {
-	routed := -1
-	named := map[string]int{}
-	for i, s := range selections {
-		if j, taken := named[s.Interface]; taken && s.Interface != "" {
-			return fmt.Errorf("networks %d and %d: key %q: %s/%s and %s/%s would both have the interface name %q: give one another", j+1, i+1, "interface",
-				selections[j].Namespace, selections[j].Name, s.Namespace, s.Name, s.Interface)
-		}
-		named[s.Interface] = i
-		if len(s.DefaultRoute) == 0 {
-			continue
-		}
-		if routed >= 0 {
-			return fmt.Errorf("networks %d and %d: key %q: %s/%s and %s/%s both ask for the default route, one may", routed+1, i+1, "default-route",
-				selections[routed].Namespace, selections[routed].Name, s.Namespace, s.Name)
-		}
-		routed = i
-	}
-	return nil
 }
 
 func parseJSONForm(object, text string) ([]Selection, []string, error) {
@@ -150,26 +127,24 @@ func parseJSONForm(object, text string) ([]Selection, []string, error) {
 }
 
 func parseShortForm(object, text string) ([]Selection, error) {
-	if strings.Count(text, ",") >= maxSelections {
-		return nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, strings.Count(text, ",")+1, maxSelections)
+	items := strings.Split(text, ",")
+	if len(items) > maxSelections {
+		return nil, fmt.Errorf("%s: %d networks, at most %d are allowed", object, len(items), maxSelections)
 	}
-	var selections []Selection
-	for item := range strings.SplitSeq(text, ",") {
+	selections := make([]Selection, len(items))
+	for i, item := range items {
 		item = strings.TrimSpace(item)
-		var s Selection
 		rest, ifName, named := cutSpace(item, "@")
 		if named && ifName == "" {
 			return nil, fmt.Errorf("%s: %.80q: no interface name after '@'", object, item)
 		}
-		s.Interface = ifName
 		namespace, name, ok := cutSpace(rest, "/")
 		if !ok {
 			namespace, name = "", rest
 		} else if namespace == "" {
 			return nil, fmt.Errorf("%s: %.80q: no namespace before '/'", object, item)
 		}
-		s.Namespace, s.Name = namespace, name
-		selections = append(selections, s)
+		selections[i] = Selection{Namespace: namespace, Name: name, Interface: ifName}
 	}
 	return selections, nil
 }

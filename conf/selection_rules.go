@@ -20,13 +20,10 @@ func (s *Selection) check() error {
 	if err := CheckIfName(s.Interface); s.Interface != "" && err != nil {
 		errs.bad("interface", "%v", err)
 	}
-	s.checkIPs(&errs)
-	s.checkMAC(&errs)
-	s.checkGUID(&errs)
+	s.checkAddresses(&errs)
 	s.checkPortMappings(&errs)
 	s.checkDevice(&errs)
 	s.checkBandwidth(&errs)
-	s.checkDefaultRoute(&errs)
 	return joinSome(errs)
 }
 
@@ -37,7 +34,7 @@ func (e *keyErrors) bad(key, format string, args ...any) {
 	*e = append(*e, fmt.Errorf("key %q: %s", key, fmt.Sprintf(format, args...)))
 }
 
-func (s *Selection) checkIPs(errs *keyErrors) {
+func (s *Selection) checkAddresses(errs *keyErrors) {
 	for _, ip := range s.IPs {
 		if _, err := netip.ParsePrefix(ip); err != nil && !isAddress(ip) {
 			errs.bad("ips", "%.60q is neither an address nor a prefix like 10.0.0.7/24", ip)
@@ -46,24 +43,23 @@ func (s *Selection) checkIPs(errs *keyErrors) {
 	if s.IPAMClaimReference != "" && len(s.IPs) > 0 { // section 4.1.2.1.11.1
 		errs.bad("ipam-claim-reference", "the claim has the addresses: leave out \"ips\", or the claim")
 	}
+	if hw, err := net.ParseMAC(s.MAC); s.MAC != "" && (err != nil || len(hw) != 6) {
+		errs.bad("mac", "%.60q, want 6 bytes like 02:00:00:00:00:01", s.MAC)
+	}
+	if hw, err := net.ParseMAC(s.InfinibandGUID); s.InfinibandGUID != "" && (err != nil || len(hw) != 8) {
+		errs.bad("infiniband-guid", "%.60q, want 8 bytes like 02:00:00:00:00:00:00:01", s.InfinibandGUID)
+	}
+	for _, gateway := range s.DefaultRoute {
+		if !isAddress(gateway) {
+			errs.bad("default-route", "%.60q is no address", gateway)
+		}
+	}
 }
 
 // isAddress reports whether text is an address without a zone. A zone could be any text.
 func isAddress(text string) bool {
 	a, err := netip.ParseAddr(text)
 	return err == nil && a.Zone() == ""
-}
-
-func (s *Selection) checkMAC(errs *keyErrors) {
-	if hw, err := net.ParseMAC(s.MAC); s.MAC != "" && (err != nil || len(hw) != 6) {
-		errs.bad("mac", "%.60q, want 6 bytes like 02:00:00:00:00:01", s.MAC)
-	}
-}
-
-func (s *Selection) checkGUID(errs *keyErrors) {
-	if hw, err := net.ParseMAC(s.InfinibandGUID); s.InfinibandGUID != "" && (err != nil || len(hw) != 8) {
-		errs.bad("infiniband-guid", "%.60q, want 8 bytes like 02:00:00:00:00:00:00:01", s.InfinibandGUID)
-	}
 }
 
 func (s *Selection) checkPortMappings(errs *keyErrors) {
@@ -107,14 +103,6 @@ func (s *Selection) checkBandwidth(errs *keyErrors) {
 		errs.bad("bandwidth", "a burst needs its rate: set ingressRate beside ingressBurst, egressRate beside egressBurst")
 	case b.IngressRate == 0 && b.EgressRate == 0:
 		errs.bad("bandwidth", "it limits nothing: set ingressRate or egressRate")
-	}
-}
-
-func (s *Selection) checkDefaultRoute(errs *keyErrors) {
-	for _, gw := range s.DefaultRoute {
-		if !isAddress(gw) {
-			errs.bad("default-route", "%.60q is no address", gw)
-		}
 	}
 }
 

@@ -61,13 +61,13 @@ var selectionRows = []requirement{
 	{at: "4.1.2.1.3", says: "ips has at least one element, each an address with or without a prefix", differs: emptyLists, check: all(
 		accepts(ips, `"ips": ["192.0.2.1"]`, `"ips": ["2001:db8::5/64"]`), refuses(`"ips": [""]`, `"ips": ["10.0.0"]`, `"ips": ["10.0.0.1/33"]`, `"ips": ["::1/129"]`, `"ips": "10.0.0.1"`))},
 	{at: "4.1.2.1.3", says: "an annotation with other ips is not followed", check: refuses(`"ips": ["one"]`), differs: wrongAnnotation},
-	{at: "4.1.2.1.3.2", says: "a plugin of the network has the capability ips", check: needs(ips, "ips", `["10.0.0.7/24", "fd00::7"]`), test: "e2e.TestCapabilityArgs"},
+	{at: "4.1.2.1.3.2", says: "a plugin of the network has the capability ips", check: needs(ips, "ips", `["10.0.0.7/24", "fd00::7"]`), test: "e2e/core.TestCapabilityArgs"},
 	{at: "4.1.2.1.3.2", says: "else the whole request fails", check: needs(ips, "ips", `["10.0.0.7/24", "fd00::7"]`)},
 	{at: "4.1.2.1.4", says: "mac has six bytes", check: all(accepts(mac), refuses(`"mac": "02:00:00:00:07"`, `"mac": "02:00:00:00:00:00:00:07"`, `"mac": "x"`))},
 	{at: "4.1.2.1.4", says: "an annotation with another mac is not followed", check: refuses(`"mac": "02:00:00:00:00:0g"`), differs: wrongAnnotation},
-	{at: "4.1.2.1.4.2", says: "a plugin of the network has the capability mac", check: needs(mac, "mac", `"02:00:00:00:00:07"`), test: "e2e.TestCapabilityArgs"},
+	{at: "4.1.2.1.4.2", says: "a plugin of the network has the capability mac", check: needs(mac, "mac", `"02:00:00:00:00:07"`), test: "e2e/core.TestCapabilityArgs"},
 	{at: "4.1.2.1.4.2", says: "else the whole request fails", check: needs(mac, "mac", `"02:00:00:00:00:07"`)},
-	{at: "4.1.2.1.5", says: "interface is a name that the kernel takes; it becomes CNI_IFNAME", test: "e2e.TestTwoPods", check: all(
+	{at: "4.1.2.1.5", says: "interface is a name that the kernel takes; it becomes CNI_IFNAME", test: "e2e/ovs.TestTwoPods", check: all(
 		accepts(`"interface": "data0"`, `"interface": "abcdefghijklmno"`), refuses(`"interface": "abcdefghijklmnop"`, `"interface": "a/b"`, `"interface": "a b"`, `"interface": ".."`, `"interface": "a:b"`))},
 	{at: "4.1.2.1.5", says: "an annotation with another name is not followed", check: refuses(`"interface": "a/b"`), differs: wrongAnnotation},
 	{at: "4.1.2.1.5", says: "a name that is taken fails", check: func(t *testing.T) {
@@ -76,7 +76,7 @@ var selectionRows = []requirement{
 			checkError(t, err, "shop/a", "interface")
 		}
 	}},
-	{at: "4.1.2.1.6", says: "cni-args are handed to the plugin", test: "e2e.TestCapabilityArgs", check: mergedArgs(`{"type": "x"}`, `{"type": "x", "args": {"cni": {"colour": "red"}}}`)},
+	{at: "4.1.2.1.6", says: "cni-args are handed to the plugin", test: "e2e/core.TestCapabilityArgs", check: mergedArgs(`{"type": "x"}`, `{"type": "x", "args": {"cni": {"colour": "red"}}}`)},
 	{at: "4.1.2.1.6.2", says: "they come before the args of the network's config", check: mergedArgs(
 		`{"type": "x", "args": {"other": 1, "cni": {"colour": "blue", "kept": true}}}`, `{"type": "x", "args": {"other": 1, "cni": {"colour": "red", "kept": true}}}`)},
 
@@ -106,7 +106,7 @@ var selectionRows = []requirement{
 	{at: "4.1.2.1.8.2", says: "else the whole request fails", check: needs(traffic, "bandwidth", trafficArgument)},
 
 	{at: "4.1.2.1.9", says: "default-route is set on one network", check: all(accepts(`"default-route": ["10.0.0.1", "fd00::1"]`), refuses(`"default-route": ["gateway"]`)), differs: emptyLists},
-	{at: "4.1.2.1.9", says: "the cluster network then has no default route and no gateway", test: "e2e.TestDefaultRoute", check: accepts(`"default-route": ["10.0.0.1"]`)},
+	{at: "4.1.2.1.9", says: "the cluster network then has no default route and no gateway", test: "e2e/core.TestDefaultRoute", check: accepts(`"default-route": ["10.0.0.1"]`)},
 	{at: "4.1.2.1.9", says: "an annotation that sets it on more is not followed", differs: wrongAnnotation, check: func(t *testing.T) {
 		_, _, err := asked(`[{"name": "a", "default-route": ["10.0.0.1"]}, {"name": "b", "default-route": ["fd00::1"]}]`, anyNAD).plan()
 		checkError(t, err, "shop/a", "shop/b", "default route")
@@ -119,7 +119,7 @@ var selectionRows = []requirement{
 		check: all(accepts(`"ipam-claim-reference": "vm-a.blue"`), refuses(`"ipam-claim-reference": "vm-a.blue", `+ips))},
 
 	{at: "4.2", says: "one network asked for twice is two attachments with a status each", check: plans("a,a", "eth0=cluster* net1=shop/a net2=shop/a"), test: "status.TestNetworkStatus"},
-	{at: "4.2.1", says: "every verb names an attachment by the same container, network and interface", test: "e2e.TestCapabilityArgs"},
+	{at: "4.2.1", says: "every verb names an attachment by the same container, network and interface", test: "e2e/core.TestCapabilityArgs"},
 	{at: "4.2.1", says: "interface names that are made up are unique", check: plans("a,b@net7,a,lab/a", "eth0=cluster* net1=shop/a net7=shop/b net3=shop/a net4=lab/a")},
 	{at: "4.2.2", says: "net-a,net-a attaches it twice", check: plans("a,a", "eth0=cluster* net1=shop/a net2=shop/a")},
 }

@@ -22,7 +22,7 @@ var statusRows = []requirement{
 	{at: "5.1.1", says: "without a result there is a status all the same", test: statusTest},
 	{at: "5.1.1", says: "all that the result says of it is in it", test: statusTest},
 	{at: "5.1.1", says: "also what a result older than CNI 0.3.0 says", test: statusTest},
-	{at: "5.2", says: "the cluster network has a status", test: "e2e.TestTwoPods"},
+	{at: "5.2", says: "the cluster network has a status", test: "e2e/ovs.TestTwoPods"},
 	{at: "5.2", says: "its default is true", check: statusHas(conf.NetworkStatus{Name: "a", Default: true}, `{"name": "a", "default": true, "dns": {}}`)},
 	{at: "5.3", says: "keys beyond the specification's have a domain in them", differs: statusKeys},
 	{at: "5.3.1", says: "name is that of the NAD or of the cluster network", check: plansNames},
@@ -50,7 +50,7 @@ var statusRows = []requirement{
 	{at: "5.3.6.2", says: "domain is a text", check: dns(conf.DNS{Domain: "example.com"}, `{"domain": "example.com"}`)},
 	{at: "5.3.6.3", says: "search is a list of names", check: dns(conf.DNS{Search: []string{"a.example.com", "example.com"}}, `{"search": ["a.example.com", "example.com"]}`)},
 	{at: "5.3.6.4", says: "default-route are the gateways of a network that was asked for the default route", test: statusTest},
-	{at: "5.3.7", says: "device-info is what is known of the device", test: "e2e.TestMemifDeviceInfo"},
+	{at: "5.3.7", says: "device-info is what is known of the device", test: "e2e/vpp.TestMemifDeviceInfo"},
 	{at: "5.3.7", says: "with the keys of the device-information specification", check: deviceInfos},
 
 	{at: "6", says: "every pod is attached to the cluster network", check: func(t *testing.T) {
@@ -63,24 +63,24 @@ var statusRows = []requirement{
 	}},
 	{at: "6.1", says: "the configuration is installed when the cluster network is ready", differs: installation},
 	{at: "6.1.1", says: "that is when the cluster network has written its own", differs: installation},
-	{at: "6.1.2", says: "else attaching and detaching wait for the cluster network", test: "e2e.TestStatus", differs: installation},
+	{at: "6.1.2", says: "else attaching and detaching wait for the cluster network", test: "e2e/core.TestStatus", differs: installation},
 	{at: "6.2", says: "the cluster network is attached first", check: func(t *testing.T) {
 		r := request{conf: `{"name": "node", "type": "plexus", "delegates": [{"type": "a", "name": "one"}, {"type": "b", "name": "two", "masterplugin": true}], "defaultNetworks": ["side"]}`,
 			pod: podWith("a"), networks: nads("shop/a", "kube-system/side")}
 		checkEqual(t, attachments(r.mustPlan(t)), "eth0=two* net1=one net2=kube-system/side net3=shop/a")
 	}},
 
-	{at: "7.1", says: "lists are run as CNI says, by libcni", test: "e2e.TestMixedLists"},
-	{at: "7.2", says: "a network that fails fails the pod at once", test: "e2e.TestAddFailsAtEveryStep"},
-	{at: "7.2", says: "those after it are not attempted", test: "e2e.TestAddFailsAtEveryStep", differs: inParallel},
-	{at: "7.2", says: "all that was attempted is torn down; one that fails keeps none of the others", test: "e2e.TestDelOfAChain"},
-	{at: "7.2", says: "and the runtime is told", test: "e2e.TestDelOfAChain"},
+	{at: "7.1", says: "lists are run as CNI says, by libcni", test: "e2e/core.TestMixedLists"},
+	{at: "7.2", says: "a network that fails fails the pod at once", test: "e2e/faults.TestAddFailsAtEveryStep"},
+	{at: "7.2", says: "those after it are not attempted", test: "e2e/faults.TestAddFailsAtEveryStep", differs: inParallel},
+	{at: "7.2", says: "all that was attempted is torn down; one that fails keeps none of the others", test: "e2e/core.TestDelOfAChain"},
+	{at: "7.2", says: "and the runtime is told", test: "e2e/core.TestDelOfAChain"},
 	{at: "7.3", says: "one pod's networks are not attached at the same time", test: "journal.TestLockIsExclusive", differs: inParallel},
 	{at: "7.4", says: "a network that the pod may not use fails it", check: func(t *testing.T) {
 		_, _, err := request{conf: settings(`"namespaceIsolation": true`), pod: podWith("lab/a"), networks: nads("lab/a")}.plan()
 		checkError(t, err, "lab", "namespaceIsolation")
 	}},
-	{at: "7.5", says: "runtimeConfig is for the cluster network alone", test: "e2e.TestCapabilityArgs", check: func(t *testing.T) {
+	{at: "7.5", says: "runtimeConfig is for the cluster network alone", test: "e2e/core.TestCapabilityArgs", check: func(t *testing.T) {
 		p := request{conf: settings(`"runtimeConfig": {"mac": "02:00:00:00:00:09"}`), pod: podWith("a"), networks: nads("shop/a")}.mustPlan(t)
 		checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs), `{"mac": "02:00:00:00:00:09"}`)
 		checkEqual(t, len(p.Networks[1].CapabilityArgs), 0)

@@ -1,6 +1,9 @@
 package delegates
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Unavailable is the error of an endpoint that cannot be reached: no process listens there,
 // or none answers. Backends make one for each endpoint. The same request may work
@@ -25,17 +28,13 @@ func (e *Unavailable) Temporary() bool { return true }
 // AllUnavailable returns the unavailable endpoints that an error is about. It returns
 // nil for nil, and for an error that has any other error joined with them: an endpoint has
 // answered with that one, and it has to be reported.
-func AllUnavailable(err error) []*Unavailable {
-	var all []*Unavailable
-	only := everyCause(err, func(cause error) (judged, ok bool) {
-		away, ok := cause.(*Unavailable) //nolint:errorlint // everyCause unwraps
-		if ok {
-			all = append(all, away)
+func AllUnavailable(err error) (all []*Unavailable) {
+	for _, cause := range causes(err) {
+		away, ok := cause.(*Unavailable) //nolint:errorlint // causes unwraps
+		if !ok {
+			return nil
 		}
-		return ok, ok
-	})
-	if !only {
-		return nil
+		all = append(all, away)
 	}
 	return all
 }
@@ -43,32 +42,32 @@ func AllUnavailable(err error) []*Unavailable {
 // IsTemporary reports whether an error may be gone when the same is tried again. Joined
 // errors are judged one by one: all of them have to be temporary.
 func IsTemporary(err error) bool {
-	return err != nil && everyCause(err, func(cause error) (judged, ok bool) {
-		temporary, judged := cause.(interface{ Temporary() bool })
-		return judged, judged && temporary.Temporary()
+	return err != nil && !slices.ContainsFunc(causes(err), func(cause error) bool {
+		t, ok := cause.(temporary)
+		return !ok || !t.Temporary()
 	})
 }
 
-// everyCause reports whether judge accepts every error of a tree of errors.Join and fmt.Errorf.
-// It does not look below an error that judge knows; it does not accept an error without a
-// cause that judge does not know.
-func everyCause(err error, judge func(error) (judged, ok bool)) bool {
-	if err == nil {
-		return true
-	}
-	if judged, ok := judge(err); judged {
-		return ok
+type temporary interface{ Temporary() bool }
+
+// causes are the errors at the ends of a tree of errors.Join and fmt.Errorf. One that says
+// whether it is temporary is an end.
+func causes(err error) (all []error) {
+	if _, ok := err.(temporary); ok { //nolint:errorlint // this function unwraps
+		return []error{err}
 	}
 	switch e := err.(type) { //nolint:errorlint // this function unwraps
+	case nil:
+		return nil
 	case interface{ Unwrap() error }:
-		return e.Unwrap() != nil && everyCause(e.Unwrap(), judge)
+		if cause := e.Unwrap(); cause != nil {
+			return causes(cause)
+		}
 	case interface{ Unwrap() []error }:
 		for _, cause := range e.Unwrap() {
-			if !everyCause(cause, judge) {
-				return false
-			}
+			all = append(all, causes(cause)...)
 		}
-		return true
+		return all
 	}
-	return false
+	return []error{err}
 }

@@ -62,17 +62,17 @@ type slot[C Conn] struct {
 type attempt[C Conn] struct {
 	cancel  context.CancelFunc
 	suspect bool
-	wait    time.Duration
-	late    chan struct{} // closed after wait, if the attempt is not done before
+	wait    time.Duration // of requests, from the beginning of the attempt
+	until   time.Time     // the end of this wait
 	done    chan struct{} // closed when conn or err is set
 	conn    C
 	err     error
 }
 
-func (a *attempt[C]) over() bool {
+func (a *attempt[C]) isDone() bool {
 	select {
 	case <-a.done:
-		return a.err != nil || a.conn.Ended()
+		return true
 	default:
 		return false
 	}
@@ -86,19 +86,20 @@ func (p *Pool[C]) Get(ctx context.Context, address string) (C, error) {
 	if a == nil {
 		return none, p.Unavailable(address, SilentError{ShortWait})
 	}
-	select { // a finished attempt is used, even if ctx is done
-	case <-a.done:
+	if a.isDone() { // even if ctx is done
 		return a.conn, a.err
-	default:
 	}
+	bounded, cancel := context.WithDeadline(ctx, a.until)
+	defer cancel()
 	select {
 	case <-a.done:
 		return a.conn, a.err
-	case <-a.late:
-		return none, p.Unavailable(address, SilentError{a.wait})
-	case <-ctx.Done():
-		return none, ctx.Err()
+	case <-bounded.Done():
 	}
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	return none, p.Unavailable(address, SilentError{a.wait})
 }
 
 // attemptAt is the attempt that a request waits for, nil while requests are refused.
@@ -113,8 +114,8 @@ func (p *Pool[C]) attemptAt(address string) *attempt[C] {
 		s = &slot[C]{}
 		p.known[address] = s
 	}
-	if s.attempt != nil && !s.attempt.over() {
-		return s.attempt
+	if a := s.attempt; a != nil && !(a.isDone() && (a.err != nil || a.conn.Ended())) {
+		return a
 	}
 	if time.Now().Before(s.refuse) {
 		return nil
@@ -124,16 +125,15 @@ func (p *Pool[C]) attemptAt(address string) *attempt[C] {
 }
 
 func (p *Pool[C]) begin(address string, s *slot[C]) *attempt[C] {
-	a := &attempt[C]{suspect: s.silent, wait: Wait, late: make(chan struct{}), done: make(chan struct{})}
+	a := &attempt[C]{suspect: s.silent, wait: Wait, done: make(chan struct{})}
 	if a.suspect {
 		a.wait = ShortWait
 	}
+	a.until = time.Now().Add(a.wait)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	a.cancel = cancel
-	timer := time.AfterFunc(a.wait, func() { close(a.late) })
 	go func() {
 		defer cancel()
-		defer timer.Stop()
 		conn, err := p.Dial(ctx, address, a.suspect)
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = p.Unavailable(address, SilentError{patience})
@@ -154,12 +154,11 @@ func (p *Pool[C]) begin(address string, s *slot[C]) *attempt[C] {
 // connection fail. The next request tests whether the endpoint answers again.
 func (p *Pool[C]) Silent(address string, c C, limit time.Duration) {
 	p.mu.Lock()
-	if s := p.known[address]; s != nil && s.has(c) {
+	if s, a := p.forget(address, c); a != nil {
 		s.silent = true
-		if s.attempt.suspect { // the endpoint accepts connections, but does not answer requests
+		if a.suspect { // the endpoint accepts connections, but does not answer requests
 			s.refuse = time.Now().Add(ShortWait)
 		}
-		s.attempt = nil
 	}
 	p.mu.Unlock()
 	c.Close(SilentError{limit})
@@ -178,7 +177,7 @@ func (p *Pool[C]) Drop(address string, c C, cause error) {
 func (p *Pool[C]) Retire(address string, c C) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.forget(address, c) {
+	if _, a := p.forget(address, c); a == nil {
 		return
 	}
 	if p.retired == nil {
@@ -192,27 +191,17 @@ func (p *Pool[C]) Retire(address string, c C) {
 	})
 }
 
-// forget stops handing out the connection c, and reports whether it was the current one.
-func (p *Pool[C]) forget(address string, c C) bool {
-	s := p.known[address]
-	if s == nil || !s.has(c) {
-		return false
+// forget stops handing out the connection c. It returns the slot and the attempt of which c is
+// the current connection, nil for none.
+func (p *Pool[C]) forget(address string, c C) (s *slot[C], a *attempt[C]) {
+	if s = p.known[address]; s == nil {
+		return nil, nil
+	}
+	if a = s.attempt; a == nil || !a.isDone() || a.err != nil || a.conn != c {
+		return nil, nil
 	}
 	s.attempt = nil
-	return true
-}
-
-// has reports whether c is the current connection.
-func (s *slot[C]) has(c C) bool {
-	if s.attempt == nil {
-		return false
-	}
-	select {
-	case <-s.attempt.done:
-		return s.attempt.err == nil && s.attempt.conn == c
-	default:
-		return false
-	}
+	return s, a
 }
 
 // Close closes all connections and ends the attempts. Later requests connect anew.

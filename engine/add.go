@@ -31,9 +31,7 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range plan.Warnings {
-		e.Log.Warn(w)
-	}
+	e.warn(plan.Warnings)
 	ctx, unlock, err := e.lock(ctx, r.Sandbox)
 	if err != nil {
 		return nil, err
@@ -44,21 +42,18 @@ func (e *Engine) Add(ctx context.Context, r *Request) (*types100.Result, error) 
 		return nil, err
 	}
 	if tx := rec.Find(r.IfName); tx != nil { // the same request again: its first answer was lost
-		return recordedResult(r, tx)
+		results, err := tx.Results()
+		if err != nil {
+			return nil, err
+		}
+		return addResult(r, tx, results), nil
 	}
 	tx, all, err := e.prepare(ctx, r, pod, plan)
 	if err != nil {
-		return nil, errors.Join(err, releaseAll(ctx, all))
+		return nil, err
 	}
 	rec.Transactions = append(rec.Transactions, tx)
-	needed := slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return !e.undoneWithoutRecord(r, tx, entry) })
-	pending, err := e.Journal.Begin(ctx, rec, needed)
-	if err != nil {
-		err = errors.Join(err, releaseAll(ctx, all))
-		tx.Attachments = nil // no plugin has run
-		return nil, errors.Join(err, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns))
-	}
-	result, err := e.attach(ctx, r, rec, tx, all, pending)
+	result, err := e.attach(ctx, r, rec, tx, all)
 	if err != nil {
 		return nil, errors.Join(err, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns))
 	}
@@ -91,12 +86,12 @@ func (e *Engine) recordForAdd(ctx context.Context, r *Request) (*journal.Record,
 	return rec, e.detach(delegates.Undoing(ctx), rec, tx, r.Netns)
 }
 
-// prepare finds every plugin and has the built-ins plan their attachments. The only
-// changes are reservations, which releaseAll gives back.
+// prepare makes the transaction of a plan. It finds every plugin and has the built-ins plan
+// their attachments. The only changes are reservations; after an error they are given back.
 func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *conf.Plan) (*journal.Transaction, []*attachment, error) {
 	tx := &journal.Transaction{
 		Network: r.Network, IfName: r.IfName, Phase: journal.PhaseAdding, Started: time.Now().UTC(),
-		Netns: r.Netns, NetnsID: podnet.ID(r.Netns), Pod: pod, Path: e.path(r), Request: r.ID,
+		Netns: r.Netns, NetnsID: podnet.ID(r.Netns), Pod: pod, Path: e.path(r), Request: r.ID, Attachments: newEntries(r, plan.Networks),
 	}
 	if r.Conf != nil && json.Valid(r.Stdin) {
 		tx.Conf = r.Stdin
@@ -110,62 +105,66 @@ func (e *Engine) prepare(ctx context.Context, r *Request, pod *conf.Pod, plan *c
 	if r.Conf != nil && pod != nil {
 		tx.StatusPlace = e.Source.StatusPlace(pod)
 	}
-	all, err := e.prepareEach(ctx, r, tx, plan.Networks, e.namedByNode(plan.Networks))
-	tx.Attachments = entriesOf(all)
-	return tx, all, err
-}
-
-// prepareEach prepares attachments to networks. The networks may name the given endpoints
-// in addition to those of the bounds. With an error it returns the attachments that may
-// have reserved something.
-func (e *Engine) prepareEach(ctx context.Context, r *Request, tx *journal.Transaction, networks []conf.Network, endpoints []string) (all []*attachment, err error) {
 	if r.Conf == nil {
 		if _, err := status.CallersDeviceInfo(r.Stdin); err != nil {
-			return nil, conf.Refuse(err)
+			return nil, nil, conf.Refuse(err)
 		}
 	}
-	for _, n := range networks {
-		entry := &journal.Entry{Network: n}
+	all := e.open(r.Sandbox, tx, tx.Attachments, r.Netns)
+	return tx, all, e.prepareEach(ctx, all)
+}
+
+// newEntries are the records of attachments that will be made.
+func newEntries(r *Request, networks []conf.Network) []*journal.Entry {
+	entries := make([]*journal.Entry, len(networks))
+	for i, n := range networks {
+		entries[i] = &journal.Entry{Network: n}
 		if r.Conf != nil {
-			status.OfferDeviceInfo(entry, r.Sandbox)
-		}
-		a, err := e.open(r.Sandbox, tx, entry, r.Netns, endpoints...)
-		if err != nil {
-			return all, conf.Refuse(err)
-		}
-		for _, w := range a.chain.Warnings {
-			e.Log.Warn(w)
-		}
-		all = append(all, a)
-		if entry.State, err = a.chain.Prepare(ctx); err != nil {
-			return all, a.errorf("prepare", err)
+			status.OfferDeviceInfo(entries[i], r.Sandbox)
 		}
 	}
-	return all, nil
+	return entries
+}
+
+// prepareEach prepares attachments. After an error it gives back what was reserved.
+func (e *Engine) prepareEach(ctx context.Context, all []*attachment) error {
+	for i, a := range all {
+		if a.errChain != nil {
+			return errors.Join(a.errorf("prepare", conf.Refuse(a.errChain)), releaseAll(ctx, all[:i]))
+		}
+		e.warn(a.chain.Warnings)
+		var err error
+		if a.State, err = a.chain.Prepare(ctx); err != nil {
+			return errors.Join(a.errorf("prepare", err), releaseAll(ctx, all[:i+1]))
+		}
+	}
+	return nil
 }
 
 // attach runs the plugins of a prepared transaction and commits it. After an error the
 // transaction has only the attachments that were attempted.
-func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (*types100.Result, error) {
-	results, attempted, err := e.addEach(ctx, r, tx, all, pending)
+func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx *journal.Transaction, all []*attachment) (*types100.Result, error) {
+	results, attempted, err := e.addEach(ctx, r, rec, tx, all)
 	if err != nil {
 		tx.Attachments = tx.Attachments[:attempted]
-		return nil, errors.Join(err, releaseAll(ctx, all[attempted:]))
-	}
-	if err := e.routeDefault(ctx, r.Netns, tx.Attachments, results, nil); err != nil {
 		return nil, err
+	}
+	if entry := giveDefault(tx.Attachments, results); entry != nil {
+		if err := moveDefault(ctx, r.Netns, entry); err != nil {
+			return nil, err
+		}
 	}
 	annotations, err := e.describe(ctx, r, tx, all, results, nil)
 	if err != nil {
 		return nil, err
 	}
 	tx.Phase = journal.PhaseAttached
-	if err := tx.SetResults(results); err != nil {
+	if err := journal.SetResults(tx.Attachments, results); err != nil {
 		return nil, err
 	}
-	later := e.publishesLater(r, tx)
+	later := e.Later != nil && annotations != nil && tx.StatusPlace == "" // nothing will have to be retracted
 	if !later {
-		if err := e.publish(ctx, r, tx, annotations); err != nil {
+		if err := e.publish(ctx, r.Sandbox, tx.Pod, annotations); err != nil {
 			return nil, err
 		}
 	}
@@ -173,29 +172,35 @@ func (e *Engine) attach(ctx context.Context, r *Request, rec *journal.Record, tx
 		return nil, err
 	}
 	if later {
-		e.Later(tx.Pod, func(ctx context.Context) error { return e.setAnnotations(ctx, r.Sandbox, tx.Pod, annotations) })
+		e.Later(tx.Pod, func(ctx context.Context) error { return e.publish(ctx, r.Sandbox, tx.Pod, annotations) })
 	}
 	return addResult(r, tx, results), nil
 }
 
-// addEach adds the attachments in order (NPWG specification 1.3, section 7.3). Neighbours
-// whose lists are a single built-in are added together. The record is on the disk before
-// the first attachment is added that needs it to be undone. attempted is the number of
-// attachments whose plugins have run, with an error too.
-func (e *Engine) addEach(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, pending *journal.Pending) (results []*types100.Result, attempted int, err error) {
-	for attempted < len(all) {
-		if attempted > 0 || !e.undoneWithoutRecord(r, tx, all[attempted].Entry) {
-			if err := pending.Durable(); err != nil {
-				return nil, attempted, err
-			}
+// addEach writes the record and adds the attachments in order (NPWG specification 1.3, section
+// 7.3). Neighbours whose lists are a single built-in are added together. The record is on the
+// disk before the first attachment is added that needs it to be undone. attempted is the number
+// of attachments whose plugins have run, with an error too; the reservations of the others are
+// then given back.
+func (e *Engine) addEach(ctx context.Context, r *Request, rec *journal.Record, tx *journal.Transaction, all []*attachment) (results []*types100.Result, attempted int, err error) {
+	needsRecord := func(a *attachment) bool { return !e.undoneWithoutRecord(r, tx, a.Entry) }
+	pending, err := e.Journal.Begin(ctx, rec, slices.ContainsFunc(all, needsRecord))
+	if err != nil {
+		return nil, 0, errors.Join(err, releaseAll(ctx, all))
+	}
+	for _, group := range groupsOf(all) {
+		if attempted > 0 || needsRecord(group[0]) {
+			err = pending.Durable()
 		}
-		group := all[attempted:neighbours(all, attempted)]
-		attempted += len(group)
-		more, err := e.addGroup(ctx, r, group)
+		if err == nil {
+			attempted += len(group)
+			var more []*types100.Result
+			more, err = e.addGroup(ctx, r, group)
+			results = append(results, more...)
+		}
 		if err != nil {
-			return nil, attempted, err
+			return nil, attempted, errors.Join(err, releaseAll(ctx, all[attempted:]))
 		}
-		results = append(results, more...)
 	}
 	return results, attempted, pending.Durable()
 }
@@ -205,26 +210,20 @@ func (e *Engine) addEach(ctx context.Context, r *Request, tx *journal.Transactio
 // addresses are requested at the same time, and so are the backends called.
 func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) ([]*types100.Result, error) {
 	parallel, began := r.Conf != nil && r.Conf.Parallel, time.Now()
-	err := each(parallel, group, func(a *attachment) error {
+	err := each(parallel, group, func(a *attachment) (err error) {
 		if r.Conf != nil {
-			if err := status.CopyDeviceInfo(ctx, r.Sandbox, a.Entry); err != nil {
-				return a.errorf("add", err)
-			}
+			err = status.CopyDeviceInfo(ctx, r.Sandbox, a.Entry)
 		}
-		b := a.single()
-		if b == nil {
-			return nil
+		if b := a.single(); err == nil && b != nil {
+			err = a.chain.Allocate(ctx, b)
 		}
-		if err := a.chain.Allocate(ctx, b); err != nil {
-			return a.errorf("add", err)
-		}
-		return nil
+		return a.errorf("add", err)
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = each(parallel, batches(group), func(b *batch) error {
-		if err := b.delegate.Attach(ctx, b.attachments()); err != nil {
+	err = each(parallel, batches(group), func(b batch) error {
+		if err := b[0].Delegate.Attach(ctx, b.attachments()); err != nil {
 			return fmt.Errorf("add: %w", err)
 		}
 		return nil
@@ -266,13 +265,4 @@ func addResult(r *Request, tx *journal.Transaction, results []*types100.Result) 
 		return results[0]
 	}
 	return status.Merge(tx.Attachments, results, r.Netns)
-}
-
-// recordedResult is the result that the recorded ADD returned.
-func recordedResult(r *Request, tx *journal.Transaction) (*types100.Result, error) {
-	results, err := tx.Results()
-	if err != nil {
-		return nil, err
-	}
-	return addResult(r, tx, results), nil
 }

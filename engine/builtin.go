@@ -4,7 +4,8 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/plexus-cni/plexus/conf"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/delegates/userspace"
 	"github.com/plexus-cni/plexus/ovsdpdk"
@@ -16,22 +17,36 @@ import (
 // Builtin is the table of backends that run in-process, by the plugin type that a
 // network configuration names.
 func Builtin(log *slog.Logger) plugin.Table {
+	ovs, vpp := ovsdpdk.New(log), vppmemif.New(log)
 	return plugin.Table{
-		"ovsdpdk":  ovsdpdk.New(log),
+		"ovsdpdk":  ovs,
 		"passthru": passthru{},
 		"sriov":    sriov.New(log),
-		"vppmemif": vppmemif.New(log),
+		"vppmemif": vpp,
 
-		plugin.Userspace(userspace.EngineOVS): dialect{ovsdpdk.NewUserspace(log)},
-		plugin.Userspace(userspace.EngineVPP): dialect{vppmemif.NewUserspace(log)},
+		plugin.Userspace(userspace.EngineOVS): userspace.New(userspace.EngineOVS, ovs),
+		plugin.Userspace(userspace.EngineVPP): userspace.New(userspace.EngineVPP, vpp),
 	}
 }
 
-// dialect is a backend that reads another plugin's configurations. It sweeps nothing: the
-// backend under its own name sweeps the marks of both.
-type dialect struct{ delegates.Delegate }
+// passthru is the backend that does nothing. It stands first in a list whose other plugins
+// need a prevResult, as Multus' plugin of that name does.
+type passthru struct{ delegates.Base }
 
-// Sweep is delegates.Delegate.
-func (dialect) Sweep(context.Context, string, []string, conf.Bounds, func(sandbox, ifName string) bool) []error {
+// Parse is delegates.Delegate.
+func (passthru) Parse(string, []byte) (delegates.Network, []string, error) {
+	return delegates.BaseNetwork{}, nil, nil
+}
+
+// Attach is delegates.Delegate.
+func (passthru) Attach(_ context.Context, all []*delegates.Attachment) error {
+	for _, a := range all {
+		a.Result = &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	}
 	return nil
+}
+
+// Detach is delegates.Delegate.
+func (passthru) Detach(_ context.Context, all []*delegates.Attachment) []error {
+	return make([]error, len(all))
 }

@@ -16,13 +16,12 @@ import (
 	"github.com/plexus-cni/plexus/podnet"
 )
 
-// routeDefault gives the default routes to the attachment that the pod asked
-// it for (NPWG specification 1.3, section 4.1.2.1.9): for each family of the
-// gateways, all default routes are replaced by routes to the gateways. The
-// results are changed accordingly, and each attachment that loses a default route records
-// it. note is called before the kernel's routes change; it may be nil.
-func (e *Engine) routeDefault(ctx context.Context, netns string, entries []*journal.Entry, results []*types100.Result, note func() error) error {
-	at := slices.IndexFunc(entries, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 })
+// giveDefault changes results for the attachment that the pod asked to have the default
+// routes (NPWG specification 1.3, section 4.1.2.1.9), and returns it; nil when there is none.
+// For each family of its gateways, all default routes are replaced by routes to the gateways.
+// Each attachment that loses a default route records it.
+func giveDefault(entries []*journal.Entry, results []*types100.Result) *journal.Entry {
+	at := slices.IndexFunc(entries, asksDefault)
 	if at < 0 {
 		return nil
 	}
@@ -46,11 +45,13 @@ func (e *Engine) routeDefault(ctx context.Context, netns string, entries []*jour
 	for _, gw := range entry.DefaultRoute {
 		results[at].Routes = append(results[at].Routes, &types.Route{Dst: *podnet.DefaultDst(gw), GW: gw.Unmap().AsSlice()})
 	}
-	if note != nil {
-		if err := note(); err != nil {
-			return err
-		}
-	}
+	return entry
+}
+
+func asksDefault(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 }
+
+// moveDefault gives the pod's default routes to an attachment.
+func moveDefault(ctx context.Context, netns string, entry *journal.Entry) error {
 	if err := delegates.Step(ctx, "%s: take the default route", entry.IfName); err != nil {
 		return err
 	}
@@ -78,8 +79,8 @@ func gatewayOf(r *types100.Result, ipv4 bool) net.IP {
 
 // restoreDefault gives attachments the default routes back that they lost, when the
 // attachment that replaced them is detached. netns is "" when the namespace is gone.
-func (e *Engine) restoreDefault(ctx context.Context, netns string, entries []*journal.Entry) error {
-	if slices.ContainsFunc(entries, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 }) {
+func restoreDefault(ctx context.Context, netns string, entries []*journal.Entry) error {
+	if slices.ContainsFunc(entries, asksDefault) {
 		return nil
 	}
 	var errs []error

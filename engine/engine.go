@@ -118,16 +118,16 @@ func (e *Engine) Plan(ctx context.Context, r *Request) (*conf.Pod, *conf.Plan, e
 	if err != nil {
 		return nil, nil, err
 	}
-	if r.Conf == nil {
-		plan, err := conf.Standalone(r.Stdin, r.IfName, r.Args)
-		return pod, plan, delegates.Coded(delegates.CodeConfig, err)
-	}
 	plan, err := e.planFor(ctx, r, pod)
 	return pod, plan, err
 }
 
 // planFor is the plan of a pod; nil stands for a pod without annotations.
 func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.Plan, error) {
+	if r.Conf == nil {
+		plan, err := conf.Standalone(r.Stdin, r.IfName, r.Args)
+		return plan, delegates.Coded(delegates.CodeConfig, err)
+	}
 	references, warnings, err := conf.References(r.Conf, pod)
 	if err != nil {
 		return nil, delegates.Coded(delegates.CodeConfig, err)
@@ -145,6 +145,13 @@ func (e *Engine) planFor(ctx context.Context, r *Request, pod *conf.Pod) (*conf.
 		plan.Warnings = append(plan.Warnings, d.Warnings...)
 	}
 	return plan, nil
+}
+
+// configuredPlan is the plan of a pod without annotations.
+func (e *Engine) configuredPlan(ctx context.Context, r *Request) (*conf.Plan, error) {
+	anyone := *r
+	anyone.IfName, anyone.Args = "eth0", nil
+	return e.planFor(ctx, &anyone, nil)
 }
 
 // lookUp finds the networks' definitions and assigns them devices that no network in have
@@ -179,21 +186,83 @@ func (e *Engine) path(r *Request) []string {
 	return plugin.SearchPath(r.Path)
 }
 
-// awaitReadiness waits for readinessindicatorfile, as Multus does.
-func awaitReadiness(ctx context.Context, c *conf.Conf) error {
+func (e *Engine) warn(warnings []string) {
+	for _, w := range warnings {
+		e.Log.Warn(w)
+	}
+}
+
+// lock locks a sandbox for this request. Plugins that it executes inherit the lock
+// (journal.Lock).
+func (e *Engine) lock(ctx context.Context, sandbox string) (_ context.Context, unlock func(), err error) {
+	ctx, l, err := e.Journal.Lock(ctx, sandbox)
+	if err != nil {
+		return ctx, nil, delegates.Coded(delegates.CodeTryAgain, err)
+	}
+	return ctx, l.Release, nil
+}
+
+// withRecord locks a sandbox and calls do with its record, if it has one.
+func (e *Engine) withRecord(ctx context.Context, sandbox string, do func(context.Context, *journal.Record) error) error {
+	ctx, unlock, err := e.lock(ctx, sandbox)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	rec, err := e.Journal.Read(sandbox)
+	if err != nil || rec == nil {
+		return err
+	}
+	return do(ctx, rec)
+}
+
+// isReady reports whether the file of the key readinessindicatorfile exists, when there is one.
+func isReady(c *conf.Conf) error {
 	if c == nil || c.ReadinessIndicatorFile == "" {
 		return nil
 	}
+	if _, err := os.Stat(c.ReadinessIndicatorFile); err != nil {
+		return fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", c.ReadinessIndicatorFile)
+	}
+	return nil
+}
+
+// awaitReadiness waits for readinessindicatorfile, as Multus does.
+func awaitReadiness(ctx context.Context, c *conf.Conf) error {
 	ctx, cancel := context.WithTimeout(ctx, readinessWait)
 	defer cancel()
 	for {
-		if _, err := os.Stat(c.ReadinessIndicatorFile); err == nil {
+		err := isReady(c)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("the cluster network is not ready: readinessindicatorfile %s does not exist", c.ReadinessIndicatorFile))
+			return delegates.Coded(delegates.CodeTryAgain, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// Status reports whether ADD can be served: it runs STATUS of the cluster network and of the
+// other networks that the configuration itself names. A network that only pods name reports
+// its state at ADD.
+func (e *Engine) Status(ctx context.Context, r *Request) error {
+	if err := isReady(r.Conf); err != nil {
+		return delegates.Coded(delegates.CodeNotReady, err)
+	}
+	plan, err := e.configuredPlan(ctx, r)
+	if err != nil {
+		return &delegates.Error{Code: delegates.CodeNotReady, Err: err}
+	}
+	for _, n := range plan.Networks {
+		c, err := e.network(n, e.path(r))
+		if err == nil {
+			err = c.Status(ctx)
+		}
+		if err != nil {
+			return &delegates.Error{Code: delegates.CodeNotReady, Err: fmt.Errorf("network %s is not ready: %w", n.Name, err)}
+		}
+	}
+	return nil
 }

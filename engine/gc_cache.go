@@ -10,21 +10,39 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
 )
 
+// readCache reads libcni's cache. It notes the attachments of running sandboxes, whose record
+// may be lost, and of sandboxes whose record is damaged.
+func (g *collection) readCache() (err error) {
+	if g.cached, err = g.e.runner().Cache().GetCachedAttachments(""); err != nil {
+		return fmt.Errorf("read libcni's cache: %w", err)
+	}
+	for _, c := range g.cached {
+		a := types.GCAttachment{ContainerID: c.ContainerID, IfName: c.IfName}
+		if !g.running[c.ContainerID] && !g.damaged[c.ContainerID] || slices.Contains(g.valid[c.Network], a) {
+			continue
+		}
+		g.valid[c.Network] = append(g.valid[c.Network], a)
+		d := conf.Definition{Origin: "cached network " + c.Network, Config: c.Config}
+		if list, err := d.ParseList(""); err == nil {
+			g.note(list)
+		}
+	}
+	return nil
+}
+
 // collectCache undoes the cached attachments of sandboxes that neither the runtime nor the
 // journal lists, by the cached configurations, as DEL of a lost record does.
 func (g *collection) collectCache(ctx context.Context) error {
-	cached, err := g.e.runner().Cache().GetCachedAttachments("")
-	if err != nil {
-		return fmt.Errorf("read libcni's cache: %w", err)
-	}
 	var errs []error
 	seen := map[string]bool{}
-	for _, a := range cached {
+	for _, a := range g.cached {
 		if seen[a.ContainerID] || journal.CheckSandbox(a.ContainerID) != nil || g.keep(a.ContainerID) {
 			continue
 		}
@@ -72,7 +90,8 @@ func (g *collection) removeUnusable(ctx context.Context) error {
 	for _, file := range files {
 		name := filepath.Join(dir, file.Name())
 		data, err := os.ReadFile(name)
-		if err != nil || !file.Type().IsRegular() || json.Valid(data) || g.isOfKept(file.Name()) {
+		ofSandbox := func(sandbox string) bool { return strings.Contains(file.Name(), "-"+sandbox+"-") }
+		if err != nil || !file.Type().IsRegular() || json.Valid(data) || g.isKept(ofSandbox) {
 			continue
 		}
 		if err := delegates.Step(ctx, "remove %s, a file of libcni's cache that is no JSON", name); err != nil {
@@ -85,51 +104,13 @@ func (g *collection) removeUnusable(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// isOfKept reports whether the name of a cache file has the ID of a sandbox that is kept.
-func (g *collection) isOfKept(name string) bool {
-	recorded, err := g.e.Journal.Sandboxes()
-	if err != nil {
-		return true
-	}
-	has := func(sandbox string) bool { return strings.Contains(name, "-"+sandbox+"-") }
-	for sandbox := range g.running {
-		if has(sandbox) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(recorded, has)
-}
-
-// keep reports whether the runtime lists a sandbox or the journal has a file of it now.
-func (g *collection) keep(sandbox string) bool { return g.isRunning(sandbox) || g.e.inJournal(sandbox) }
-
-// unknown are the sandboxes whose record cannot be used and which are not in libcni's cache.
-func (g *collection) unknown() (sandboxes []string) {
-	for sandbox := range g.damaged {
-		if !g.cached[sandbox] {
-			sandboxes = append(sandboxes, sandbox)
-		}
-	}
-	return sandboxes
-}
-
-// ofRequest are the given and the noted networks that the runtime's list of attachments
-// covers: all of a node, or that of a built-in that is executed under its own name.
-func (g *collection) ofRequest(networks []conf.Network) []conf.Network {
-	all := slices.Clone(networks)
-	for _, l := range g.lists {
-		all = append(all, conf.Network{Name: l.Name, List: *l})
-	}
-	return slices.DeleteFunc(all, func(n conf.Network) bool { return g.r.Conf == nil && n.List.Name != g.r.Network })
-}
-
 // releaseAddresses releases the addresses that built-ins of the networks have reserved by
 // host-local for sandboxes that keep does not keep.
 func (e *Engine) releaseAddresses(ctx context.Context, networks []conf.Network, keep func(sandbox string) bool) error {
 	var errs []error
 	seen := map[string]bool{}
 	for _, n := range networks {
-		c, err := e.network(conf.Network{Name: n.List.Name, List: n.List, OfNode: n.OfNode}, nil)
+		c, err := e.network(n, nil)
 		if err == nil {
 			err = c.CollectAddresses(ctx, seen, keep)
 		}

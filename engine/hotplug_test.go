@@ -81,9 +81,13 @@ func TestAChangeThatFails(t *testing.T) {
 	n := newNode(t)
 	builtinCluster(n)
 	r := n.mustAdd("static,bare")
+	done := ""
 	update := func(networks string) error {
 		n.api.ask(networks)
-		_, err := n.Update(t.Context(), sandboxOfPod, n.api.asked())
+		change, err := n.Update(t.Context(), sandboxOfPod, n.api.asked())
+		if done = ""; change != nil {
+			done = change.String()
+		}
 		return err
 	}
 	had := n.interfaces()
@@ -95,6 +99,9 @@ func TestAChangeThatFails(t *testing.T) {
 	} {
 		says(t, update(networks), want)
 		compareLines(t, "interfaces after "+networks, n.interfaces(), had)
+		if done != "" {
+			t.Errorf("after %s: %s", networks, done)
+		}
 	}
 	n.failPlugin("ADD", "last", true)
 	says(t, update("static,bare,between,other"), "add net3 (network default/between)", "last was told to fail")
@@ -102,6 +109,9 @@ func TestAChangeThatFails(t *testing.T) {
 	n.other.Fail("attach", "net2", errors.New("no room"))
 	says(t, update("static,other"), "net2 (network default/other): no room")
 	compareLines(t, "interfaces", n.interfaces(), had[:2])
+	if done != "detached net2 (default/bare)" {
+		t.Errorf("of a change that failed, this is in force: %q", done)
+	}
 	if text := n.api.published()[placeOf(n.api.pod)][conf.NetworkStatusAnnotation]; strings.Contains(text, "bare") || !strings.Contains(text, "static") {
 		t.Errorf("network-status: %s", text)
 	}
@@ -126,6 +136,9 @@ func TestAChangeThatFails(t *testing.T) {
 	}
 	n.api.failures["Publish"] = errors.New("the API server is away")
 	says(t, update("other,static"), "the API server is away")
+	if done != "" { // what was attached is undone again
+		t.Errorf("of a change that was not published, this is in force: %q", done)
+	}
 	compareLines(t, "interfaces", n.interfaces(), []string{"eth0 cluster"})
 	n.api.failures["Publish"] = nil
 	if err := update("other,static"); err != nil {

@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -102,6 +104,68 @@ func TestAListOfAnOldVersion(t *testing.T) {
 	if err := n.Check(t.Context(), r); err != nil {
 		t.Errorf("CHECK of a list with disableCheck: %v", err)
 	}
+}
+
+// Two interfaces of one name and MAC, in a list of a version that has neither their MTU nor
+// their socket: each gets its own back.
+func TestTwinsInAListOfAnOldVersion(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	builtinCluster(n)
+	n.Delegates["twins"] = twins{}
+	n.api.networks["twins"] = `{"cniVersion": "0.3.1", "name": "twins", "plugins": [{"type": "twins"}, {"type": "last"}]}`
+	result, err := n.Add(t.Context(), n.request("twins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have []string
+	for _, i := range result.Interfaces {
+		have = append(have, fmt.Sprint(i.Name, " ", i.Mtu, " ", i.SocketPath, i.PciID))
+	}
+	compareLines(t, "interfaces", have, []string{"twin 9000 /a", "twin 1500 /b", "other 0 0000:01:00.1"})
+}
+
+// twins is a delegate whose interfaces have equal names.
+type twins struct{ passthru }
+
+// Attach is delegates.Delegate.
+func (twins) Attach(_ context.Context, all []*delegates.Attachment) error {
+	for _, a := range all {
+		a.Result = &types100.Result{CNIVersion: "1.1.0", Interfaces: []*types100.Interface{
+			{Name: "twin", Sandbox: a.Netns, SocketPath: "/a", Mtu: 9000},
+			{Name: "twin", Sandbox: a.Netns, SocketPath: "/b", Mtu: 1500},
+			{Name: "other", Sandbox: a.Netns, PciID: "0000:01:00.1"},
+		}}
+	}
+	return nil
+}
+
+// An error names step, attachment and cause once each, wherever the built-in stands in its list.
+func TestErrorsNameOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	builtinCluster(n)
+	n.world.Fail("attach", "net1", errors.New("no room"))
+	n.api.networks["vlan"] = `{"cniVersion": "1.1.0", "name": "vlan", "type": "sriov", "vlan": 99999}`
+	n.Delegates["sriov"] = Builtin(n.Log)["sriov"]
+	for networks, want := range map[string]string{
+		"bare":    "add: net1 (network default/bare): no room",
+		"probed":  `add: plugin type="toy" failed (add): net1 (network default/probed): no room`,
+		"foreign": "prepare net1 (network default/foreign): toy: key",
+		"vlan":    `prepare net1: network default/vlan: sriov: key "vlan": 99999, want 0 to 4094`,
+	} {
+		_, err := n.Add(t.Context(), n.request(networks))
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+			continue
+		}
+		for _, once := range []string{"net1", "network default/" + networks} {
+			if strings.Count(err.Error(), once) != 1 {
+				t.Errorf("%v: it has %q more than once", err, once)
+			}
+		}
+	}
+	n.wantNothingLeft("in the end")
 }
 
 // A backend that answers with a null in its result: the error is the engine's, and all is

@@ -412,13 +412,14 @@ func TestPowerCut(t *testing.T) {
 			}
 			tx := rec.Transactions[0]
 			tx.Pod = &conf.Pod{Namespace: "default", Name: "a"}
-			u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: tx.Pod, change: &Change{}}
+			u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: tx.Pod}
 			more := tx.Attachments[1].Network
 			more.IfName = "net9"
-			if err := u.attachMore(t.Context(), []conf.Network{more}); err != nil {
+			all, err := u.attach(t.Context(), []conf.Network{more})
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := u.commit(t.Context(), nil); err != nil {
+			if err := u.commit(t.Context(), all); err != nil {
 				t.Fatal(err)
 			}
 			tx.Attachments[1].Phase = journal.PhaseRemoving

@@ -13,13 +13,19 @@ import (
 	"github.com/plexus-cni/plexus/status"
 )
 
-// describe writes the device-info files and returns the annotations of the pod,
-// network-status among them. others are the elements of network-status that plexus has not
-// written.
+// describe writes the device-info files, or the one that the caller of a built-in under its own
+// name has given. It returns the annotations of the pod,
+// network-status among them; nil when the request has no pod to annotate. others are the
+// elements of network-status that plexus has not written.
 func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, results []*types100.Result, others []json.RawMessage) (map[string]string, error) {
 	annotations, infos := map[string]string{}, make([]*conf.DeviceInfo, len(all))
+	file, err := "", error(nil)
+	if r.Conf == nil {
+		if file, err = status.CallersDeviceInfo(r.Stdin); err != nil {
+			return nil, conf.Refuse(err)
+		}
+	}
 	for i, a := range all {
-		var err error
 		if infos[i], err = status.ReadDeviceInfo(r.Sandbox, a.Entry); err != nil {
 			e.Log.Warn(err.Error())
 		}
@@ -35,49 +41,26 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transacti
 			for key, value := range description.Annotations {
 				annotations[key] = status.Join(annotations[key], value)
 			}
-			if description.DeviceInfo == nil {
+			if description.DeviceInfo == nil || r.Conf == nil && file == "" {
 				continue
 			}
 			infos[i] = description.DeviceInfo
-			if err := writeDeviceInfo(ctx, r, a.IfName, description.DeviceInfo); err != nil {
+			if err := status.WriteDeviceInfo(ctx, r.Sandbox, a.IfName, file, infos[i]); err != nil {
 				return nil, err
 			}
 		}
 	}
 	if r.Conf == nil || tx.Pod == nil {
-		return annotations, nil
+		return nil, nil
 	}
 	return annotations, status.Publish(annotations, tx, results, infos, others)
 }
 
-// writeDeviceInfo writes the device-info of an attachment: to the attachment's own file, or to
-// the file that the caller of a built-in under its own name has given.
-func writeDeviceInfo(ctx context.Context, r *Request, ifName string, info *conf.DeviceInfo) error {
-	file := ""
-	if r.Conf == nil {
-		var err error
-		if file, err = status.CallersDeviceInfo(r.Stdin); err != nil || file == "" {
-			return conf.Refuse(err)
-		}
-	}
-	return status.WriteDeviceInfo(ctx, r.Sandbox, ifName, file, info)
-}
-
-// publish sets the annotations of the request's pod, if there is one.
-func (e *Engine) publish(ctx context.Context, r *Request, tx *journal.Transaction, annotations map[string]string) error {
-	if r.Conf == nil || tx.Pod == nil {
+// publish sets the annotations of a pod (describe).
+func (e *Engine) publish(ctx context.Context, sandbox string, pod *conf.Pod, annotations map[string]string) error {
+	if annotations == nil {
 		return nil
 	}
-	return e.setAnnotations(ctx, r.Sandbox, tx.Pod, annotations)
-}
-
-// publishesLater reports whether Later publishes the annotations, after the commit: there is
-// a pod, and its status needs no Retract.
-func (e *Engine) publishesLater(r *Request, tx *journal.Transaction) bool {
-	return e.Later != nil && r.Conf != nil && tx.Pod != nil && tx.StatusPlace == ""
-}
-
-func (e *Engine) setAnnotations(ctx context.Context, sandbox string, pod *conf.Pod, annotations map[string]string) error {
 	err := delegates.Step(ctx, "publish network-status of pod %s", pod)
 	if err == nil {
 		err = e.Source.Publish(ctx, pod, sandbox, annotations)
@@ -91,39 +74,34 @@ func (e *Engine) setAnnotations(ctx context.Context, sandbox string, pod *conf.P
 // Republish publishes the attachments of a running pod if its annotations lack them. Elements
 // that plexus has not written stay. It reports whether it published.
 func (e *Engine) Republish(ctx context.Context, sandbox string, pod *conf.Pod) (bool, error) {
-	annotations, err := e.unpublished(ctx, sandbox, pod)
+	var annotations map[string]string
+	err := e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
+		tx := rec.Latest()
+		if tx == nil || rec.Damage != "" || !status.Unpublished(tx, pod) {
+			return nil
+		}
+		r, err := requestOf(tx, sandbox)
+		if err == nil {
+			annotations, err = e.describeRecorded(ctx, r, tx, e.open(sandbox, tx, tx.Attachments, r.Netns), status.Others(tx, pod))
+		}
+		return err
+	})
 	if err != nil || annotations == nil {
 		return false, err
 	}
-	return true, e.setAnnotations(ctx, sandbox, pod, annotations)
+	return true, e.publish(ctx, sandbox, pod, annotations) // without the lock: DEL does not wait for the API server
 }
 
-// unpublished are the annotations of a pod whose network-status lacks an attachment, else nil.
-func (e *Engine) unpublished(ctx context.Context, sandbox string, pod *conf.Pod) (map[string]string, error) {
-	ctx, unlock, err := e.lock(ctx, sandbox)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock() // before the API server is asked: DEL does not wait for it
-	rec, err := e.Journal.Read(sandbox)
-	if err != nil {
-		return nil, err
-	}
-	tx := rec.Latest()
-	if tx == nil || rec.Damage != "" || !status.Unpublished(tx, pod) {
-		return nil, nil
-	}
-	r, err := requestOf(tx, sandbox)
-	if err != nil {
-		return nil, err
-	}
+// describeRecorded is describe for recorded attachments.
+func (e *Engine) describeRecorded(ctx context.Context, r *Request, tx *journal.Transaction, all []*attachment, others []json.RawMessage) (map[string]string, error) {
 	results, err := tx.Results()
 	if err != nil {
 		return nil, err
 	}
-	all, err := e.openAll(sandbox, tx, tx.Attachments, r.Netns)
-	if err != nil {
-		return nil, err
+	for _, a := range all {
+		if a.errChain != nil {
+			return nil, a.errorf("describe", a.errChain)
+		}
 	}
-	return e.describe(ctx, r, tx, all, results, status.Others(tx, pod))
+	return e.describe(ctx, r, tx, all, results, others)
 }

@@ -56,9 +56,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		for _, tx := range rec.Transactions {
-			for _, entry := range tx.Attachments {
-				_, _ = e.open(rec.Sandbox, tx, entry, "")
-			}
+			e.open(rec.Sandbox, tx, tx.Attachments, "")
 		}
 		if rec.Find("eth0") != nil {
 			rec.Remove(rec.Find("eth0"))

@@ -10,7 +10,6 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/plugin"
-	"github.com/plexus-cni/plexus/podnet"
 )
 
 // Finding is one deviation from the record that Reconcile repaired or reports.
@@ -42,66 +41,56 @@ const (
 // built-ins are compared; plexusctl check executes CHECK of all plugins. Where the journal
 // file is damaged behind the record, a request that seems unfinished may have finished: a
 // live pod keeps its attachments.
-func (e *Engine) Reconcile(ctx context.Context, sandbox string) ([]Finding, error) {
-	ctx, unlock, err := e.lock(ctx, sandbox)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	rec, err := e.Journal.Read(sandbox)
-	if err != nil || rec == nil {
-		return nil, err
-	}
-	var all []Finding
-	for _, tx := range slices.Clone(rec.Transactions) {
-		findings, err := e.reconcile(ctx, rec, tx)
-		for _, f := range findings {
-			f.Sandbox, f.Pod = sandbox, tx.Pod
-			all = append(all, f)
+func (e *Engine) Reconcile(ctx context.Context, sandbox string) (all []Finding, err error) {
+	err = e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
+		for _, tx := range slices.Clone(rec.Transactions) {
+			findings, err := e.reconcile(ctx, rec, tx)
+			for _, f := range findings {
+				f.Sandbox, f.Pod = sandbox, tx.Pod
+				all = append(all, f)
+			}
+			if err != nil {
+				return fmt.Errorf("sandbox %s: %w", sandbox, err)
+			}
 		}
-		if err != nil {
-			return all, fmt.Errorf("sandbox %s: %w", sandbox, err)
-		}
-	}
-	return all, nil
+		return nil
+	})
+	return all, err
 }
 
-func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal.Transaction) ([]Finding, error) {
+func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal.Transaction) (findings []Finding, err error) {
 	live := liveNetns(tx, "")
-	var findings []Finding
 	damaged := rec.Damage != "" && live != ""
 	if damaged {
 		findings = append(findings, Finding{Kind: KindDamaged, What: fmt.Sprintf("%s; recorded is that %s is %s, and its network namespace is alive: nothing is undone before DEL", rec.Damage, tx.IfName, tx.Phase)})
-		if tx.Phase != journal.PhaseAttached {
-			return findings, nil
-		}
 	}
-	if tx.Phase != journal.PhaseAttached {
-		phase := tx.Phase
+	switch phase := tx.Phase; {
+	case phase != journal.PhaseAttached && damaged:
+		return findings, nil
+	case phase != journal.PhaseAttached:
 		if err := e.detach(delegates.Undoing(ctx), rec, tx, ""); err != nil {
 			return nil, err
 		}
 		return []Finding{{Kind: KindUnfinished, What: fmt.Sprintf("a request of %s was cut short (%s) and is undone", tx.IfName, phase)}}, nil
-	}
-	if live == "" {
+	case live == "":
 		return []Finding{{Kind: KindGone, What: fmt.Sprintf("the network namespace %s is gone", tx.Netns)}}, nil
 	}
-	for _, entry := range tx.Attachments {
-		if entry.Phase != "" && !damaged {
-			findings = append(findings, Finding{IfName: entry.IfName, Network: entry.Name, Kind: KindUnfinished, What: fmt.Sprintf("a change of the pod's networks was cut short (%s) and is undone", entry.Phase)})
-		}
-	}
 	if !damaged {
+		for _, entry := range tx.Attachments {
+			if entry.Phase != "" {
+				findings = append(findings, Finding{IfName: entry.IfName, Network: entry.Name, Kind: KindUnfinished, What: fmt.Sprintf("a change of the pod's networks was cut short (%s) and is undone", entry.Phase)})
+			}
+		}
 		if err := e.detachUnfinished(delegates.Undoing(ctx), rec, tx, live); err != nil {
 			return findings, err
 		}
 	}
-	for _, entry := range tx.Attachments {
-		if damaged && entry.Phase != "" {
+	for _, a := range e.open(rec.Sandbox, tx, tx.Attachments, live) {
+		if a.Phase != "" {
 			continue // it has no result to compare
 		}
-		for _, f := range e.compare(ctx, rec.Sandbox, tx, entry, live) {
-			f.IfName, f.Network = entry.IfName, entry.Name
+		for _, f := range a.compare(ctx) {
+			f.IfName, f.Network = a.IfName, a.Name
 			findings = append(findings, f)
 		}
 	}
@@ -109,20 +98,14 @@ func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal
 }
 
 // compare makes the missing parts of an attachment again and reports differences.
-func (e *Engine) compare(ctx context.Context, sandbox string, tx *journal.Transaction, entry *journal.Entry, live string) []Finding {
-	result, err := entry.ParseResult()
-	var a *attachment
-	if err == nil {
-		a, err = e.open(sandbox, tx, entry, live)
-	}
-	if err != nil {
+func (a *attachment) compare(ctx context.Context) (all []Finding) {
+	if err := a.unusable(); err != nil {
 		return []Finding{{Kind: KindFailed, What: err.Error()}}
 	}
-	var all []Finding
 	for _, b := range a.chain.Builtins() {
 		all = append(all, compareBuiltin(ctx, b)...)
 	}
-	if err := errors.Join(podnet.CompareLinks(live, result), podnet.CompareDefault(live, entry.IfName, entry.DefaultRoute)); err != nil {
+	if err := a.compareLinks(); err != nil {
 		all = append(all, Finding{Kind: KindDifferent, What: err.Error()})
 	}
 	return all
@@ -151,20 +134,18 @@ func (e *Engine) Reclaim(ctx context.Context, sandbox string) error {
 	if err := journal.CheckSandbox(sandbox); err != nil {
 		return err
 	}
-	ctx, unlock, err := e.lock(ctx, sandbox)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	rec, err := e.Journal.Read(sandbox)
-	if err != nil || rec == nil {
-		return err
-	}
-	var errs []error
-	for _, tx := range slices.Clone(rec.Transactions) {
-		errs = append(errs, e.detach(ctx, rec, tx, ""))
-	}
-	return errors.Join(errs...)
+	return e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
+		var errs []error
+		for _, tx := range slices.Clone(rec.Transactions) {
+			errs = append(errs, e.detach(ctx, rec, tx, ""))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// Alive reports whether the network namespace of a recorded sandbox is still there.
+func Alive(rec *journal.Record) bool {
+	return slices.ContainsFunc(rec.Transactions, func(tx *journal.Transaction) bool { return liveNetns(tx, "") != "" })
 }
 
 // Endpoints are the vswitches of the recorded attachments of a sandbox, by the delegate's
@@ -179,10 +160,9 @@ func Endpoints(table plugin.Table, rec *journal.Record) map[string][]string {
 				continue // CHECK reports the error
 			}
 			for _, b := range c.Builtins() {
-				if b.Network == nil || b.Network.Endpoint() == "" || slices.Contains(endpoints[b.Name], b.Network.Endpoint()) {
-					continue
+				if b.Network != nil && b.Network.Endpoint() != "" && !slices.Contains(endpoints[b.Name], b.Network.Endpoint()) {
+					endpoints[b.Name] = append(endpoints[b.Name], b.Network.Endpoint())
 				}
-				endpoints[b.Name] = append(endpoints[b.Name], b.Network.Endpoint())
 			}
 		}
 	}

@@ -25,7 +25,7 @@ var harmless = map[string]string{
 	"plexus":     "cniVersion name type delegates logLevel globalNamespaces systemNamespaces multusNamespace result capabilities runtimeConfig pluginTimeout",
 	"ovsdpdk":    "vhost.mode mac logLevel",
 	"vppmemif":   "role mode mac",
-	"sriov":      "vlanProto mac spoofchk trust link_state baseline.vlanProto baseline.mac baseline.spoofchk baseline.trust baseline.link_state logLevel runtimeConfig.MAC runtimeConfig.DeviceID runtimeConfig.GUID", // the last three are rows of runtimeConfig
+	"sriov":      "vlanProto mac spoofchk trust link_state baseline.vlanProto baseline.mac baseline.spoofchk baseline.trust baseline.link_state logLevel runtimeConfig", // its keys are rows of runtimeConfig
 	"userspace":  "name logLevel host.engine host.iftype host.netType host.memif.role host.memif.mode host.vhost.mode container.engine container.iftype container.netType container.memif.role container.memif.mode container.vhost.mode",
 	"annotation": "portMappings.protocol portMappings.hostIP ipam-claim-reference",
 	"host-local": "type Name rangeStart rangeEnd subnet.IP subnet.Mask gateway",

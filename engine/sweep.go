@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -51,30 +52,60 @@ func (e *Engine) sweep(ctx context.Context, endpoints []string, keep func(sandbo
 	return errors.Join(errs...)
 }
 
+// configuredNetworks are the networks that the request's configuration has itself: those of
+// the node, or the one of a tenant.
+func configuredNetworks(r *Request) (all []conf.Network) {
+	own := r.Conf != nil
+	configs := []json.RawMessage{r.Stdin}
+	if own {
+		configs = r.Conf.Delegates
+	}
+	for _, raw := range configs {
+		d := conf.Definition{Config: raw, Fallback: "x"}
+		if l, err := d.ParseList(""); err == nil {
+			all = append(all, conf.Network{Name: l.Name, List: *l, OfNode: own})
+		}
+	}
+	return all
+}
+
+// knownNetworks are the networks of the request, of the journal and of libcni's cache.
+func (e *Engine) knownNetworks(r *Request) []conf.Network {
+	all := configuredNetworks(r)
+	transactions, _ := e.Journal.Transactions() // on an error the default folders are still searched
+	for _, tx := range transactions {
+		all = append(all, journal.Networks(tx.Attachments)...)
+	}
+	cached, _ := e.cachedEntries("")
+	for _, n := range journal.Networks(cached) {
+		n.OfNode = false // its folder of addresses has to be within the bounds
+		all = append(all, n)
+	}
+	return all
+}
+
 // configuredEndpoints are the endpoints that the node's configuration names: an unrecorded
 // sandbox may be attached there.
 func (e *Engine) configuredEndpoints(r *Request) []string {
 	all := sockets(e.Bounds.Endpoints)
-	note := func(raw []byte, own bool) {
-		d := conf.Definition{Config: raw, Fallback: "x"}
-		l, err := d.ParseList("")
-		if err != nil {
-			return
-		}
-		for _, endpoint := range e.endpointsOf(l) {
-			if own || e.Bounds.Allows(endpoint) {
-				all = append(all, endpoint)
-			}
-		}
-	}
-	if r.Conf == nil { // a tenant's configuration
-		note(r.Stdin, false)
-		return all
-	}
-	for _, raw := range r.Conf.Delegates {
-		note(raw, true)
+	for _, n := range configuredNetworks(r) {
+		all = append(all, e.allowedEndpoints(n)...)
 	}
 	return all
+}
+
+// allowedEndpoints are the endpoints of a network that the node allows.
+func (e *Engine) allowedEndpoints(n conf.Network) []string {
+	return slices.DeleteFunc(e.endpointsOf(n), func(endpoint string) bool { return !n.OfNode && !e.Bounds.Allows(endpoint) })
+}
+
+// endpointsOf are the vswitches that the built-ins of a network attach to.
+func (e *Engine) endpointsOf(n conf.Network) []string {
+	c, err := e.network(n, nil)
+	if err != nil {
+		return nil
+	}
+	return c.EndpointsOf()
 }
 
 // sockets are the endpoints that patterns name. A wildcard in a tcp address stands for
@@ -82,15 +113,15 @@ func (e *Engine) configuredEndpoints(r *Request) []string {
 func sockets(patterns []string) []string {
 	var all []string
 	for _, p := range patterns {
-		switch file, ok := strings.CutPrefix(p, "unix:"); {
-		case ok:
-			for _, found := range matching(file, fs.ModeSocket) {
-				all = append(all, "unix:"+found)
+		file, isUnix := strings.CutPrefix(p, "unix:")
+		if strings.HasPrefix(p, "tcp:") && strings.ContainsAny(p, "*?") {
+			continue
+		}
+		for _, path := range matching(file, fs.ModeSocket) {
+			if isUnix {
+				path = "unix:" + path
 			}
-		case !strings.HasPrefix(p, "tcp:"):
-			all = append(all, matching(p, fs.ModeSocket)...)
-		case !strings.ContainsAny(p, "*?"):
-			all = append(all, p)
+			all = append(all, path)
 		}
 	}
 	return all
@@ -116,32 +147,6 @@ func matching(pattern string, kind fs.FileMode) []string {
 		st, err := os.Lstat(path)
 		return err != nil || st.Mode().Type() != kind
 	})
-}
-
-// recordedEndpoints are the endpoints of a recorded attachment that the node allows.
-func (e *Engine) recordedEndpoints(entry *journal.Entry) []string {
-	return slices.DeleteFunc(e.endpointsOf(&entry.List), func(endpoint string) bool { return !entry.OfNode && !e.Bounds.Allows(endpoint) })
-}
-
-// endpointsOf are the vswitches that the built-ins of a list attach to.
-func (e *Engine) endpointsOf(l *conf.List) []string {
-	c, err := e.network(conf.Network{Name: l.Name, List: *l}, nil)
-	if err != nil {
-		return nil
-	}
-	return c.EndpointsOf()
-}
-
-// namedByNode are the endpoints of networks that the node's own files define. The pod's
-// other networks may name them too.
-func (e *Engine) namedByNode(networks []conf.Network) []string {
-	var all []string
-	for i := range networks {
-		if networks[i].OfNode {
-			all = append(all, e.endpointsOf(&networks[i].List)...)
-		}
-	}
-	return all
 }
 
 // markedSandbox is how many bytes of a container ID a mark holds at least.

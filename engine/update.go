@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
@@ -37,31 +35,40 @@ func (c *Change) String() string {
 
 // Update gives a running pod the networks that its annotation asks for now, in the
 // transaction and journal of its ADD. It detaches before it attaches. It returns nil when
-// there is nothing to do. Attachments that plexus has not made stay.
-func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (*Change, error) {
-	ctx, unlock, err := e.lock(ctx, sandbox)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	rec, err := e.Journal.Read(sandbox)
-	if err != nil || rec == nil {
-		return nil, err
-	}
-	at := slices.IndexFunc(rec.Transactions, func(tx *journal.Transaction) bool { return isChanged(tx, pod) })
-	if at < 0 {
-		return nil, nil
-	}
-	if rec.Damage != "" {
-		return nil, fmt.Errorf("sandbox %s: %s; its networks are not changed before the pod is made anew", sandbox, rec.Damage)
-	}
-	tx := rec.Transactions[at]
-	r, err := requestOf(tx, sandbox)
-	if err != nil {
-		return nil, err
-	}
-	u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: pod, change: &Change{Sandbox: sandbox}}
-	return u.change, u.run(ctx)
+// there is nothing to do. Attachments that plexus has not made stay. With an error the Change
+// has what is in force all the same.
+func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (change *Change, err error) {
+	err = e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
+		at := slices.IndexFunc(rec.Transactions, func(tx *journal.Transaction) bool { return isChanged(tx, pod) })
+		if at < 0 {
+			return nil
+		}
+		if rec.Damage != "" {
+			return fmt.Errorf("sandbox %s: %s; its networks are not changed before the pod is made anew", sandbox, rec.Damage)
+		}
+		tx := rec.Transactions[at]
+		r, err := requestOf(tx, sandbox)
+		if err != nil {
+			return err
+		}
+		u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: pod, others: status.Others(tx, pod)}
+		if err := u.detachUnfinished(ctx); err != nil {
+			return err
+		}
+		before := slices.Clone(tx.Attachments)
+		err = u.run(ctx)
+		change = &Change{Sandbox: sandbox, Detached: namesOf(without(before, tx.Attachments))}
+		if err == nil { // else they are undone again
+			change.Attached = namesOf(without(tx.Attachments, before))
+		}
+		return err
+	})
+	return change, err
+}
+
+// without are the entries that are not among others.
+func without(entries, others []*journal.Entry) []*journal.Entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(entry *journal.Entry) bool { return slices.Contains(others, entry) })
 }
 
 // isChanged reports whether the pod asks for other networks than it was given.
@@ -95,21 +102,15 @@ type hotplug struct {
 	rec    *journal.Record
 	tx     *journal.Transaction
 	pod    *conf.Pod
-	change *Change
+	others []json.RawMessage // elements of network-status that plexus has not written
 }
 
 func (u *hotplug) run(ctx context.Context) error {
-	others := status.Others(u.tx, u.pod)
-	if err := u.detachUnfinished(ctx); err != nil {
-		return err
-	}
 	removed, added, warnings, err := conf.Changes(u.r.Conf, u.pod, journal.Networks(u.tx.Attachments))
 	if err != nil {
 		return delegates.Coded(delegates.CodeConfig, err)
 	}
-	for _, w := range warnings {
-		u.e.Log.Warn(w)
-	}
+	u.e.warn(warnings)
 	kept := slices.Clone(u.tx.Attachments)
 	for _, at := range slices.Backward(removed) {
 		kept = slices.Delete(kept, at, at+1)
@@ -119,9 +120,7 @@ func (u *hotplug) run(ctx context.Context) error {
 		return err
 	}
 	for _, at := range removed {
-		entry := u.tx.Attachments[at]
-		entry.Phase = journal.PhaseRemoving
-		u.change.Detached = append(u.change.Detached, entry.IfName+" ("+entry.Name+")")
+		u.tx.Attachments[at].Phase = journal.PhaseRemoving
 	}
 	if len(removed) > 0 {
 		u.tx.Networks = noNetworks // the next Update compares again, should this one be interrupted
@@ -129,72 +128,36 @@ func (u *hotplug) run(ctx context.Context) error {
 	if err := u.detachUnfinished(ctx); err != nil {
 		return err
 	}
-	if err := u.attachMore(ctx, more); err != nil {
+	all, err := u.attach(ctx, more)
+	if err != nil {
 		if len(removed) > 0 {
-			err = errors.Join(err, u.publishAttached(delegates.Undoing(ctx), others))
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(delegates.Undoing(ctx)), undoTimeout)
+			defer cancel()
+			err = errors.Join(err, u.publish(ctx, all[:len(kept)]))
 		}
 		return err
 	}
-	return u.commit(ctx, others)
+	return u.commit(ctx, all)
 }
 
 // noNetworks is a value that no pod's annotation has, so that the pod counts as changed.
 const noNetworks = "\x00"
 
-// publishAttached publishes the attachments that are neither being attached nor detached.
-func (u *hotplug) publishAttached(ctx context.Context, others []json.RawMessage) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	whole := *u.tx
-	whole.Attachments = slices.DeleteFunc(slices.Clone(u.tx.Attachments), func(entry *journal.Entry) bool { return entry.Phase != "" })
-	results, err := whole.Results()
+// publish publishes attachments of the pod.
+func (u *hotplug) publish(ctx context.Context, all []*attachment) error {
+	tx := *u.tx
+	tx.Attachments = entriesOf(all)
+	annotations, err := u.e.describeRecorded(ctx, u.r, &tx, all, u.others)
 	if err != nil {
 		return err
 	}
-	return u.publish(ctx, &whole, results, others)
-}
-
-func (u *hotplug) publish(ctx context.Context, tx *journal.Transaction, results []*types100.Result, others []json.RawMessage) error {
-	all, err := u.e.openAll(u.r.Sandbox, tx, tx.Attachments, u.r.Netns)
-	if err != nil {
-		return err
-	}
-	annotations, err := u.e.describe(ctx, u.r, tx, all, results, others)
-	if err != nil {
-		return err
-	}
-	return u.e.publish(ctx, u.r, tx, annotations)
+	return u.e.publish(ctx, u.r.Sandbox, u.tx.Pod, annotations)
 }
 
 // detachUnfinished undoes the attachments that are being attached or detached, also those of
 // an earlier Update that did not finish.
 func (u *hotplug) detachUnfinished(ctx context.Context) error {
 	return u.e.detachUnfinished(ctx, u.rec, u.tx, u.r.Netns)
-}
-
-func (e *Engine) detachUnfinished(ctx context.Context, rec *journal.Record, tx *journal.Transaction, live string) error {
-	var attached, unfinished []*journal.Entry
-	for _, entry := range tx.Attachments {
-		if entry.Phase == "" {
-			attached = append(attached, entry)
-		} else {
-			unfinished = append(unfinished, entry)
-		}
-	}
-	if len(unfinished) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	if err := e.Journal.Write(ctx, rec); err != nil {
-		return err
-	}
-	remaining, err := e.detachEach(ctx, rec.Sandbox, tx, unfinished, live)
-	for _, entry := range remaining {
-		entry.Phase = journal.PhaseRemoving
-	}
-	tx.Attachments = append(attached, remaining...)
-	return errors.Join(err, e.restoreDefault(ctx, live, tx.Attachments), e.Journal.Write(ctx, rec))
 }
 
 // plan resolves the added networks and names their interfaces.
@@ -214,69 +177,58 @@ func (u *hotplug) plan(ctx context.Context, added []conf.Reference, kept []conf.
 	return more, delegates.Coded(delegates.CodeConfig, err)
 }
 
-// attachMore attaches all of the added networks, or none.
-func (u *hotplug) attachMore(ctx context.Context, more []conf.Network) error {
-	if len(more) == 0 {
-		return nil
+// attach attaches all of the added networks, or none. It returns the pod's attachments: those
+// that were there, and the added ones.
+func (u *hotplug) attach(ctx context.Context, more []conf.Network) (all []*attachment, err error) {
+	before, added := u.tx.Attachments, newEntries(u.r, more)
+	all = u.e.open(u.r.Sandbox, u.tx, slices.Concat(before, added), u.r.Netns)
+	if len(added) == 0 {
+		return all, nil
 	}
-	sub := *u.tx
-	named := u.e.namedByNode(append(journal.Networks(u.tx.Attachments), more...))
-	all, err := u.e.prepareEach(ctx, u.r, &sub, more, named)
-	if err != nil {
-		return errors.Join(err, releaseAll(ctx, all))
+	if err := u.e.prepareEach(ctx, all[len(before):]); err != nil {
+		return all, err
 	}
-	sub.Attachments = entriesOf(all)
-	before := u.tx.Attachments
-	for _, entry := range sub.Attachments {
+	for _, entry := range added {
 		entry.Phase = journal.PhaseAdding
 	}
-	u.tx.Attachments = slices.Concat(before, sub.Attachments)
-	pending, err := u.e.Journal.Begin(ctx, u.rec, true)
+	u.tx.Attachments = slices.Concat(before, added)
+	results, attempted, err := u.e.addEach(ctx, u.r, u.rec, u.tx, all[len(before):])
+	if err == nil {
+		err = journal.SetResults(added, results)
+	}
+	if err == nil && slices.ContainsFunc(added, asksDefault) {
+		err = u.giveDefault(ctx)
+	}
 	if err != nil {
-		err = errors.Join(err, releaseAll(ctx, all))
-		u.tx.Attachments = before
-		return err
+		u.tx.Attachments = slices.Concat(before, added[:attempted])
+		return all, errors.Join(err, u.detachUnfinished(delegates.Undoing(ctx)))
 	}
-	if attempted, err := u.addMore(ctx, &sub, all, pending); err != nil {
-		u.tx.Attachments = slices.Concat(before, sub.Attachments[:attempted])
-		return errors.Join(err, u.detachUnfinished(delegates.Undoing(ctx)))
-	}
-	for _, entry := range sub.Attachments {
-		u.change.Attached = append(u.change.Attached, entry.IfName+" ("+entry.Name+")")
-	}
-	return nil
+	return all, nil
 }
 
-// addMore adds the prepared attachments. attempted is the number of attachments whose plugins
-// have run; after an error the reservations of the others are released.
-func (u *hotplug) addMore(ctx context.Context, sub *journal.Transaction, all []*attachment, pending *journal.Pending) (attempted int, err error) {
-	results, attempted, err := u.e.addEach(ctx, u.r, sub, all, pending)
+// giveDefault gives the default routes to the added attachment that asks for them. The record
+// has it before the kernel's routes change.
+func (u *hotplug) giveDefault(ctx context.Context) error {
+	results, err := u.tx.Results()
 	if err != nil {
-		return attempted, errors.Join(err, releaseAll(ctx, all[attempted:]))
+		return err
 	}
-	if err := sub.SetResults(results); err != nil {
-		return attempted, err
+	entry := giveDefault(u.tx.Attachments, results)
+	if err := u.e.Journal.Write(ctx, u.rec); err != nil {
+		return err
 	}
-	if !slices.ContainsFunc(sub.Attachments, func(entry *journal.Entry) bool { return len(entry.DefaultRoute) > 0 }) {
-		return attempted, nil
-	}
-	results, err = u.tx.Results()
-	if err != nil {
-		return attempted, err
-	}
-	err = u.e.routeDefault(ctx, u.r.Netns, u.tx.Attachments, results, func() error { return u.e.Journal.Write(ctx, u.rec) })
-	return attempted, errors.Join(err, u.tx.SetResults(results))
+	return errors.Join(moveDefault(ctx, u.r.Netns, entry), journal.SetResults(u.tx.Attachments, results))
 }
 
 // commit publishes all attachments and commits the change.
-func (u *hotplug) commit(ctx context.Context, others []json.RawMessage) error {
+func (u *hotplug) commit(ctx context.Context, all []*attachment) error {
 	results, err := u.tx.Results()
 	if err == nil { // before it is published: an element of network-status whose name is not recorded counts as foreign
 		status.Note(u.tx, results)
 		err = u.e.Journal.Write(ctx, u.rec)
 	}
 	if err == nil {
-		err = u.publish(ctx, u.tx, results, others)
+		err = u.publish(ctx, all)
 	}
 	if err != nil {
 		return errors.Join(err, u.detachUnfinished(delegates.Undoing(ctx)))

@@ -41,22 +41,29 @@ func (Local) Rename(from, to string) error { return os.Rename(from, to) }
 // Remove is os.Remove.
 func (Local) Remove(name string) error { return os.Remove(name) }
 
-// Create is Disk.Create. It follows no link. os.OpenFile would take four more system
-// calls, to find out whether the file can be polled.
+// Create is Disk.Create. It follows no link.
 func (Local) Create(name string, mode fs.FileMode) (Handle, error) {
+	f, err := Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(mode.Perm()); err != nil { // the umask has cleared some bits
+		return nil, errors.Join(err, f.Close(), os.Remove(name))
+	}
+	return f, nil
+}
+
+// Open opens a regular file; flags are those of open(2). os.OpenFile would take more system
+// calls, to find out whether the file can be polled.
+func Open(name string, flags int, mode fs.FileMode) (*os.File, error) {
 	for {
-		fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, uint32(mode.Perm()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
+		fd, err := unix.Open(name, flags|unix.O_CLOEXEC, uint32(mode.Perm()))
+		if err == nil {
+			return os.NewFile(uintptr(fd), name), nil
+		}
+		if !errors.Is(err, unix.EINTR) {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}
-		f := os.NewFile(uintptr(fd), name)
-		if err := f.Chmod(mode.Perm()); err != nil { // the umask has cleared some bits
-			return nil, errors.Join(err, f.Close(), os.Remove(name))
-		}
-		return f, nil
 	}
 }
 

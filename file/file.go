@@ -3,7 +3,7 @@
 package file
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -27,24 +27,16 @@ type Replacement struct {
 	Disk     Disk // nil is Local
 }
 
-// Write is Replacement.Write with defaults for all other fields.
-func Write(path string, mode fs.FileMode, data []byte) error {
-	return Replacement{Path: path, Mode: mode}.Write(bytes.NewReader(data))
-}
-
 // Write puts the content at the path: temporary file, fsync, rename, fsync of the folder.
 // When it returns nil, the file outlasts a loss of power, unless it is Volatile. After an
 // error there is no temporary file, and the former file is there, unless the error is that
 // of the folder's fsync. Errors name the file.
 func (r Replacement) Write(content io.Reader) error {
-	disk, temp := r.Disk, r.Temp
+	disk := r.Disk
 	if disk == nil {
 		disk = Local{}
 	}
-	if temp == "" {
-		temp = filepath.Base(r.Path) + Ending
-	}
-	temp = filepath.Join(filepath.Dir(r.Path), temp)
+	temp := filepath.Join(filepath.Dir(r.Path), cmp.Or(r.Temp, filepath.Base(r.Path)+Ending))
 	err := r.writeTemp(disk, temp, content)
 	if err == nil {
 		err = disk.Rename(temp, r.Path)

@@ -114,7 +114,7 @@ func TestKilledAtEachStep(t *testing.T) {
 		if got := string(data); err == nil || errRead != nil || got != "former" && got != "new content" {
 			t.Errorf("killed at %s: %v; %q, %v", step, err, data, errRead)
 		}
-		if err := Write(path, 0o600, []byte("next")); err != nil {
+		if err := writeFile(path, 0o600, []byte("next")); err != nil {
 			t.Errorf("after a kill at %s: %v", step, err)
 		}
 		if got := files(t, dir); got != "f.conf=next" {
@@ -137,7 +137,7 @@ func TestLeftTemporaryFile(t *testing.T) {
 		if err := errors.Join(os.WriteFile(other, []byte("other's"), 0o600), plant(path+Ending)); err != nil {
 			t.Fatal(err)
 		}
-		if err := Write(path, 0o600, []byte("new")); err != nil {
+		if err := writeFile(path, 0o600, []byte("new")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got, want := files(t, dir), "f.conf=new other=other's"; got != want {
@@ -148,7 +148,7 @@ func TestLeftTemporaryFile(t *testing.T) {
 	if err := os.MkdirAll(path+Ending+"/x", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, 0o600, []byte("newer")); err == nil || !strings.Contains(err.Error(), path+Ending) {
+	if err := writeFile(path, 0o600, []byte("newer")); err == nil || !strings.Contains(err.Error(), path+Ending) {
 		t.Errorf("a full folder at the temporary file's name: %v", err)
 	}
 	if data, err := os.ReadFile(path); string(data) != "new" {
@@ -173,7 +173,7 @@ func TestReplacesWhatHasThePath(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Write(path, 0o640, []byte("new")); err != nil {
+		if err := writeFile(path, 0o640, []byte("new")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got, want := files(t, dir), "f.conf=new other=other's"; got != want {
@@ -186,7 +186,7 @@ func TestReplacesWhatHasThePath(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, 0o600, nil); err == nil || !strings.Contains(err.Error(), path) {
+	if err := writeFile(path, 0o600, nil); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a folder has the path: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
@@ -200,7 +200,7 @@ func TestMode(t *testing.T) {
 	for _, umask := range []int{0, 0o022, 0o077} {
 		for _, mode := range []fs.FileMode{0o600, 0o644, 0o755, 0o666} {
 			old := unix.Umask(umask)
-			err := Write(path, mode, []byte("x"))
+			err := writeFile(path, mode, []byte("x"))
 			unix.Umask(old)
 			st, errStat := os.Stat(path)
 			if err != nil || errStat != nil || st.Mode() != mode {
@@ -225,7 +225,7 @@ func TestBrokenContent(t *testing.T) {
 // A missing folder is an error with the path; none is made.
 func TestMissingFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none", "f")
-	if err := Write(path, 0o600, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+	if err := writeFile(path, 0o600, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
 	}
 	if err := (Local{}).SyncFolder(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
@@ -244,10 +244,10 @@ func TestFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	path := filepath.Join(dir, "f")
-	if err := Write(path, 0o600, []byte("former")); err != nil {
+	if err := writeFile(path, 0o600, []byte("former")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, 0o600, make([]byte, 1<<20)); !errors.Is(err, unix.ENOSPC) {
+	if err := writeFile(path, 0o600, make([]byte, 1<<20)); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("%v, want %v", err, unix.ENOSPC)
 	}
 	if got := files(t, dir); got != "f=former" {
@@ -280,4 +280,9 @@ func TestMakeFolder(t *testing.T) {
 			t.Errorf("%s fails: %v", disk.calls[fails-1], err)
 		}
 	}
+}
+
+// writeFile is Replacement.Write with defaults.
+func writeFile(path string, mode fs.FileMode, data []byte) error {
+	return Replacement{Path: path, Mode: mode}.Write(bytes.NewReader(data))
 }

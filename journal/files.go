@@ -43,7 +43,15 @@ func (osFiles) Unnamed(dir string) (file.Handle, error) {
 }
 
 func (osFiles) Append(name string) (file.Handle, error) {
-	return openFile(name, unix.O_WRONLY|unix.O_APPEND, 0)
+	for { // os.OpenFile would take four more system calls, to find out whether the file can be polled
+		fd, err := unix.Open(name, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return os.NewFile(uintptr(fd), name), nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
 }
 
 func (osFiles) Link(f file.Handle, name string) error {
@@ -74,20 +82,6 @@ func linkNew(files FileSystem, name string, data []byte) (file.Handle, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// openFile opens a regular file. os.OpenFile would take four more system calls, to find out
-// whether the file can be polled.
-func openFile(name string, flags int, perm uint32) (*os.File, error) {
-	for {
-		fd, err := unix.Open(name, flags|unix.O_CLOEXEC, perm)
-		if err == nil {
-			return os.NewFile(uintptr(fd), name), nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
-		}
-	}
 }
 
 // WriteNew makes a new file whose name appears with its whole content, on this machine's file

@@ -92,31 +92,27 @@ func (j *Journal) Read(sandbox string) (*Record, error) {
 			return nil, fmt.Errorf("read journal: %w", err)
 		}
 		rec, why := Decode(sandbox, data)
-		if err != nil && why != "" {
-			why = err.Error()
-		}
 		switch {
-		case why == "" && rec.Damage == "":
+		case rec != nil && rec.Damage == "":
 			return rec, nil
-		case why == "" && read == rereads:
+		case read < rereads:
+			time.Sleep(time.Millisecond)
+			continue
+		case rec != nil:
 			rec.Damage = fmt.Sprintf("journal file %s is damaged behind its last whole record: %s", name, rec.Damage)
 			return rec, nil
-		case read == rereads:
-			return nil, &DamagedError{name, why}
+		case err != nil:
+			why = err.Error()
 		}
-		time.Sleep(time.Millisecond)
+		return nil, &DamagedError{name, why}
 	}
 }
 
 // isDamage reports whether a read failed because the file or its disk is damaged: the same
 // read would fail again.
 func isDamage(err error) bool {
-	return errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)
-}
-
-// announce is the step of writing a record.
-func announce(ctx context.Context, rec *Record) error {
-	return delegates.Step(ctx, "journal: write sandbox %s", rec.Sandbox)
+	damage := []error{unix.EISDIR, unix.EIO, unix.EUCLEAN, unix.EBADMSG}
+	return slices.ContainsFunc(damage, func(one error) bool { return errors.Is(err, one) })
 }
 
 // Pending is a record that is in force, while it is written to the disk.
@@ -130,42 +126,49 @@ func (p *Pending) Durable() error { return p.durable() }
 // however this one ends. With sync the record is also written to the disk: Pending.Durable
 // waits for that. For a new file the write goes on in the background.
 func (j *Journal) Begin(ctx context.Context, rec *Record, sync bool) (*Pending, error) {
-	if err := announce(ctx, rec); err != nil {
+	data, err := encode(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	name := j.File(rec.Sandbox)
+	folder := filepath.Dir(name)
+	if err := file.MakeFolder(j.files, folder, 0o700); err != nil {
+		return nil, failure(err)
+	}
+	f, err := linkNew(j.files, name, data)
+	switch {
+	case errors.Is(err, fs.ErrExist), errors.Is(err, errors.ErrUnsupported):
+		err = file.Replacement{Path: name, Mode: 0o600, Disk: j.files}.Write(bytes.NewReader(data))
+	case err == nil && sync:
+		return pending(func() error { return errors.Join(f.Sync(), f.Close(), j.files.SyncFolder(folder)) }), nil
+	case err == nil:
+		err = f.Close()
+	}
+	return &Pending{func() error { return nil }}, failure(err)
+}
+
+// pending is a record while write writes it to the disk, in the background.
+func pending(write func() error) *Pending {
+	synced := make(chan error, 1)
+	go func() { synced <- write() }()
+	return &Pending{sync.OnceValue(func() error { return failure(<-synced) })}
+}
+
+// encode announces the step of writing a record, and returns the record's text.
+func encode(ctx context.Context, rec *Record) ([]byte, error) {
+	if err := delegates.Step(ctx, "journal: write sandbox %s", rec.Sandbox); err != nil {
 		return nil, err
 	}
 	data, err := Encode(rec)
-	name := j.File(rec.Sandbox)
-	if err == nil {
-		err = file.MakeFolder(j.files, filepath.Dir(name), 0o700)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write journal: %w", err)
-	}
-	f, err := linkNew(j.files, name, data)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, errors.ErrUnsupported) {
-		f, err = nil, file.Replacement{Path: name, Mode: 0o600, Disk: j.files}.Write(bytes.NewReader(data))
-	}
-	if err == nil && f != nil && !sync {
-		f, err = nil, f.Close()
-	}
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("write journal: %w", err)
-	case f == nil:
-		return &Pending{func() error { return nil }}, nil
-	}
-	return j.sync(f, filepath.Dir(name)), nil
+	return data, failure(err)
 }
 
-func (j *Journal) sync(f file.Handle, folder string) *Pending {
-	synced := make(chan error, 1)
-	go func() { synced <- errors.Join(f.Sync(), f.Close(), j.files.SyncFolder(folder)) }()
-	return &Pending{sync.OnceValue(func() error {
-		if err := <-synced; err != nil {
-			return fmt.Errorf("write journal: %w", err)
-		}
+// failure names the step in an error of writing a record; nil stays nil.
+func failure(err error) error {
+	if err == nil {
 		return nil
-	})}
+	}
+	return fmt.Errorf("write journal: %w", err)
 }
 
 // Write replaces the record of a sandbox in one atomic step. It is on the disk when
@@ -182,22 +185,16 @@ func (j *Journal) Write(ctx context.Context, rec *Record) error {
 // One write to the end of a file takes a tenth of the time of a rename. Commit does not wait
 // for the disk.
 func (j *Journal) Commit(ctx context.Context, rec *Record) error {
-	if err := announce(ctx, rec); err != nil {
-		return err
-	}
-	data, err := Encode(rec)
+	data, err := encode(ctx, rec)
 	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		return err
 	}
 	f, err := j.files.Append(j.File(rec.Sandbox))
 	if err == nil {
 		_, err = f.Write(data)
 		err = errors.Join(err, f.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	return nil
+	return failure(err)
 }
 
 // Remove removes the record of a sandbox.
@@ -252,4 +249,15 @@ func (j *Journal) Sandboxes() ([]string, error) {
 		}
 	}
 	return sandboxes, nil
+}
+
+// Transactions are the transactions of all sandboxes whose record can be used.
+func (j *Journal) Transactions() (all []*Transaction, err error) {
+	sandboxes, err := j.Sandboxes()
+	for _, sandbox := range sandboxes {
+		if rec, err := j.Read(sandbox); err == nil && rec != nil {
+			all = append(all, rec.Transactions...)
+		}
+	}
+	return all, err
 }

@@ -22,21 +22,17 @@ var errLockWait = errors.New("waited for " + lockWait.String())
 // stays locked until its plugins and their children have ended. So no plugin can repeat a
 // change after it was undone.
 func (j *Journal) Lock(ctx context.Context, sandbox string) (context.Context, *lock.Lock, error) {
-	l, err := j.lock(ctx, sandbox)
+	take := j.Locks.Take
+	waiting, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
+	defer cancel()
+	if budget, ok := ctx.Value(budgetKey{}).(*lock.Budget); ok {
+		take, waiting = budget.Take, ctx
+	}
+	l, err := take(waiting, "sandbox "+filepath.Clean(j.dir)+"\x00"+sandbox, "sandbox "+sandbox)
 	if err != nil {
 		return ctx, nil, err
 	}
 	return lock.With(ctx, l), l, nil
-}
-
-func (j *Journal) lock(ctx context.Context, sandbox string) (*lock.Lock, error) {
-	object, what := "sandbox "+filepath.Clean(j.dir)+"\x00"+sandbox, "sandbox "+sandbox
-	if budget, ok := ctx.Value(budgetKey{}).(*lock.Budget); ok {
-		return budget.Take(ctx, object, what)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
-	defer cancel()
-	return j.Locks.Take(ctx, object, what)
 }
 
 // Skipping returns a context for work on one sandbox after the other: Lock waits for all

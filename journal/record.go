@@ -97,11 +97,7 @@ func Decode(sandbox string, data []byte) (rec *Record, why string) {
 		return nil, "it is empty"
 	}
 	for len(data) > 0 {
-		body, later, bad := cutRecord(data)
-		var found *Record
-		if bad == "" {
-			found, bad = parseRecord(sandbox, body)
-		}
+		found, later, bad := cutRecord(sandbox, data)
 		if bad == "" {
 			rec, why, data = found, "", later
 			continue
@@ -122,51 +118,40 @@ func Decode(sandbox string, data []byte) (rec *Record, why string) {
 	return rec, ""
 }
 
-func parseRecord(sandbox string, body []byte) (rec *Record, why string) {
+// cutRecord cuts the first record off the content of a file.
+func cutRecord(sandbox string, data []byte) (rec *Record, later []byte, why string) {
+	first, rest, _ := bytes.Cut(data, []byte("\n"))
+	body, later, _ := bytes.Cut(rest, []byte("\n"))
+	sum := sha256.Sum256(body)
+	var h header
+	switch err := json.Unmarshal(first, &h); {
+	case err != nil || h.Version == 0:
+		return nil, nil, "there is no plexus header: truncated, or written by something else"
+	case h.Version != journalVersion:
+		return nil, nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
+	case hex.EncodeToString(sum[:]) != h.SHA256:
+		return nil, nil, "its checksum does not match: truncated or changed"
+	}
 	rec = &Record{}
 	if err := json.Unmarshal(body, rec); err != nil {
-		return nil, err.Error()
+		return nil, nil, err.Error()
 	}
 	if rec.Sandbox != sandbox {
-		return nil, fmt.Sprintf("it is about sandbox %.80q", rec.Sandbox)
+		return nil, nil, fmt.Sprintf("it is about sandbox %.80q", rec.Sandbox)
 	}
 	for _, tx := range rec.Transactions {
 		if tx == nil || slices.Contains(tx.Attachments, nil) {
-			return nil, "it has an empty transaction or attachment"
+			return nil, nil, "it has an empty transaction or attachment"
 		}
 	}
-	return rec, ""
-}
-
-// cutRecord cuts the first record off the content of a file.
-func cutRecord(data []byte) (body, later []byte, why string) {
-	first, rest, _ := bytes.Cut(data, []byte("\n"))
-	var h header
-	if err := json.Unmarshal(first, &h); err != nil || h.Version == 0 {
-		return nil, nil, "there is no plexus header: truncated, or written by something else"
-	}
-	if h.Version != journalVersion {
-		return nil, nil, fmt.Sprintf("its format is version %d, this plexus knows version %d", h.Version, journalVersion)
-	}
-	body, later, _ = bytes.Cut(rest, []byte("\n"))
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.SHA256 {
-		return nil, nil, "its checksum does not match: truncated or changed"
-	}
-	return body, later, ""
+	return rec, later, ""
 }
 
 // Encode returns a record in the format of the files.
 func Encode(rec *Record) ([]byte, error) {
 	body, err := json.Marshal(rec)
-	if err != nil {
-		return nil, err
-	}
 	sum := sha256.Sum256(body)
-	head, err := json.Marshal(header{journalVersion, hex.EncodeToString(sum[:])})
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat(head, []byte("\n"), body, []byte("\n")), nil
+	return fmt.Appendf(nil, "%s%d,\"sha256\":\"%x\"}\n%s\n", headerMark, journalVersion, sum, body), err
 }
 
 // Find returns the transaction of a request, nil when there is none.
@@ -191,18 +176,17 @@ func (r *Record) Remove(tx *Transaction) {
 func (tx *Transaction) Results() ([]*types100.Result, error) {
 	results := make([]*types100.Result, len(tx.Attachments))
 	for i, entry := range tx.Attachments {
-		r, err := entry.ParseResult()
-		if err != nil {
+		var err error
+		if results[i], err = entry.ParseResult(); err != nil {
 			return nil, err
 		}
-		results[i] = r
 	}
 	return results, nil
 }
 
-// SetResults records the results, one for each attachment.
-func (tx *Transaction) SetResults(results []*types100.Result) error {
-	for i, entry := range tx.Attachments {
+// SetResults records the results of attachments, one for each.
+func SetResults(entries []*Entry, results []*types100.Result) error {
+	for i, entry := range entries {
 		if err := entry.SetResult(results[i]); err != nil {
 			return err
 		}

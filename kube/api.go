@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
-	nadv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned/typed/k8s.cni.cncf.io/v1"
+	nadapi "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,10 +27,7 @@ type API struct {
 	Server string // URL
 	scheme *runtime.Scheme
 
-	core, authentication, authorization, resource rest.Interface
-
-	nads nadv1.K8sCniCncfIoV1Interface
-	http *http.Client
+	core, authentication, authorization, resource, nads rest.Interface
 }
 
 // Limits of requests to the API server. Those of ADD add up to less than the
@@ -44,45 +40,47 @@ const (
 
 // Connect makes the clients from a kubeconfig file, or for "" from the pod's service account.
 // It sends no request.
-func Connect(kubeconfig string) (*API, error) {
+func Connect(kubeconfig string) (a *API, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		}
+	}()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if kubeconfig == "" {
 		config, err = rest.InClusterConfig()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		return nil, err
 	}
 	config.QPS = -1 // no limit: all pods of a node may start at once
 	config.UserAgent = "plexus"
-	a := &API{Server: config.Host, scheme: runtime.NewScheme()}
-	if a.http, err = rest.HTTPClientFor(config); err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	http, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
 	}
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, resourcev1.AddToScheme} {
-		if err := add(a.scheme); err != nil {
-			return nil, err
-		}
-	}
-	codecs := serializer.NewCodecFactory(a.scheme).WithoutConversion()
+	a = &API{Server: config.Host, scheme: runtime.NewScheme()}
+	config.NegotiatedSerializer = serializer.NewCodecFactory(a.scheme).WithoutConversion()
 	for _, c := range []struct {
 		client *rest.Interface
 		gv     schema.GroupVersion
 		path   string
+		add    func(*runtime.Scheme) error
 	}{
-		{&a.core, corev1.SchemeGroupVersion, "/api"},
-		{&a.authentication, authenticationv1.SchemeGroupVersion, "/apis"},
-		{&a.authorization, authorizationv1.SchemeGroupVersion, "/apis"},
-		{&a.resource, resourcev1.SchemeGroupVersion, "/apis"},
+		{&a.core, corev1.SchemeGroupVersion, "/api", corev1.AddToScheme},
+		{&a.authentication, authenticationv1.SchemeGroupVersion, "/apis", authenticationv1.AddToScheme},
+		{&a.authorization, authorizationv1.SchemeGroupVersion, "/apis", authorizationv1.AddToScheme},
+		{&a.resource, resourcev1.SchemeGroupVersion, "/apis", resourcev1.AddToScheme},
+		{&a.nads, nadapi.SchemeGroupVersion, "/apis", nadapi.AddToScheme},
 	} {
-		one := *config
-		one.GroupVersion, one.APIPath, one.NegotiatedSerializer = &c.gv, c.path, codecs
-		one.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-		if *c.client, err = rest.RESTClientForConfigAndClient(&one, a.http); err != nil {
-			return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		config.GroupVersion, config.APIPath = &c.gv, c.path
+		if *c.client, err = rest.RESTClientForConfigAndClient(config, http); err == nil {
+			err = c.add(a.scheme)
 		}
-	}
-	if a.nads, err = nadv1.NewForConfig(config); err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+		if err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
 }

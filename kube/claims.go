@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -63,16 +65,19 @@ func claimsOf(p *corev1.Pod) ([]podClaim, error) {
 // reserved the claims for the pod before it requests the pod's sandbox
 // (k8s.io/kubernetes/pkg/kubelet/cm/dra/manager.go, prepareResources).
 func (l *Live) claimedDevices(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
-	p, err := l.object(ctx, pod)
-	if err != nil {
-		return nil, err
+	p := l.pod
+	if !l.isFor(pod) {
+		var err error
+		if p, err = l.Cluster.pod(ctx, pod.Namespace, pod.Name, pod.UID); err != nil {
+			return nil, err
+		}
 	}
 	claims, err := claimsOf(p)
 	if err != nil {
 		return nil, err
 	}
 	given := map[string][]string{}
-	inv := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, drivers: map[string]*driverSlices{}}
+	inv := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, lists: map[[2]string][]resourcev1.ResourceSlice{}}
 	for _, claim := range claims {
 		results, err := l.Cluster.allocation(ctx, p.Namespace, claim.name)
 		if err != nil {
@@ -96,39 +101,24 @@ func (l *Live) claimedDevices(ctx context.Context, pod *conf.Pod) (map[string][]
 	return given, nil
 }
 
-// object is the pod that Live.Pod has found, else Cluster's.
-func (l *Live) object(ctx context.Context, pod *conf.Pod) (*corev1.Pod, error) {
-	if p := l.pod; p != nil && p.Namespace == pod.Namespace && p.Name == pod.Name && isPod(p, pod.UID) {
-		return p, nil
-	}
-	return l.Cluster.pod(ctx, pod.Namespace, pod.Name, pod.UID)
-}
-
 // deviceName is the name of an allocated device, as Kubernetes writes it.
 func deviceName(r *resourcev1.DeviceRequestAllocationResult) string {
 	return r.Driver + "/" + r.Pool + "/" + r.Device
 }
 
-// noResourceAPI is the error of an API server that does not serve resource claims in the
+// errNoResourceAPI is the error of an API server that does not serve resource claims in the
 // version that plexus reads.
-type noResourceAPI struct{ server string }
-
-func (e *noResourceAPI) Error() string {
-	return fmt.Sprintf("the API server %s has no resource.k8s.io/v1, which Kubernetes has since 1.34", e.server)
-}
+var errNoResourceAPI = errors.New("has no resource.k8s.io/v1, which Kubernetes has since 1.34")
 
 // allocation are the devices that are allocated to a claim.
 func (c *Cluster) allocation(ctx context.Context, namespace, name string) ([]resourcev1.DeviceRequestAllocationResult, error) {
-	if err := c.open(); err != nil {
-		return nil, err
-	}
 	claim := &resourcev1.ResourceClaim{}
-	err := c.retry(ctx, "get resourceclaims (resource.k8s.io)", func(ctx context.Context) error {
+	err := c.request(ctx, "get resourceclaims (resource.k8s.io)", func(ctx context.Context) error {
 		return c.resource.Get().Namespace(namespace).Resource("resourceclaims").Name(name).Do(ctx).Into(claim)
 	})
 	switch {
 	case apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse): // the API server does not serve this path
-		return nil, &noResourceAPI{c.Server}
+		return nil, fmt.Errorf("the API server %s %w", c.Server, errNoResourceAPI)
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("it does not exist in namespace %s", namespace)
 	case err != nil:
@@ -143,13 +133,10 @@ func (c *Cluster) allocation(ctx context.Context, namespace, name string) ([]res
 // that are of no single node. All API servers that have resource.k8s.io/v1 select
 // by these two fields (k8s.io/kubernetes/pkg/apis/resource/v1/conversion.go).
 func (c *Cluster) slices(ctx context.Context, driver, node string) ([]resourcev1.ResourceSlice, error) {
-	if err := c.open(); err != nil {
-		return nil, err
-	}
 	selector := fields.AndSelectors(fields.OneTermEqualSelector(resourcev1.ResourceSliceSelectorDriver, driver),
 		fields.OneTermEqualSelector(resourcev1.ResourceSliceSelectorNodeName, node)).String()
 	list := &resourcev1.ResourceSliceList{}
-	err := c.retry(ctx, "list resourceslices (resource.k8s.io)", func(ctx context.Context) error {
+	err := c.request(ctx, "list resourceslices (resource.k8s.io)", func(ctx context.Context) error {
 		return c.resource.Get().Resource("resourceslices").Param("fieldSelector", selector).Do(ctx).Into(list)
 	})
 	if err != nil {
@@ -162,14 +149,19 @@ func (c *Cluster) slices(ctx context.Context, driver, node string) ([]resourcev1
 type inventory struct {
 	cluster *Cluster
 	node    string
-	drivers map[string]*driverSlices
+	lists   map[[2]string][]resourcev1.ResourceSlice // by driver and node
 }
 
-// driverSlices are ResourceSlices of a driver: the node's and, if all, those that
-// are of no single node.
-type driverSlices struct {
-	slices []resourcev1.ResourceSlice
-	all    bool
+// slices lists those of a node once, see Cluster.slices.
+func (v *inventory) slices(ctx context.Context, driver, node string) (list []resourcev1.ResourceSlice, err error) {
+	key := [2]string{driver, node}
+	list, ok := v.lists[key]
+	if !ok {
+		if list, err = v.cluster.slices(ctx, driver, node); err == nil {
+			v.lists[key] = list
+		}
+	}
+	return list, err
 }
 
 // attributes are those of an allocated device, "" where it has none.
@@ -187,54 +179,44 @@ func (v *inventory) attributes(ctx context.Context, r *resourcev1.DeviceRequestA
 
 // find lists the node's slices first: the others may be many.
 func (v *inventory) find(ctx context.Context, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
-	listed := v.drivers[r.Driver]
-	if listed == nil {
-		slices, err := v.cluster.slices(ctx, r.Driver, v.node)
-		if err != nil {
-			return nil, err
-		}
-		listed = &driverSlices{slices: slices, all: v.node == ""}
-		v.drivers[r.Driver] = listed
-	}
-	d, err := findInPool(listed.slices, r)
-	if err == nil || listed.all {
-		return d, err
-	}
-	more, err := v.cluster.slices(ctx, r.Driver, "")
+	own, err := v.slices(ctx, r.Driver, v.node)
 	if err != nil {
 		return nil, err
 	}
-	listed.slices, listed.all = append(listed.slices, more...), true
-	return findInPool(listed.slices, r)
+	d, err := findInPool(own, r)
+	if err == nil || v.node == "" {
+		return d, err
+	}
+	others, err := v.slices(ctx, r.Driver, "")
+	if err != nil {
+		return nil, err
+	}
+	return findInPool(slices.Concat(own, others), r)
 }
 
 // findInPool finds an allocated device among its driver's slices, in the newest
 // generation of its pool (k8s.io/api/resource/v1, ResourcePool.Generation).
-func findInPool(slices []resourcev1.ResourceSlice, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
+func findInPool(list []resourcev1.ResourceSlice, r *resourcev1.DeviceRequestAllocationResult) (*resourcev1.Device, error) {
 	newest, count, want := int64(-1), int64(0), int64(0)
-	for i := range slices {
-		pool := &slices[i].Spec.Pool
-		switch {
-		case slices[i].Spec.Driver != r.Driver || pool.Name != r.Pool || pool.Generation < newest:
-		case pool.Generation > newest:
-			newest, count, want = pool.Generation, 1, pool.ResourceSliceCount
-		default:
-			count++
+	var device *resourcev1.Device
+	for i := range list {
+		s := &list[i].Spec
+		if s.Driver != r.Driver || s.Pool.Name != r.Pool || s.Pool.Generation < newest {
+			continue
 		}
+		if s.Pool.Generation > newest {
+			newest, count, want, device = s.Pool.Generation, 0, s.Pool.ResourceSliceCount, nil
+		}
+		count++
+		if at := slices.IndexFunc(s.Devices, func(d resourcev1.Device) bool { return d.Name == r.Device }); at >= 0 && device == nil {
+			device = &s.Devices[at]
+		}
+	}
+	if device != nil {
+		return device, nil
 	}
 	if count == 0 {
 		return nil, fmt.Errorf("no ResourceSlice has its pool: does the driver run?")
-	}
-	for i := range slices {
-		s := &slices[i].Spec
-		if s.Driver != r.Driver || s.Pool.Name != r.Pool || s.Pool.Generation != newest {
-			continue
-		}
-		for j := range s.Devices {
-			if s.Devices[j].Name == r.Device {
-				return &s.Devices[j], nil
-			}
-		}
 	}
 	if count < want {
 		return nil, fmt.Errorf("it is in none of the pool's ResourceSlices of generation %d, of which %d of %d are there", newest, count, want)

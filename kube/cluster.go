@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/plexus-cni/plexus/conf"
 )
@@ -33,8 +34,8 @@ type Cluster struct {
 	once sync.Once
 	err  error
 
-	pods, nads cache.SharedIndexInformer // nil without Follow
-	events     *events
+	pods, networks cache.SharedIndexInformer // nil without Follow
+	recorder       record.EventRecorder      // nil without OpenEvents
 }
 
 // arrival bounds the delay of this watch behind the kubelet's, which has made the runtime start
@@ -56,28 +57,29 @@ func (c *Cluster) open() error {
 	return c.err
 }
 
+// request connects, and repeats a request while its error is temporary, see API.retry.
+func (c *Cluster) request(ctx context.Context, needs string, request func(context.Context) error) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	return c.retry(ctx, needs, request)
+}
+
 // Follow starts the watches, until ctx is done. It calls changed with each state of a pod.
 func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
 	onNode := fields.OneTermEqualSelector("spec.nodeName", c.Node)
 	c.pods = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.core, "pods", "", onNode), &corev1.Pod{}, 0, nil)
-	c.nads = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.API.nads.RESTClient(), "network-attachment-definitions", "", fields.Everything()), &nadapi.NetworkAttachmentDefinition{}, 0, nil)
-	for _, informer := range []cache.SharedIndexInformer{c.pods, c.nads} {
-		if err := informer.SetTransform(slim); err != nil {
-			return err
-		}
-		if err := informer.SetWatchErrorHandlerWithContext(c.watchFailed); err != nil {
-			return err
-		}
-	}
+	c.networks = cache.NewSharedIndexInformer(cache.NewListWatchFromClient(c.nads, "network-attachment-definitions", "", fields.Everything()), &nadapi.NetworkAttachmentDefinition{}, 0, nil)
 	_, err := c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { changed(podOf(o.(*corev1.Pod))) },
 		UpdateFunc: func(_, o any) { changed(podOf(o.(*corev1.Pod))) },
 	})
-	if err != nil {
-		return err
+	for _, informer := range []cache.SharedIndexInformer{c.pods, c.networks} {
+		if err = errors.Join(err, informer.SetTransform(slim), informer.SetWatchErrorHandlerWithContext(c.watchFailed)); err != nil {
+			return err
+		}
+		go informer.RunWithContext(ctx)
 	}
-	go c.pods.RunWithContext(ctx)
-	go c.nads.RunWithContext(ctx)
 	return nil
 }
 
@@ -95,7 +97,7 @@ func (c *Cluster) Synced() error {
 	if !c.pods.HasSynced() {
 		errs = append(errs, fmt.Errorf("the pods of node %s are not known yet", c.Node))
 	}
-	if !c.nads.HasSynced() {
+	if !c.networks.HasSynced() {
 		errs = append(errs, errors.New("the NetworkAttachmentDefinitions are not known yet: is their CustomResourceDefinition installed?"))
 	}
 	return errors.Join(errs...)
@@ -165,10 +167,21 @@ func isPod(p *corev1.Pod, uid string) bool {
 	return uid == "" || string(p.UID) == uid || p.Annotations[hashAnnotation] == uid
 }
 
-// pod finds a pod, in memory or else by a request.
+// pod finds a pod, in memory or else by a request. It waits for the watch to bring the pod,
+// for arrival at most.
 func (c *Cluster) pod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
-	if p := c.awaitPod(ctx, namespace, name, uid); p != nil {
-		return p, nil
+	for deadline := time.Now().Add(arrival); ctx.Err() == nil; {
+		p, synced := c.cachedPod(namespace, name, uid)
+		if p != nil {
+			return p, nil
+		}
+		if !synced || time.Now().After(deadline) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Millisecond):
+		}
 	}
 	return c.get(ctx, namespace, name, uid)
 }
@@ -183,11 +196,8 @@ func (c *Cluster) FetchPod(ctx context.Context, namespace, name, uid string) (*c
 }
 
 func (c *Cluster) get(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
-	if err := c.open(); err != nil {
-		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, err)
-	}
 	p := &corev1.Pod{}
-	err := c.retry(ctx, "get pods", func(ctx context.Context) error {
+	err := c.request(ctx, "get pods", func(ctx context.Context) error {
 		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).Do(ctx).Into(p)
 	})
 	if apierrors.IsNotFound(err) {
@@ -202,54 +212,45 @@ func (c *Cluster) get(ctx context.Context, namespace, name, uid string) (*corev1
 	return p, nil
 }
 
-// awaitPod waits for the watch to bring the pod, for arrival at most; nil when it does not.
-func (c *Cluster) awaitPod(ctx context.Context, namespace, name, uid string) *corev1.Pod {
-	if c.pods == nil || !c.pods.HasSynced() {
-		return nil
+// cached returns the object in an informer's memory, nil when there is none. synced is false
+// before the first list.
+func cached[T any](informer cache.SharedIndexInformer, namespace, name string) (object *T, synced bool) {
+	if informer == nil || !informer.HasSynced() {
+		return nil, false
 	}
-	for deadline := time.Now().Add(arrival); ; {
-		o, ok, err := c.pods.GetStore().GetByKey(namespace + "/" + name)
-		if err == nil && ok && isPod(o.(*corev1.Pod), uid) {
-			return o.(*corev1.Pod)
-		}
-		if time.Now().After(deadline) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(2 * time.Millisecond):
-		}
+	if o, ok, err := informer.GetStore().GetByKey(namespace + "/" + name); err == nil && ok {
+		object = o.(*T)
 	}
+	return object, true
+}
+
+func (c *Cluster) cachedPod(namespace, name, uid string) (p *corev1.Pod, synced bool) {
+	p, synced = cached[corev1.Pod](c.pods, namespace, name)
+	if p != nil && !isPod(p, uid) {
+		p = nil
+	}
+	return p, synced
 }
 
 // CachedPod is the pod of this UID in memory, nil when there is none. synced is false before
 // the first list of the node's pods.
 func (c *Cluster) CachedPod(namespace, name, uid string) (pod *conf.Pod, synced bool) {
-	if c.pods == nil || !c.pods.HasSynced() {
-		return nil, false
+	p, synced := c.cachedPod(namespace, name, uid)
+	if p == nil {
+		return nil, synced
 	}
-	o, ok, err := c.pods.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok || !isPod(o.(*corev1.Pod), uid) {
-		return nil, err == nil
-	}
-	return podOf(o.(*corev1.Pod)), true
+	return podOf(p), true
 }
 
 // definition finds a NetworkAttachmentDefinition; nil, nil when there is none.
 func (c *Cluster) definition(ctx context.Context, namespace, name string) (*conf.Definition, error) {
-	if c.nads != nil && c.nads.HasSynced() {
-		if o, ok, err := c.nads.GetStore().GetByKey(namespace + "/" + name); err == nil && ok {
-			return definitionOf(o.(*nadapi.NetworkAttachmentDefinition)), nil
-		}
+	nad, _ := cached[nadapi.NetworkAttachmentDefinition](c.networks, namespace, name)
+	if nad != nil {
+		return definitionOf(nad), nil
 	}
-	if err := c.open(); err != nil {
-		return nil, fmt.Errorf("NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
-	}
-	var nad *nadapi.NetworkAttachmentDefinition
-	err := c.retry(ctx, "get network-attachment-definitions (k8s.cni.cncf.io)", func(ctx context.Context) (err error) {
-		nad, err = c.API.nads.NetworkAttachmentDefinitions(namespace).Get(ctx, name, metav1.GetOptions{})
-		return err
+	nad = &nadapi.NetworkAttachmentDefinition{}
+	err := c.request(ctx, "get network-attachment-definitions (k8s.cni.cncf.io)", func(ctx context.Context) error {
+		return c.nads.Get().Namespace(namespace).Resource("network-attachment-definitions").Name(name).Do(ctx).Into(nad)
 	})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -269,11 +270,8 @@ const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=
 
 // patch sets annotations of a pod by a merge patch that holds for this UID alone: a UID
 // cannot be changed, so the API server answers 422 when the name is another pod's by now
-// (k8s.io/apimachinery/pkg/api/validation/objectmeta.go). nil removes one.
-func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.UID, annotations map[string]any) error {
-	if err := c.open(); err != nil {
-		return err
-	}
+// (k8s.io/apimachinery/pkg/api/validation/objectmeta.go).
+func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.UID, annotations map[string]string) error {
 	meta := map[string]any{"annotations": annotations}
 	if uid != "" {
 		meta["uid"] = uid
@@ -282,7 +280,7 @@ func (c *Cluster) patch(ctx context.Context, namespace, name string, uid types.U
 	if err != nil {
 		return err
 	}
-	err = c.retry(ctx, "patch pods/status", func(ctx context.Context) error {
+	err = c.request(ctx, "patch pods/status", func(ctx context.Context) error {
 		return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).SubResource("status").
 			SetHeader("Accept", metadataOnly).Body(body).Do(ctx).Error()
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,12 +50,11 @@ func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string
 		return given, nil
 	}
 	claimed, errClaims := d.Live.claimedDevices(ctx, pod)
-	var missing *noResourceAPI
 	switch {
 	case err != nil && errClaims == nil && len(claimed) > 0:
 		d.Live.Cluster.Log.Warn("devices of device plugins are not known, those of resource claims are", "pod", pod.String(), "why", err.Error())
 		given = map[string][]string{}
-	case err == nil && errors.As(errClaims, &missing) && len(given) > 0:
+	case err == nil && errors.Is(errClaims, errNoResourceAPI) && len(given) > 0:
 		d.Live.Cluster.Log.Warn("devices of resource claims are not known, those of device plugins are", "pod", pod.String(), "why", errClaims.Error())
 	case err != nil || errClaims != nil:
 		return nil, fmt.Errorf("devices of pod %s: %w", pod, errors.Join(err, errClaims))
@@ -80,16 +80,21 @@ func (d *Devices) pluginDevices(ctx context.Context, pod *conf.Pod) (map[string]
 }
 
 // listDevices requests the pod, or all pods where the kubelet has no Get.
-func listDevices(ctx context.Context, socket string, pod *conf.Pod) (map[string][]string, error) {
+func listDevices(ctx context.Context, socket string, pod *conf.Pod) (given map[string][]string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("the kubelet's podresources API at %s: %w", socket, err)
+		}
+	}()
 	if _, err := os.Stat(socket); err != nil {
-		return nil, fmt.Errorf("the kubelet's podresources API: %w", err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
 	defer cancel()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
-		return nil, fmt.Errorf("the kubelet's podresources API: %w", err)
+		return nil, err
 	}
 	defer conn.Close()
 	client := podresources.NewPodResourcesListerClient(conn)
@@ -98,11 +103,11 @@ func listDevices(ctx context.Context, socket string, pod *conf.Pod) (map[string]
 		return devicesOf(one.GetPodResources()), nil
 	}
 	if code := grpcstatus.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
-		return nil, fmt.Errorf("the kubelet's podresources API at %s: %w", socket, err)
+		return nil, err
 	}
 	all, err := client.List(ctx, &podresources.ListPodResourcesRequest{}) // Get is a feature that may be off
 	if err != nil {
-		return nil, fmt.Errorf("the kubelet's podresources API at %s: %w", socket, err)
+		return nil, err
 	}
 	for _, p := range all.GetPodResources() {
 		if p.GetName() == pod.Name && p.GetNamespace() == pod.Namespace {
@@ -155,13 +160,8 @@ func (d *deviceIDs) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &byNode); err != nil {
 		return err
 	}
-	nodes := make([]string, 0, len(byNode))
-	for node := range byNode {
-		nodes = append(nodes, node)
-	}
-	slices.Sort(nodes)
 	*d = nil
-	for _, node := range nodes {
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
 		*d = append(*d, byNode[node]...)
 	}
 	return nil
@@ -171,17 +171,10 @@ func readCheckpoint(file string, pod *conf.Pod) (map[string][]string, error) {
 	if pod.UID == "" {
 		return nil, errors.New("its UID is not known, and the kubelet's checkpoint knows pods by nothing else")
 	}
-	st, err := os.Stat(file)
+	data, err := readRegular(file, maxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: device plugins need one of them", err)
 	}
-	if err == nil && st.Size() > maxCheckpoint {
-		err = fmt.Errorf("%s: %d bytes, at most %d are read", file, st.Size(), maxCheckpoint)
-	}
-	if err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,11 @@ func (l *Live) Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod,
 	return pod, nil
 }
 
+// isFor reports whether Pod has found a pod.
+func (l *Live) isFor(pod *conf.Pod) bool {
+	return l.pod != nil && l.pod.Namespace == pod.Namespace && l.pod.Name == pod.Name && isPod(l.pod, pod.UID)
+}
+
 // Recall finds a pod in memory.
 func (l *Live) Recall(namespace, name, uid string) *conf.Pod {
 	pod, _ := l.Cluster.CachedPod(namespace, name, uid)
@@ -54,14 +59,10 @@ func (l *Live) StatusPlace(*conf.Pod) string { return "" }
 // Publish sets the annotations on the pod.
 func (l *Live) Publish(ctx context.Context, pod *conf.Pod, _ string, annotations map[string]string) error {
 	uid := types.UID(pod.UID)
-	if l.pod != nil && l.pod.Name == pod.Name && l.pod.Namespace == pod.Namespace && isPod(l.pod, pod.UID) {
+	if l.isFor(pod) {
 		uid = l.pod.UID // of a static pod: the mirror's
 	}
-	set := map[string]any{}
-	for key, value := range annotations {
-		set[key] = value
-	}
-	return l.Cluster.patch(ctx, pod.Namespace, pod.Name, uid, set)
+	return l.Cluster.patch(ctx, pod.Namespace, pod.Name, uid, annotations)
 }
 
 // Retract has nothing to do.

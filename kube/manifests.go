@@ -9,13 +9,13 @@
 package kube
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -43,16 +43,18 @@ const (
 
 // object has the fields of a Kubernetes object that plexus reads.
 type object struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name        string            `json:"name"`
-		Namespace   string            `json:"namespace"`
-		UID         string            `json:"uid"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Spec  json.RawMessage   `json:"spec"`
-	Items []json.RawMessage `json:"items"`
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Metadata   metadata          `json:"metadata"`
+	Spec       json.RawMessage   `json:"spec,omitempty"`
+	Items      []json.RawMessage `json:"items,omitempty"`
+}
+
+type metadata struct {
+	Name        string            `json:"name"`
+	Namespace   string            `json:"namespace"`
+	UID         string            `json:"uid,omitempty"`
+	Annotations map[string]string `json:"annotations"`
 }
 
 type podSpec struct {
@@ -84,101 +86,83 @@ func ParseManifests(file string, data []byte) ([]*Document, error) {
 	}
 	var documents []*Document
 	var errs []error
-	for i, text := range splitDocuments(data) {
-		found, err := parseDocument(file, i+1, text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: document %d: %w", file, i+1, err))
+	number := 0
+	for _, text := range documentMarker.Split(string(data), -1) {
+		object, err := yaml.YAMLToJSONStrict([]byte(text))
+		if err == nil && string(object) == "null" {
+			continue // white space and comments
 		}
-		documents = append(documents, found...)
+		number++
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: document %d: invalid YAML: %s", file, number, strings.TrimPrefix(err.Error(), "yaml: ")))
+			continue
+		}
+		parsed, err := parseObject(Document{File: file, Number: number}, object, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: document %d: %w", file, number, err))
+		}
+		documents = append(documents, parsed...)
 	}
 	return documents, errors.Join(errs...)
 }
 
-// splitDocuments cuts at lines that begin with the YAML document marker.
-func splitDocuments(data []byte) [][]byte {
-	var documents [][]byte
-	var current []byte
-	for line := range bytes.Lines(data) {
-		if bytes.HasPrefix(line, []byte("---")) {
-			documents = append(documents, current)
-			current = nil
-			line = bytes.TrimPrefix(line, []byte("---"))
-		}
-		current = append(current, line...)
-	}
-	documents = append(documents, current)
-	return slices.DeleteFunc(documents, func(d []byte) bool {
-		for line := range bytes.Lines(d) {
-			if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
-				return false
-			}
-		}
-		return true
-	})
-}
+// documentMarker begins a line of YAML between two documents.
+var documentMarker = regexp.MustCompile("(?m)^---")
 
-func parseDocument(file string, number int, text []byte) ([]*Document, error) {
-	data, err := yaml.YAMLToJSONStrict(text)
-	if err != nil {
-		return nil, fmt.Errorf("invalid YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	return parseObject(file, number, data, 0)
-}
-
-func parseObject(file string, number int, data []byte, depth int) ([]*Document, error) {
+// parseObject reads an object of a document, or the items of a list that is not itself an
+// item.
+func parseObject(d Document, data []byte, mayList bool) ([]*Document, error) {
 	var o object
 	if err := json.Unmarshal(data, &o); err != nil {
 		return nil, fmt.Errorf("no Kubernetes object: %w", err)
 	}
-	if o.Metadata.Namespace == "" {
-		o.Metadata.Namespace = "default"
-	}
-	d := &Document{File: file, Number: number}
-	switch {
-	case strings.HasSuffix(o.Kind, "List") && o.Items != nil && depth == 0:
+	if mayList && strings.HasSuffix(o.Kind, "List") && o.Items != nil {
 		var all []*Document
 		var errs []error
 		for i, item := range o.Items {
-			found, err := parseObject(file, number, item, depth+1)
+			parsed, err := parseObject(d, item, false)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("items[%d]: %w", i, err))
 			}
-			all = append(all, found...)
+			all = append(all, parsed...)
 		}
 		return all, errors.Join(errs...)
-	case o.Kind == "Pod" && o.APIVersion == "v1":
-		pod, err := parsePod(&o)
-		if err != nil {
-			return nil, err
-		}
-		d.Pod = pod
-	case o.Kind == "NetworkAttachmentDefinition" && strings.HasPrefix(o.APIVersion, "k8s.cni.cncf.io/"):
-		n, err := parseNetwork(&o)
-		if err != nil {
-			return nil, err
-		}
-		d.Network = n
-	default:
+	}
+	isPod := o.Kind == "Pod" && o.APIVersion == "v1"
+	if !isPod && (o.Kind != "NetworkAttachmentDefinition" || !strings.HasPrefix(o.APIVersion, "k8s.cni.cncf.io/")) {
 		return nil, nil
 	}
-	return []*Document{d}, nil
+	if o.Metadata.Namespace == "" {
+		o.Metadata.Namespace = "default"
+	}
+	if len(o.Spec) == 0 {
+		o.Spec = []byte("{}")
+	}
+	err := conf.CheckObjectName(o.Metadata.Namespace, o.Metadata.Name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: key %q: %w", o.Kind, "metadata", err)
+	case isPod:
+		d.Pod, err = parsePod(&o)
+	default:
+		d.Network, err = parseNetwork(&o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s/%s: %w", o.Kind, o.Metadata.Namespace, o.Metadata.Name, err)
+	}
+	return []*Document{&d}, nil
 }
 
 func parsePod(o *object) (*conf.Pod, error) {
-	if err := conf.CheckObjectName(o.Metadata.Namespace, o.Metadata.Name); err != nil {
-		return nil, fmt.Errorf("Pod: key %q: %w", "metadata", err)
-	}
 	pod := &conf.Pod{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, UID: o.Metadata.UID, Annotations: o.Metadata.Annotations}
 	var spec podSpec
-	if len(o.Spec) > 0 {
-		if err := json.Unmarshal(o.Spec, &spec); err != nil {
-			return nil, fmt.Errorf("Pod %s: key %q: %w", pod, "spec", err)
-		}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return nil, fmt.Errorf("key %q: %w", "spec", err)
 	}
 	for i, v := range spec.Volumes {
 		volume, ok, err := parseVolume(v)
 		if err != nil {
-			return nil, fmt.Errorf("Pod %s: key %q: %w", pod, fmt.Sprintf("spec.volumes[%d]", i), err)
+			return nil, fmt.Errorf("key %q: %w", fmt.Sprintf("spec.volumes[%d]", i), err)
 		}
 		if ok {
 			pod.Volumes = append(pod.Volumes, volume)
@@ -217,17 +201,11 @@ func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err e
 }
 
 func parseNetwork(o *object) (*conf.Definition, error) {
-	if err := conf.CheckObjectName(o.Metadata.Namespace, o.Metadata.Name); err != nil {
-		return nil, fmt.Errorf("NetworkAttachmentDefinition: key %q: %w", "metadata", err)
-	}
-	name := o.Metadata.Namespace + "/" + o.Metadata.Name
 	var spec struct {
 		Config string `json:"config"`
 	}
-	if len(o.Spec) > 0 {
-		if err := json.Unmarshal(o.Spec, &spec); err != nil {
-			return nil, fmt.Errorf("NetworkAttachmentDefinition %s: key %q: want a string that holds JSON: %w", name, "spec.config", err)
-		}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return nil, fmt.Errorf("key %q: want a string that holds JSON: %w", "spec.config", err)
 	}
 	d := newDefinition(o.Metadata.Namespace, o.Metadata.Name, spec.Config, o.Metadata.Annotations)
 	d.OfNode = true // the folder is the node's
@@ -247,51 +225,46 @@ func newDefinition(namespace, name, config string, annotations map[string]string
 // read returns the documents of the folder. It skips files that cannot
 // be read or parsed, and returns their errors beside the documents.
 func (m *Manifests) read() ([]*Document, error) {
-	m.once.Do(func() { m.documents, m.err = readFolder(m.Dir) })
+	m.once.Do(func() {
+		entries, err := os.ReadDir(m.Dir)
+		if err != nil {
+			m.err = fmt.Errorf("manifests: %w", err)
+			return
+		}
+		var errs []error
+		for _, e := range entries {
+			if !isManifest(e.Name()) {
+				continue
+			}
+			file := filepath.Join(m.Dir, e.Name())
+			data, err := readRegular(file, maxFile)
+			if err == nil {
+				var parsed []*Document
+				parsed, err = ParseManifests(file, data)
+				m.documents = append(m.documents, parsed...)
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		}
+		m.err = errors.Join(errs...)
+	})
 	return m.documents, m.err
 }
 
-func readFolder(dir string) ([]*Document, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("manifests: %w", err)
-	}
-	var all []*Document
-	var errs []error
-	for _, e := range entries {
-		if !isManifest(e.Name()) {
-			continue
-		}
-		file := filepath.Join(dir, e.Name())
-		data, err := readRegular(file)
-		if err == nil {
-			var found []*Document
-			found, err = ParseManifests(file, data)
-			all = append(all, found...)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return all, errors.Join(errs...)
-}
-
 func isManifest(name string) bool {
-	switch filepath.Ext(name) {
-	case ".yaml", ".yml", ".json":
-		return !strings.HasSuffix(name, statusEnd) && !strings.HasPrefix(name, ".")
-	}
-	return false
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)) &&
+		!strings.HasSuffix(name, statusEnd) && !strings.HasPrefix(name, ".")
 }
 
-// readRegular reads a regular file of at most maxFile bytes.
-func readRegular(file string) ([]byte, error) {
+// readRegular reads a regular file of at most limit bytes.
+func readRegular(file string, limit int64) ([]byte, error) {
 	st, err := os.Stat(file)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes", file, maxFile)
+	if !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes", file, limit)
 	}
 	return os.ReadFile(file)
 }
@@ -330,14 +303,11 @@ func (m *Manifests) Recall(namespace, name, uid string) *conf.Pod {
 
 // Network finds a network, see find.
 func (m *Manifests) Network(_ context.Context, w conf.Reference) (*conf.Definition, error) {
-	return find(w, m.ConfDir, m.where(), m.definition)
-}
-
-func (m *Manifests) where() string {
+	where := " in the manifests of " + m.Dir
 	if m.Dir == "" {
-		return ": the configuration names no folder of manifests"
+		where = ": the configuration names no folder of manifests"
 	}
-	return " in the manifests of " + m.Dir
+	return find(w, m.ConfDir, where, m.definition)
 }
 
 // definition returns nil when there is none, and the errors of files that could not be read.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -18,21 +19,6 @@ import (
 // sandboxAnnotation is the sandbox of a status file, so that a late DEL of a pod's former
 // sandbox does not remove the status of the present one.
 const sandboxAnnotation = "plexus-cni.io/sandbox"
-
-// status is the file beside a pod's manifest: the pod's metadata with the
-// annotations that an API server would hold.
-type status struct {
-	APIVersion string         `json:"apiVersion"`
-	Kind       string         `json:"kind"`
-	Metadata   statusMetadata `json:"metadata"`
-}
-
-type statusMetadata struct {
-	Name        string            `json:"name"`
-	Namespace   string            `json:"namespace"`
-	UID         string            `json:"uid,omitempty"`
-	Annotations map[string]string `json:"annotations"`
-}
 
 // StatusPlace is NAME.status.json in the folder of manifests. A namespace
 // other than default stands before the name.
@@ -54,17 +40,16 @@ func (m *Manifests) StatusPlace(pod *conf.Pod) string {
 // maxFileName is NAME_MAX of Linux' file systems, in bytes.
 const maxFileName = 255
 
-// Publish writes the status file in one atomic step.
+// Publish writes the status file in one atomic step: the pod with the annotations that an
+// API server would hold.
 func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, annotations map[string]string) error {
 	place := m.StatusPlace(pod)
 	if place == "" {
 		return nil
 	}
 	all := map[string]string{sandboxAnnotation: sandbox}
-	for key, value := range annotations {
-		all[key] = value
-	}
-	data, err := json.MarshalIndent(status{"v1", "Pod", statusMetadata{pod.Name, pod.Namespace, pod.UID, all}}, "", "  ")
+	maps.Copy(all, annotations)
+	data, err := json.MarshalIndent(object{APIVersion: "v1", Kind: "Pod", Metadata: metadata{pod.Name, pod.Namespace, pod.UID, all}}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -91,7 +76,7 @@ func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
 	if err != nil {
 		return err
 	}
-	var s status
+	var s object
 	if json.Unmarshal(data, &s) != nil || s.Metadata.Annotations[sandboxAnnotation] != sandbox {
 		return nil // another sandbox' status
 	}
@@ -102,8 +87,9 @@ func removeIfThere(file string) error {
 	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 		return nil // which a read-only file system does not say of a removal
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -36,7 +36,7 @@ func FuzzStatus(f *testing.F) {
 		if err := os.WriteFile(place, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var s status
+		var s object
 		own := json.Unmarshal(text, &s) == nil && s.Metadata.Annotations[sandboxAnnotation] == sandbox
 		if err := m.Retract(context.Background(), place, sandbox); err != nil {
 			t.Fatal(err)

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plexus-cni/plexus/file"
 )
 
 // Table is the path of a file whose bytes are locks. The file is made when it is missing
@@ -58,46 +60,30 @@ func (t Table) Take(ctx context.Context, object, what string) (*Lock, error) {
 // wait takes the lock, nil when ctx is done before others have released it. It takes a free
 // lock even if ctx is done.
 func (t Table) wait(ctx context.Context, object, what string) (*Lock, error) {
-	file, err := t.open()
+	table, err := t.open()
+	if err == nil {
+		l := &Lock{table, offset(object)}
+		var had bool
+		if had, err = Poll(ctx, func() (bool, error) { return l.set(unix.F_WRLCK) }); had {
+			return l, nil
+		}
+		_ = table.Close()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", what, err)
+		err = fmt.Errorf("lock %s: %w", what, err)
 	}
-	l := &Lock{file, offset(object)}
-	had, err := Poll(ctx, func() (bool, error) { return l.set(unix.F_WRLCK) })
-	if had {
-		return l, nil
-	}
-	_ = file.Close()
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", what, err)
-	}
-	return nil, nil
+	return nil, err
 }
 
 func (t Table) open() (*os.File, error) {
-	file, err := openFile(string(t))
+	table, err := file.Open(string(t), unix.O_RDWR|unix.O_CREAT, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Sockets of pods are beside it: their users have to pass the folder.
 		if err = os.MkdirAll(filepath.Dir(string(t)), 0o755); err == nil {
-			file, err = openFile(string(t))
+			table, err = file.Open(string(t), unix.O_RDWR|unix.O_CREAT, 0o600)
 		}
 	}
-	return file, err
-}
-
-// openFile opens the table. os.OpenFile would take five more system calls, to find out whether
-// the file can be polled.
-func openFile(name string) (*os.File, error) {
-	for {
-		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
-		default:
-			return os.NewFile(uintptr(fd), name), nil
-		}
-	}
+	return table, err
 }
 
 // offset is the byte of an object: 62 bits of a hash of its name.
@@ -126,6 +112,19 @@ func (l *Lock) File() *os.File { return l.file }
 func (l *Lock) Release() {
 	_, _ = l.set(unix.F_UNLCK)
 	_ = l.file.Close()
+}
+
+type contextKey struct{}
+
+// With returns a context for work under a lock. Processes executed for it inherit the lock (Of).
+func With(ctx context.Context, l *Lock) context.Context {
+	return context.WithValue(ctx, contextKey{}, l)
+}
+
+// Of is the lock of a context (With), nil for none.
+func Of(ctx context.Context) *Lock {
+	l, _ := ctx.Value(contextKey{}).(*Lock)
+	return l
 }
 
 // Poll calls try until it takes the lock or fails, or ctx is done, at least once. had is false

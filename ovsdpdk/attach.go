@@ -34,13 +34,12 @@ func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) erro
 	return nil
 }
 
-// provide makes the folder ready for the socket, and writes what a container of
-// userspace-cni reads.
+// provide makes the folder ready for the socket, and writes the dialect's document.
 func (p *port) provide(ctx context.Context) error {
 	var data []byte
-	if u := p.network.userspace; u != nil {
+	if dialect := p.network.dialect; dialect != nil {
 		var err error
-		if data, err = u.ConfigurationData(p.Attachment, p.File, cmp.Or(p.Result, p.IPAM)); err != nil {
+		if data, err = dialect.Document(p.Attachment, p.File, cmp.Or(p.Result, p.IPAM)); err != nil {
 			return err
 		}
 	}

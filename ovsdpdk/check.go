@@ -39,9 +39,9 @@ func (n *network) survey(ctx context.Context, s *state) error {
 	}
 	switch rows := results[1].Rows; {
 	case len(rows) == 0 && !n.CreateBridge:
-		return conf.Refuse(fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.key("bridge"), n.OVSDB, n.Bridge))
+		return conf.Refuse(fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.dialect.Key("bridge"), n.OVSDB, n.Bridge))
 	case len(rows) > 0 && text(rows[0], "datapath_type") != datapath:
-		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.key("bridge"), n.Bridge, text(rows[0], "datapath_type"))
+		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.dialect.Key("bridge"), n.Bridge, text(rows[0], "datapath_type"))
 	}
 	if s == nil {
 		return nil
@@ -58,7 +58,7 @@ func (n *network) survey(ctx context.Context, s *state) error {
 		if pod != "" {
 			pod = " of pod " + pod
 		}
-		return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(rows[0], "name"), pod, n.key("vhost.socketFile"))
+		return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(rows[0], "name"), pod, n.dialect.Key("vhost.socketFile"))
 	}
 	return nil
 }
@@ -109,14 +109,19 @@ func (n *network) compare(ctx context.Context, p *port) error {
 	if !p.owns(iface) {
 		errs = append(errs, fmt.Errorf("port %s: its marks of ownership (external_ids plexus-*) were changed", p.Port))
 	}
-	id := uuids(row, "_uuid")
-	if len(id) != 1 || !slices.Contains(uuids(bridges[0], "ports"), id[0]) {
+	if !has(bridges[0], row) {
 		errs = append(errs, fmt.Errorf("port %s is no longer in bridge %s", p.Port, p.Bridge))
 	}
 	if !isOpen(iface) {
 		errs = append(errs, fmt.Errorf("port %s is not open in ovs-vswitchd: %s", p.Port, reason(iface)))
 	}
 	return errors.Join(errs...)
+}
+
+// has reports whether a bridge has a port.
+func has(bridge, port ovsdb.Row) bool {
+	id := uuids(port, "_uuid")
+	return len(id) == 1 && slices.Contains(uuids(bridge, "ports"), id[0])
 }
 
 // isOpen reports whether ovs-vswitchd has opened an interface.

@@ -9,8 +9,7 @@
 // ovs-vswitchd acts on the rows later, and Attach waits for that. The ports of a
 // pod are inserted and removed together, and cost one reconfiguration.
 //
-// Configurations of type ovsdpdk have the keys of Config; those of type
-// userspace with engine ovs-dpdk have the keys of userspace-cni.
+// Configurations of type ovsdpdk have the keys of Config.
 package ovsdpdk
 
 import (
@@ -24,7 +23,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates/userspace"
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -36,7 +35,7 @@ const (
 
 // defaultSocketDirs are the folders that a network may name on every node: plexus'
 // own, and those of userspace-cni and its examples.
-var defaultSocketDirs = []string{defaultSocketDir, userspaceSocketDir, "/run/openvswitch", "/var/lib/cni/usrspcni"}
+var defaultSocketDirs = []string{defaultSocketDir, "/usr/local/var/run/openvswitch", "/run/openvswitch", "/var/lib/cni/usrspcni"}
 
 // Config is the configuration of type ovsdpdk.
 type Config struct {
@@ -52,30 +51,13 @@ type Config struct {
 	LogFile  string `json:"logFile"`  // accepted for ovs-cni's sake; plexus logs
 	LogLevel string `json:"logLevel"` // likewise
 
-	requests  requests
-	userspace *userspace.Config // nil for type ovsdpdk
-	names     map[string]string // of keys that the user writes in another way
-}
-
-// key is the name of a key in the user's configuration.
-func (c *Config) key(name string) string {
-	if other, ok := c.names[name]; ok {
-		return other
+	// Addresses that the runtime and the pod put into any configuration; the rest of both
+	// objects is for others.
+	requests struct {
+		RuntimeConfig struct{ MAC string }
+		Args          struct{ CNI struct{ MAC string } }
 	}
-	return name
-}
-
-// requests are the addresses that the runtime and the pod put into any configuration;
-// the rest of both objects is for others.
-type requests struct {
-	RuntimeConfig struct {
-		MAC string `json:"mac"`
-	} `json:"runtimeConfig"`
-	Args struct {
-		CNI struct {
-			MAC string `json:"mac"`
-		} `json:"cni"`
-	} `json:"args"`
+	dialect *delegates.Dialect
 }
 
 // Vhost is the socket: its place, and the side that listens.
@@ -151,46 +133,38 @@ const (
 	modeServer = "server"
 )
 
-// parse reads a configuration of type ovsdpdk.
-func parse(network string, data []byte) (*Config, []string, error) {
-	c := &Config{}
-	object := fmt.Sprintf("network %s: ovsdpdk", network)
+// parseAs reads a configuration, fills in defaults and checks the values.
+func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, []string, error) {
+	c := &Config{dialect: dialect}
+	object := dialect.Object(network, "ovsdpdk")
 	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
-	if err == nil {
-		err = c.complete(object, data)
-	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return c, warnings, nil
-}
-
-// complete reads the keys of any configuration, fills in defaults and checks the values.
-func (c *Config) complete(object string, data []byte) error {
 	if err := json.Unmarshal(data, &c.requests); err != nil {
-		return fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
+		return nil, nil, fmt.Errorf("%s: runtimeConfig.mac, args.cni.mac: %w", object, err)
 	}
 	c.OVSDB = cmp.Or(c.OVSDB, defaultOVSDB)
 	c.Vhost.Mode = cmp.Or(c.Vhost.Mode, modeClient)
 	c.Vhost.SocketDir = cmp.Or(c.Vhost.SocketDir, defaultSocketDir)
 	if err := c.check(); err != nil {
-		return fmt.Errorf("%s: %w", object, err)
+		return nil, nil, fmt.Errorf("%s: %w", object, err)
 	}
 	c.Vhost.SocketDir = filepath.Clean(c.Vhost.SocketDir)
-	return nil
+	return c, warnings, nil
 }
 
 // within refuses an address or a folder that the node does not allow.
 func (c *Config) within(b conf.Bounds) error {
-	err := b.Endpoint(c.key("ovsdb"), c.OVSDB, defaultOVSDB)
-	return conf.Refuse(errors.Join(err, b.SocketDir(c.key("vhost.socketDir"), c.Vhost.SocketDir, defaultSocketDirs...)))
+	err := b.Endpoint(c.dialect.Key("ovsdb"), c.OVSDB, defaultOVSDB)
+	return conf.Refuse(errors.Join(err, b.SocketDir(c.dialect.Key("vhost.socketDir"), c.Vhost.SocketDir, defaultSocketDirs...)))
 }
 
 // check refuses values that cannot be, and writes MAC addresses in one form.
 func (c *Config) check() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("key %q: %s", c.key(key), fmt.Sprintf(format, args...)))
+		errs = append(errs, fmt.Errorf("key %q: %s", c.dialect.Key(key), fmt.Sprintf(format, args...)))
 	}
 	if err := checkAddress(c.OVSDB); err != nil {
 		bad("ovsdb", "%v", err)
@@ -200,9 +174,7 @@ func (c *Config) check() error {
 	} else if err := conf.CheckIfName(c.Bridge); err != nil {
 		bad("bridge", "%v", err)
 	}
-	switch c.Vhost.Mode {
-	case modeClient, modeServer:
-	default:
+	if c.Vhost.Mode != modeClient && c.Vhost.Mode != modeServer {
 		bad("vhost.mode", "%.40q, allowed are client, server (of the vswitch's side)", c.Vhost.Mode)
 	}
 	if d := c.Vhost.SocketDir; !filepath.IsAbs(d) || filepath.Clean(d) != strings.TrimSuffix(d, "/") {
@@ -246,17 +218,14 @@ func (c *Config) mac() string {
 
 func checkAddress(address string) error {
 	scheme, rest, _ := strings.Cut(address, ":")
-	switch scheme {
-	case "unix":
-		if !filepath.IsAbs(rest) || len(rest) > shareddir.MaxSocketPath {
-			return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, shareddir.MaxSocketPath)
-		}
-		return nil
-	case "tcp":
-		if _, _, err := net.SplitHostPort(rest); err != nil {
-			return fmt.Errorf("%.200q, want tcp:host:port", address)
-		}
-		return nil
+	_, _, noHostPort := net.SplitHostPort(rest)
+	switch {
+	case scheme == "unix" && (!filepath.IsAbs(rest) || len(rest) > shareddir.MaxSocketPath):
+		return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, shareddir.MaxSocketPath)
+	case scheme == "tcp" && noHostPort != nil:
+		return fmt.Errorf("%.200q, want tcp:host:port", address)
+	case scheme != "unix" && scheme != "tcp":
+		return fmt.Errorf("%.200q, want unix:/path/of/db.sock or tcp:host:port", address)
 	}
-	return fmt.Errorf("%.200q, want unix:/path/of/db.sock or tcp:host:port", address)
+	return nil
 }

@@ -10,6 +10,10 @@ import (
 
 const minimal = `"type": "ovsdpdk", "bridge": "br0"`
 
+func parse(network string, data []byte) (*Config, []string, error) {
+	return parseAs(network, data, nil)
+}
+
 func parseKeys(keys string) (*Config, []string, error) {
 	return parse("default/fast", []byte("{"+minimal+keys+"}"))
 }

@@ -1,8 +1,8 @@
 package ovsdpdk
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -14,9 +14,8 @@ import (
 
 // Delegate attaches pods to OVS-DPDK.
 type Delegate struct {
-	log   *slog.Logger
-	parse func(network string, data []byte) (*Config, []string, error)
-	db    *databases
+	log *slog.Logger
+	db  *databases
 }
 
 var (
@@ -25,18 +24,16 @@ var (
 )
 
 // New makes the delegate of type ovsdpdk.
-func New(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: parse, db: newDatabases()}
-}
-
-// NewUserspace makes the delegate of type userspace, engine ovs-dpdk.
-func NewUserspace(log *slog.Logger) *Delegate {
-	return &Delegate{log: log, parse: parseUserspace, db: newDatabases()}
-}
+func New(log *slog.Logger) *Delegate { return &Delegate{log: log, db: newDatabases()} }
 
 // Parse reads a configuration. It looks at nothing else.
 func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []string, error) {
-	c, warnings, err := d.parse(name, config)
+	return d.ParseAs(name, config, nil)
+}
+
+// ParseAs is Parse of a configuration that the user wrote in a dialect.
+func (d *Delegate) ParseAs(name string, config []byte, dialect *delegates.Dialect) (delegates.Network, []string, error) {
+	c, warnings, err := parseAs(name, config, dialect)
 	if err != nil {
 		return nil, nil, conf.Refuse(err)
 	}
@@ -44,38 +41,75 @@ func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []strin
 }
 
 // Close ends the connections to OVSDB. Requests under way fail.
-func (d *Delegate) Close() { d.db.close() }
+func (d *Delegate) Close() { d.db.pool.Close() }
 
-// state is all that Detach needs. It is decided before anything is changed, and
-// stands in the journal and in the external_ids of the interface.
-type state struct {
-	OVSDB  string `json:"ovsdb"`
-	Bridge string `json:"bridge"`
-	Port   string `json:"port"` // name of port and interface
-	Mode   string `json:"mode"` // of the vswitch's side
-	shareddir.Use
-	Socket string `json:"socket"` // path that the vswitch is given, or that the pod sees
+// network is one parsed configuration.
+type network struct {
+	delegates.BaseNetwork
+	*Config
+	d *Delegate
 }
 
-// decodeState reads a recorded state and refuses one that could not be that of
-// the sandbox: it says what is removed.
-func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
-	s := &state{}
-	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, fmt.Errorf("recorded state: %w", err)
+// networkOf is the network of an attachment, nil for none.
+func networkOf(a *delegates.Attachment) *network {
+	n, _ := a.Network.(*network)
+	return n
+}
+
+// Endpoint is the address of the OVSDB.
+func (n *network) Endpoint() string { return n.OVSDB }
+
+// Ready says whether ADD would work.
+func (n *network) Ready(ctx context.Context) error { return n.survey(ctx, nil) }
+
+// Prepare decides on names and paths and sees whether the vswitch will do.
+func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.RawMessage, error) {
+	if err := n.within(a.Bounds); err != nil {
+		return nil, fmt.Errorf("network %s: %w", a.Name, err)
 	}
-	if s.Port == "" || s.OVSDB == "" || !s.Valid(sandbox, s.Port) {
-		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
+	s, err := n.decide(a)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.survey(ctx, s); err != nil {
+		return nil, err
+	}
+	return json.Marshal(s)
+}
+
+// decide chooses names and paths. It looks at the folder's place, nothing else.
+func (n *network) decide(a *delegates.Attachment) (*state, error) {
+	s := &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a), Mode: n.Vhost.Mode}
+	s.File = cmp.Or(n.Vhost.SocketFile, socketName(a.Sandbox, a.IfName))
+	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
+	folder, err := shareddir.Choose(shareddir.Options{
+		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions,
+		Key: func(name string) string { return n.dialect.Key(keys[name]) },
+	}, a, s.File, s.Port)
+	if err != nil {
+		return nil, err
+	}
+	s.Folder = folder
+	s.Socket = s.Path(s.File)
+	if n.dialect != nil {
+		s.Use.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
 	return s, nil
 }
 
-// socketName is the name that a socket gets where the configuration gives none.
-func socketName(sandbox, ifName string) string { return shareddir.Short(sandbox) + "-" + ifName }
-
-// portName derives the name of port and interface: at most 15 bytes, the same
-// for the same attachment.
-func portName(a *delegates.Attachment) string {
-	sum := sha256.Sum256([]byte(a.Owner + "\x00" + a.Sandbox + "\x00" + a.IfName))
-	return "vhu" + hex.EncodeToString(sum[:6])
+// Describe gives the device-info of the attachment, and the dialect's annotations.
+func (n *network) Describe(a *delegates.Attachment) (delegates.Description, error) {
+	s, err := decodeState(a.State, a.Sandbox)
+	if err != nil {
+		return delegates.Description{}, err
+	}
+	device := &conf.VhostDevice{Mode: modeClient, Path: s.Socket} // of the pod's side
+	if s.Mode == modeClient {
+		device.Mode = modeServer
+	}
+	description := delegates.Description{DeviceInfo: &conf.DeviceInfo{Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion, VhostUser: device}}
+	if n.dialect != nil {
+		description.Annotations, err = n.dialect.Annotations(a, s.File)
+	}
+	return description, err
 }

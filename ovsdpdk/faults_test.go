@@ -28,7 +28,7 @@ var ways = []way{
 		return r.config(map[string]any{"vhost": map[string]any{"socketDir": r.dir, "mode": "server"}})
 	}},
 	{name: "volume", delegate: newDelegate, volume: strings.Repeat("x", maxSocketPath), config: func(r *rig) json.RawMessage { return r.config(nil) }},
-	{name: "userspace", delegate: newUserspace, listen: strings.TrimPrefix(defaultOVSDB, "unix:"), config: func(r *rig) json.RawMessage {
+	{name: "userspace", delegate: newDelegate, listen: strings.TrimPrefix(defaultOVSDB, "unix:"), config: func(r *rig) json.RawMessage {
 		return userspaceJSON(r.t, r.dir, map[string]any{"mode": "client"})
 	}},
 }

@@ -103,7 +103,7 @@ func FuzzConn(f *testing.F) {
 			_ = theirs.Close()
 		}()
 		results, err := c.transact(t.Context(), []ovsdb.Operation{selectRows("Bridge", anyRow(), "name")})
-		<-c.done
+		<-c.ended.Done()
 		if err == nil {
 			for _, r := range results {
 				readAll(t, r.Rows)
@@ -118,7 +118,7 @@ func readAll(t *testing.T, rows []ovsdb.Row) {
 	for _, row := range rows {
 		for column := range row {
 			_, _, _, _ = text(row, column), uuids(row, column), ints(row, column), strMap(row, column)
-			for _, v := range values(row, column) {
+			for _, v := range atoms[any](row, column) {
 				switch v.(type) {
 				case string, bool, int64, float64, ovsdb.UUID, ovsdb.OvsMap:
 				default:

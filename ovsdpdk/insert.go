@@ -109,14 +109,12 @@ func (p *port) socketTaken(ctx context.Context) error {
 // awaitPorts waits until ovs-vswitchd has given every interface an OpenFlow
 // port or an error. OVSDB does the waiting.
 func (d *Delegate) awaitPorts(ctx context.Context, address string, ports []*port) error {
-	var ops []ovsdb.Operation
+	var waits, reads []ovsdb.Operation
 	for _, p := range ports {
-		ops = append(ops, wait("Interface", equal("name", p.Port), openTimeout, ovsdb.WaitConditionNotEqual, ovsdb.Row{"ofport": set[int](nil)}))
+		waits = append(waits, wait("Interface", equal("name", p.Port), openTimeout, ovsdb.WaitConditionNotEqual, ovsdb.Row{"ofport": set[int](nil)}))
+		reads = append(reads, selectRows("Interface", equal("name", p.Port), "ofport", "error"))
 	}
-	for _, p := range ports {
-		ops = append(ops, selectRows("Interface", equal("name", p.Port), "ofport", "error"))
-	}
-	results, err := d.db.transactWithin(ctx, openTimeout+openMargin, address, ops...)
+	results, err := d.db.transactWithin(ctx, openTimeout+openMargin, address, append(waits, reads...)...)
 	if late := refusal(err, answerTimedOut); late != nil && late.at < len(ports) {
 		p := ports[late.at]
 		return p.errorf("%w", vswitchdUnavailable(address, fmt.Errorf("it did not open port %s within %s", p.Port, openTimeout)))

@@ -3,7 +3,7 @@ package ovsdpdk
 import (
 	"context"
 	"fmt"
-	"slices"
+	"maps"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
@@ -48,11 +48,8 @@ func columns(s *state, iface, port ovsdb.Row, bridges []ovsdb.Row) map[string]st
 		"ofport": join(ints(iface, "ofport")), "mtu": join(ints(iface, "mtu")), "link_state": text(iface, "link_state"),
 		"status": strMap(iface, "status")["status"], "error": text(iface, "error"),
 	}
-	switch all["mode"] {
-	case typeClient:
-		all["mode"] = modeClient
-	case typeServer:
-		all["mode"] = modeServer
+	if mode := map[string]string{typeClient: modeClient, typeServer: modeServer}[all["mode"]]; mode != "" {
+		all["mode"] = mode
 	}
 	if statistics, ok := iface["statistics"].(ovsdb.OvsMap); ok {
 		for _, name := range counters {
@@ -61,19 +58,14 @@ func columns(s *state, iface, port ovsdb.Row, bridges []ovsdb.Row) map[string]st
 			}
 		}
 	}
-	for key, value := range all {
-		if value == "" {
-			delete(all, key)
-		}
-	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
 	return all
 }
 
 // bridgeOf is the name of the bridge that a port is in.
 func bridgeOf(port ovsdb.Row, bridges []ovsdb.Row) string {
-	id := uuids(port, "_uuid")
 	for _, b := range bridges {
-		if len(id) == 1 && slices.Contains(uuids(b, "ports"), id[0]) {
+		if has(b, port) {
 			return text(b, "name")
 		}
 	}

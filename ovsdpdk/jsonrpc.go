@@ -21,16 +21,15 @@ const (
 // conn is a connection to an OVSDB server, in JSON-RPC 1.0 (RFC 7047, section 4). It
 // carries requests of many goroutines at once, and answers the server's echo. A message
 // that makes no sense ends the connection and all requests, with an error that says why.
-// The depth of messages is bounded by the types that they are decoded into, and by
-// encoding/json where it skips (10000).
+// encoding/json bounds the depth of messages (10000).
 type conn struct {
 	stream net.Conn
-	out    chan *request // unbuffered: a request that is received is written, or fails
-	echoes chan []byte   // answers to the server's echo
-	done   chan struct{} // closed when the connection has ended
+	out    chan *request   // unbuffered: a request that is received is written, or fails
+	echoes chan []byte     // answers to the server's echo
+	ended  context.Context // done when the connection has ended; its cause says why
+	end    context.CancelCauseFunc
 
 	mu      sync.Mutex
-	err     error // why it has ended
 	last    uint64
 	pending map[uint64]*request // by ID; a request that its caller gave up stays until its answer comes
 }
@@ -60,9 +59,9 @@ var errUnsent = errors.New("nothing was sent")
 // newConn takes over a stream to a server.
 func newConn(stream net.Conn) *conn {
 	c := &conn{
-		stream: stream, out: make(chan *request), echoes: make(chan []byte, maxEchoes), done: make(chan struct{}),
-		pending: map[uint64]*request{},
+		stream: stream, out: make(chan *request), echoes: make(chan []byte, maxEchoes), pending: map[uint64]*request{},
 	}
+	c.ended, c.end = context.WithCancelCause(context.Background())
 	go c.write()
 	go c.read()
 	return c
@@ -70,25 +69,12 @@ func newConn(stream net.Conn) *conn {
 
 // Close ends the connection, unless it has ended. Requests under way fail with the cause.
 func (c *conn) Close(cause error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return
-	}
-	c.err = cause
+	c.end(cause)
 	_ = c.stream.Close() // nothing that was sent or received depends on it
-	close(c.done)
 }
 
 // Ended reports whether either side has ended the connection.
-func (c *conn) Ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
+func (c *conn) Ended() bool { return c.ended.Err() != nil }
 
 // call makes a request and returns the result. When ctx is done first the answer is
 // ignored, and the connection stays. An error with errUnsent says that the connection had
@@ -100,8 +86,8 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 	}
 	select {
 	case c.out <- r:
-	case <-c.done:
-		return nil, fmt.Errorf("%w: %w", errUnsent, c.err)
+	case <-c.ended.Done():
+		return nil, fmt.Errorf("%w: %w", errUnsent, context.Cause(c.ended))
 	case <-ctx.Done():
 		c.mu.Lock()
 		delete(c.pending, id)
@@ -113,7 +99,7 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 		return m.outcome()
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-c.done:
+	case <-c.ended.Done():
 	}
 	// The server ignores a message that is not complete.
 	if <-r.sent; r.err != nil {
@@ -123,7 +109,7 @@ func (c *conn) call(ctx context.Context, method string, params ...any) (json.Raw
 	case m := <-r.answer: // it was the last
 		return m.outcome()
 	default:
-		return nil, c.err
+		return nil, context.Cause(c.ended)
 	}
 }
 
@@ -153,7 +139,7 @@ func (c *conn) write() {
 			err = r.err
 		case text := <-c.echoes:
 			_, err = c.stream.Write(text)
-		case <-c.done:
+		case <-c.ended.Done():
 			return
 		}
 		if err != nil {

@@ -156,8 +156,8 @@ func TestSecondAnswer(t *testing.T) {
 	if _, err := c.call(bounded(t), "transact"); err != nil {
 		t.Error(err)
 	}
-	<-c.done
-	wantError(t, c.err, "not asked")
+	<-c.ended.Done()
+	wantError(t, context.Cause(c.ended), "not asked")
 }
 
 // A message without end is not read to its end.
@@ -191,8 +191,8 @@ func TestEchoFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-c.done
-	wantError(t, c.err, "took no answer")
+	<-c.ended.Done()
+	wantError(t, context.Cause(c.ended), "took no answer")
 }
 
 // The server's echo is answered, as is what nobody knows; notifications are
@@ -376,12 +376,12 @@ func TestDecodeValue(t *testing.T) {
 		`["set", []]`: "ovsdb.OvsSet {[]}", `["set", [1, "a", ["named-uuid", "u"]]]`: "ovsdb.OvsSet {[1 a {u}]}",
 		`["map", [["a", 1], [["uuid", "u"], "b"]]]`: "ovsdb.OvsMap {map[a:1 {u}:b]}", ` ["map", []]`: "ovsdb.OvsMap {map[]}",
 	} {
-		var r row
-		if err := json.Unmarshal([]byte(`{"c": `+raw+`}`), &r); err != nil {
+		var r rows
+		if err := json.Unmarshal([]byte(`[{"c": `+raw+`}]`), &r); err != nil {
 			t.Errorf("%s: %v", raw, err)
 			continue
 		}
-		if got := fmt.Sprintf("%T %[1]v", r["c"]); got != want {
+		if got := fmt.Sprintf("%T %[1]v", r[0]["c"]); got != want {
 			t.Errorf("%s: %s, want %s", raw, got, want)
 		}
 	}

@@ -51,62 +51,49 @@ func newDatabases() *databases {
 			}
 			return c, nil
 		},
-		Unavailable: func(address string, cause error) error { return unavailable(address, cause) },
+		Unavailable: unavailable,
 	}}
 }
 
-// close ends the connections. Requests under way fail; later ones connect anew.
-func (d *databases) close() { d.pool.Close() }
-
 // unavailable is the error of an OVSDB server that does not answer.
-func unavailable(address string, cause error) *delegates.Unavailable {
+func unavailable(address string, cause error) error {
 	return &delegates.Unavailable{Endpoint: address, Kind: "OVSDB", Err: cause, Hint: `is ovsdb-server running, and is "ovsdb" its address?`}
 }
 
 // transact runs the operations as one transaction: all or none. Every
 // operation's error is looked at; results has one element for each.
-func (d *databases) transact(ctx context.Context, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+func (d *databases) transact(ctx context.Context, address string, ops ...ovsdb.Operation) ([]result, error) {
 	return d.transactWithin(ctx, transactTimeout, address, ops...)
 }
 
-// transactWithin is transact with another limit for the answer.
-func (d *databases) transactWithin(ctx context.Context, limit time.Duration, address string, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
-	results, err := d.request(ctx, limit, address, ops)
-	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("OVSDB at %s: %w", address, ctx.Err())
-	}
-	if err != nil {
-		return nil, err
-	}
-	if e := firstError(ops, results); e != nil {
-		return results, e
-	}
-	if len(results) < len(ops) {
-		return results, fmt.Errorf("OVSDB at %s answered %d of %d operations", address, len(results), len(ops))
-	}
-	return results, nil
-}
-
-// request makes one request, over a new connection if the last one has ended.
-func (d *databases) request(ctx context.Context, limit time.Duration, address string, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+// transactWithin is transact with another limit for the answer. It makes one request, over a
+// new connection if the last one has ended.
+func (d *databases) transactWithin(ctx context.Context, limit time.Duration, address string, ops ...ovsdb.Operation) ([]result, error) {
 	for again := false; ; again = true {
 		c, err := d.pool.Get(ctx, address)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return nil, err
 		}
-		bounded, cancel := context.WithTimeout(ctx, limit)
-		results, err := c.transact(bounded, ops)
-		cancel()
+		var results []result
+		if err == nil {
+			bounded, cancel := context.WithTimeout(ctx, limit)
+			results, err = c.transact(bounded, ops)
+			cancel()
+		}
+		var refused *operationError
 		switch {
-		case err == nil, ctx.Err() != nil: // the connection is as good as before
+		case err == nil && len(results) < len(ops):
+			return results, fmt.Errorf("OVSDB at %s answered %d of %d operations", address, len(results), len(ops))
+		case err == nil, errors.As(err, &refused):
 			return results, err
+		case ctx.Err() != nil: // the connection is as good as before
+			return nil, fmt.Errorf("OVSDB at %s: %w", address, ctx.Err())
 		case errors.Is(err, context.DeadlineExceeded):
 			d.pool.Silent(address, c, limit)
 			return nil, unavailable(address, endpoint.SilentError{Limit: limit})
-		case errors.Is(err, errUnsent) && !again:
-			continue
+		case !errors.Is(err, errUnsent) || again:
+			return nil, unavailable(address, err)
 		}
-		return nil, unavailable(address, err)
 	}
 }
 
@@ -144,18 +131,22 @@ func dial(ctx context.Context, limit time.Duration, address string) (c *conn, er
 	return c, nil
 }
 
-// transact requests a transaction and returns the results, which may be errors of
-// operations.
-func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+// transact requests a transaction and returns a result for each operation. The error of an
+// operation is an operationError.
+func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) (results []result, err error) {
 	raw, err := c.call(ctx, "transact", ovsdb.NewTransactArgs(vswitchDB, ops...)...)
 	if err != nil {
 		return nil, err
 	}
-	results, err := decodeResults(raw)
-	if err != nil {
+	if err := json.Unmarshal(raw, &results); err != nil {
+		err = fmt.Errorf("read the result of a transaction: %w", err)
 		c.Close(err)
+		return nil, err
 	}
-	return results, err
+	if e := firstError(ops, results); e != nil {
+		return results, e
+	}
+	return results, nil
 }
 
 // operationError is OVSDB's error of an operation (RFC 7047, 4.1.3).
@@ -167,11 +158,7 @@ type operationError struct {
 }
 
 func (e *operationError) Error() string {
-	text := "OVSDB refused"
-	if e.op.Op != "" {
-		text += " " + e.op.Op + " " + e.op.Table
-	}
-	text += ": " + e.answer
+	text := strings.TrimSpace("OVSDB refused "+e.op.Op+" "+e.op.Table) + ": " + e.answer
 	if e.detail != "" {
 		text += ": " + e.detail
 	}
@@ -180,7 +167,7 @@ func (e *operationError) Error() string {
 
 // firstError is the error of the first operation that has one, nil for none. An error
 // behind the last operation is about all of them (RFC 7047, 4.1.3).
-func firstError(ops []ovsdb.Operation, results []ovsdb.OperationResult) *operationError {
+func firstError(ops []ovsdb.Operation, results []result) *operationError {
 	for i, r := range results {
 		if r.Error == "" {
 			continue

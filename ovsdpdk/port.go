@@ -1,6 +1,8 @@
 package ovsdpdk
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,6 +14,40 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/shareddir"
 )
+
+// state is all that Detach needs. It is decided before anything is changed, and
+// stands in the journal and in the external_ids of the interface.
+type state struct {
+	OVSDB  string `json:"ovsdb"`
+	Bridge string `json:"bridge"`
+	Port   string `json:"port"` // name of port and interface
+	Mode   string `json:"mode"` // of the vswitch's side
+	shareddir.Use
+	Socket string `json:"socket"` // path that the vswitch is given, or that the pod sees
+}
+
+// decodeState reads a recorded state and refuses one that could not be that of
+// the sandbox: it says what is removed.
+func decodeState(raw json.RawMessage, sandbox string) (*state, error) {
+	s := &state{}
+	if err := json.Unmarshal(raw, s); err != nil {
+		return nil, fmt.Errorf("recorded state: %w", err)
+	}
+	if s.Port == "" || s.OVSDB == "" || !s.Valid(sandbox, s.Port) {
+		return nil, fmt.Errorf("recorded state is not one of this sandbox: %.200s", raw)
+	}
+	return s, nil
+}
+
+// socketName is the name that a socket gets where the configuration gives none.
+func socketName(sandbox, ifName string) string { return shareddir.Short(sandbox) + "-" + ifName }
+
+// portName derives the name of port and interface: at most 15 bytes, the same
+// for the same attachment.
+func portName(a *delegates.Attachment) string {
+	sum := sha256.Sum256([]byte(a.Owner + "\x00" + a.Sandbox + "\x00" + a.IfName))
+	return "vhu" + hex.EncodeToString(sum[:6])
+}
 
 // port is the port of one attachment.
 type port struct {
@@ -40,9 +76,10 @@ func byOVSDB(ports []*port) [][]*port {
 		}
 		i := slices.IndexFunc(groups, func(g []*port) bool { return g[0].OVSDB == p.OVSDB })
 		if i < 0 {
-			i, groups = len(groups), append(groups, nil)
+			groups = append(groups, []*port{p})
+		} else {
+			groups[i] = append(groups[i], p)
 		}
-		groups[i] = append(groups[i], p)
 	}
 	return groups
 }

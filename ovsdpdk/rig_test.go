@@ -14,6 +14,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/rig/ovs"
 )
@@ -121,7 +122,11 @@ func (r *rig) attachment(d *Delegate, sandbox string, keys map[string]any) *dele
 
 func mustParse(t testing.TB, d *Delegate, config []byte) delegates.Network {
 	t.Helper()
-	n, _, err := d.Parse("default/fast", config)
+	parser := delegates.Delegate(d)
+	if strings.Contains(string(config), `"type":"userspace"`) {
+		parser = userspace.New(userspace.EngineOVS, d)
+	}
+	n, _, err := parser.Parse("default/fast", config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,9 @@
 package ovsdpdk
 
 import (
-	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+	"maps"
 
-	"github.com/plexus-cni/plexus/delegates"
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
 // Columns of ovs-vswitchd.conf.db(5) and their values.
@@ -26,35 +26,29 @@ const (
 	markState   = "plexus-state"   // state, for when the journal is lost
 )
 
-// marks are the attachment's own marks.
-func marks(a *delegates.Attachment) map[string]string {
-	return map[string]string{markOwner: a.Owner, markSandbox: a.Sandbox, markIfName: a.IfName}
-}
-
 func named(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
 
 // portRows are the operations that insert interface and port, as named-uuids
 // iface and port with a suffix.
 func portRows(p *port, suffix string) []ovsdb.Operation {
-	c, ids, own := p.network, marks(p.Attachment), marks(p.Attachment)
-	for _, all := range []map[string]string{ids, own} {
-		all[markNetwork] = p.Name
-		if p.Pod != nil {
-			all[markPod] = p.Pod.String()
-		}
+	c, ids := p.network, map[string]string{markOwner: p.Owner, markSandbox: p.Sandbox, markIfName: p.IfName, markNetwork: p.Name}
+	if p.Pod != nil {
+		ids[markPod] = p.Pod.String()
 	}
+	own := maps.Clone(ids)
 	own[markFormat], own[markSocket], own[markState] = "1", p.Place(p.File), string(p.State)
 	if mac := c.mac(); mac != "" {
 		own["attached-mac"] = mac // OVS Integration Guide
 	}
 	row := ovsdb.Row{"name": p.Port, "interfaces": named("iface" + suffix), "external_ids": stringMap(ids)}
-	switch {
-	case c.VLAN != nil && c.Trunk != nil:
-		row["vlan_mode"], row["tag"], row["trunks"] = "native-untagged", *c.VLAN, set(c.Trunk)
-	case c.VLAN != nil:
+	if c.VLAN != nil {
 		row["vlan_mode"], row["tag"] = "access", *c.VLAN
-	case c.Trunk != nil:
+	}
+	if c.Trunk != nil {
 		row["vlan_mode"], row["trunks"] = "trunk", set(c.Trunk)
+	}
+	if c.VLAN != nil && c.Trunk != nil {
+		row["vlan_mode"] = "native-untagged"
 	}
 	iface := ovsdb.Row{"name": p.Port, "type": typeServer, "external_ids": stringMap(own)}
 	if p.Mode == modeClient {

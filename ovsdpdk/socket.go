@@ -58,31 +58,30 @@ func (d *Delegate) link(ctx context.Context, ports []*port) (made []string, err 
 		return nil, err
 	}
 	for _, p := range ports {
-		isNew, err := p.link(ctx, f)
+		link, err := p.link(ctx, f)
 		if err != nil {
 			return made, p.errorf("%w", err)
 		}
-		if isNew {
-			made = append(made, fmt.Sprintf("link %s to the socket of port %s", p.Place(p.File), p.Port))
-		}
+		made = append(made, link...)
 	}
 	return made, nil
 }
 
-// link reports whether the link was not there before.
-func (p *port) link(ctx context.Context, f socketFolder) (isNew bool, err error) {
+// link links the port's socket, unless it is linked.
+func (p *port) link(ctx context.Context, f socketFolder) (made []string, err error) {
 	origin, err := f.open(p.Port)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer origin.Close()
 	if linked, err := p.Linked(origin, p.File); err != nil || linked {
-		return false, err
+		return nil, err
 	}
 	if err := delegates.Step(ctx, "%s: link the socket to %s", p.IfName, p.Socket); err != nil {
-		return false, err
+		return nil, err
 	}
-	return true, p.LinkSocket(origin, p.File, p.network.key("vhost.socketFile"))
+	made = []string{fmt.Sprintf("link %s to the socket of port %s", p.Place(p.File), p.Port)}
+	return made, p.LinkSocket(origin, p.File, p.network.dialect.Key("vhost.socketFile"))
 }
 
 // openSockets opens the vswitch's sockets whose links in volumes are about to be removed:

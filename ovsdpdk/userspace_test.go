@@ -2,7 +2,6 @@ package ovsdpdk
 
 import (
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net"
 	"testing"
@@ -10,12 +9,15 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/delegates/userspace"
 )
 
-func newUserspace(t testing.TB) *Delegate {
-	return NewUserspace(slog.New(slog.NewTextHandler(t.Output(), nil)))
+func parseUserspace(name string, data []byte) (*Config, []string, error) {
+	n, warnings, err := userspace.New(userspace.EngineOVS, New(slog.New(slog.DiscardHandler))).Parse(name, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return n.(*network).Config, warnings, nil
 }
 
 // userspaceJSON is a userspace-cni configuration; vhost is the host's.
@@ -41,7 +43,7 @@ func TestParseUserspaceDefaults(t *testing.T) {
 		t.Fatal(err, warnings)
 	}
 	want := Vhost{Mode: "server", SocketDir: "/usr/local/var/run/openvswitch"}
-	if c.Bridge != "br0" || !c.CreateBridge || c.Vhost != want || c.VLAN != nil || c.OVSDB != defaultOVSDB || c.userspace == nil {
+	if c.Bridge != "br0" || !c.CreateBridge || c.Vhost != want || c.VLAN != nil || c.OVSDB != defaultOVSDB || c.dialect == nil {
 		t.Errorf("%+v", c)
 	}
 }
@@ -57,7 +59,7 @@ func TestParseUserspaceEveryKey(t *testing.T) {
 		t.Fatal(err, warnings)
 	}
 	want := Vhost{Mode: "client", SocketDir: "/run/v", SocketFile: "s", Group: "g"}
-	if c.Bridge != "br1" || *c.VLAN != 7 || c.Vhost != want || c.mac() != "02:00:00:00:00:01" || c.userspace.Kubeconfig != "/k" {
+	if c.Bridge != "br1" || *c.VLAN != 7 || c.Vhost != want || c.mac() != "02:00:00:00:00:01" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -103,31 +105,4 @@ func userspaceTrial(t *testing.T) *trial {
 		Routes: []*types.Route{{Dst: net.IPNet{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)}, GW: net.IPv4(192, 168, 7, 1)}},
 	}
 	return c
-}
-
-// A key that the container's half does not have is taken from the host's half, with
-// the opposite mode.
-func TestContainerHalf(t *testing.T) {
-	for _, c := range []struct{ container, mode, want string }{
-		{"", modeServer, `iftype vhostuser netType interface mode client`},
-		{"", modeClient, `iftype vhostuser netType interface mode server`},
-		{`"netType": "bridge", "vhost": {"mode": "client"}`, modeClient, `iftype vhostuser netType bridge mode client`},
-		{`"iftype": "memif", "memif": {"role": "slave"}`, modeClient, `iftype memif netType interface mode `},
-	} {
-		parsed, _, err := parseUserspace("n", []byte(`{"host": {`+usual+`, "vhost": {"mode": "`+c.mode+`"}}, "container": {`+c.container+`}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := parsed.userspace.ConfigurationData(&delegates.Attachment{}, "s", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got struct{ Config userspace.Side }
-		if err := json.Unmarshal(data, &got); err != nil {
-			t.Fatal(err)
-		}
-		if text := fmt.Sprintf("iftype %s netType %s mode %s", got.Config.IfType, got.Config.NetType, got.Config.Vhost.Mode); text != c.want {
-			t.Errorf("%s: %s, want %s", c.container, text, c.want)
-		}
-	}
 }

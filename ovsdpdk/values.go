@@ -1,12 +1,12 @@
 package ovsdpdk
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,138 +16,110 @@ import (
 // Operations and their values are encoded by libovsdb. Answers are decoded here:
 // libovsdb panics on an empty array, and on a set or map whose members it does not expect.
 
-// decodeResults reads the result of a transact (RFC 7047, 4.1.3). An operation behind one
-// that failed has null.
-func decodeResults(raw json.RawMessage) ([]ovsdb.OperationResult, error) {
-	var wire []struct {
-		Count   int    `json:"count"`
-		Error   string `json:"error"`
-		Details string `json:"details"`
-		Rows    []row  `json:"rows"`
-	}
-	if err := json.Unmarshal(raw, &wire); err != nil {
-		return nil, fmt.Errorf("read the result of a transaction: %w", err)
-	}
-	results := make([]ovsdb.OperationResult, len(wire))
-	for i, w := range wire {
-		results[i] = ovsdb.OperationResult{Count: w.Count, Error: w.Error, Details: w.Details}
-		for _, r := range w.Rows {
-			results[i].Rows = append(results[i].Rows, ovsdb.Row(r))
-		}
-	}
-	return results, nil
+// result is the result of an operation (RFC 7047, 4.1.3). An operation behind one that
+// failed has null.
+type result struct {
+	Count   int    `json:"count"`
+	Error   string `json:"error"`
+	Details string `json:"details"`
+	Rows    rows   `json:"rows"`
 }
 
-// row is an ovsdb.Row whose values are string, bool, int64, float64, UUID,
-// OvsSet or OvsMap, the latter two of the former ones.
-type row ovsdb.Row
+// rows have values of the types string, bool, int64, float64, UUID, OvsSet and OvsMap, the
+// latter two with members of the former ones.
+type rows []ovsdb.Row
 
-// UnmarshalJSON reads a row (RFC 7047, 5.1).
-func (r *row) UnmarshalJSON(data []byte) error {
-	var columns map[string]json.RawMessage
-	if err := json.Unmarshal(data, &columns); err != nil {
+// UnmarshalJSON reads rows (RFC 7047, 5.1).
+func (r *rows) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber() // an integer has 64 bits (RFC 7047, 3.1)
+	var all []map[string]any
+	if err := decoder.Decode(&all); err != nil {
 		return err
 	}
-	*r = row{}
-	for name, raw := range columns {
-		v, err := decodeValue(raw)
-		if err != nil {
-			return fmt.Errorf("column %.40q: %w", name, err)
+	*r = nil
+	for _, row := range all {
+		for name, raw := range row {
+			v, err := decodeValue(raw)
+			if err != nil {
+				return fmt.Errorf("column %.40q: %w", name, err)
+			}
+			row[name] = v
 		}
-		(*r)[name] = v
+		*r = append(*r, row)
 	}
 	return nil
 }
 
 // decodeValue reads an atom, a set or a map.
-func decodeValue(raw json.RawMessage) (any, error) {
-	if raw[0] != '[' {
-		return decodeAtom(raw)
-	}
-	tag, inner, err := tagged(raw)
-	if err != nil {
-		return nil, err
-	}
-	switch tag {
+func decodeValue(raw any) (any, error) {
+	switch tag, inner := tagged(raw); tag {
 	case "set":
-		return decodeSet(inner)
+		items, ok := inner.([]any)
+		if !ok {
+			return nil, notOVSDB(raw)
+		}
+		atoms, err := decodeAtoms(items)
+		return ovsdb.OvsSet{GoSet: atoms}, err
 	case "map":
-		return decodeMap(inner)
+		pairs, ok := inner.([]any)
+		if !ok {
+			return nil, notOVSDB(raw)
+		}
+		m := ovsdb.OvsMap{GoMap: map[any]any{}}
+		for _, item := range pairs {
+			pair, _ := item.([]any)
+			if len(pair) != 2 {
+				return nil, notOVSDB(raw)
+			}
+			atoms, err := decodeAtoms(pair)
+			if err != nil {
+				return nil, err
+			}
+			m.GoMap[atoms[0]] = atoms[1]
+		}
+		return m, nil
 	}
 	return decodeAtom(raw)
 }
 
-// tagged reads a pair like ["set", ...].
-func tagged(raw json.RawMessage) (tag string, inner json.RawMessage, err error) {
-	var pair []json.RawMessage
-	if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 || json.Unmarshal(pair[0], &tag) != nil {
-		return "", nil, notOVSDB(raw)
+// tagged reads a pair like ["set", ...]; the tag of anything else is "".
+func tagged(raw any) (tag string, inner any) {
+	pair, _ := raw.([]any)
+	if len(pair) != 2 {
+		return "", nil
 	}
-	return tag, pair[1], nil
+	tag, _ = pair[0].(string)
+	return tag, pair[1]
 }
 
-func notOVSDB(raw json.RawMessage) error { return fmt.Errorf("%.60s is no value of OVSDB", raw) }
+func notOVSDB(raw any) error { return fmt.Errorf("%.60s is no value of OVSDB", fmt.Sprint(raw)) }
 
-func decodeSet(raw json.RawMessage) (ovsdb.OvsSet, error) {
-	var items []json.RawMessage
-	if err := json.Unmarshal(raw, &items); err != nil {
-		return ovsdb.OvsSet{}, notOVSDB(raw)
-	}
-	set := ovsdb.OvsSet{GoSet: make([]any, len(items))}
-	var errs []error
+func decodeAtoms(items []any) ([]any, error) {
+	atoms, errs := make([]any, len(items)), make([]error, len(items))
 	for i, item := range items {
-		v, err := decodeAtom(item)
-		set.GoSet[i] = v
-		errs = append(errs, err)
+		atoms[i], errs[i] = decodeAtom(item)
 	}
-	return set, errors.Join(errs...)
+	return atoms, errors.Join(errs...)
 }
 
-func decodeMap(raw json.RawMessage) (ovsdb.OvsMap, error) {
-	var pairs [][]json.RawMessage
-	if err := json.Unmarshal(raw, &pairs); err != nil {
-		return ovsdb.OvsMap{}, notOVSDB(raw)
+// decodeAtom reads a string, number, boolean or UUID.
+func decodeAtom(raw any) (any, error) {
+	switch v := raw.(type) {
+	case string, bool:
+		return v, nil
+	case json.Number:
+		if strings.ContainsAny(v.String(), ".eE") {
+			return v.Float64()
+		}
+		return v.Int64()
 	}
-	m := ovsdb.OvsMap{GoMap: map[any]any{}}
-	for _, pair := range pairs {
-		if len(pair) != 2 {
-			return m, notOVSDB(raw)
-		}
-		key, err := decodeAtom(pair[0])
-		if err != nil {
-			return m, err
-		}
-		if m.GoMap[key], err = decodeAtom(pair[1]); err != nil {
-			return m, err
-		}
-	}
-	return m, nil
-}
-
-// decodeAtom reads a string, number, boolean or UUID. An integer has 64 bits
-// (RFC 7047, 3.1).
-func decodeAtom(raw json.RawMessage) (any, error) {
-	switch raw[0] {
-	case '"':
-		var s string
-		err := json.Unmarshal(raw, &s)
-		return s, err
-	case 't', 'f':
-		return raw[0] == 't', nil
-	case '[':
-		tag, inner, err := tagged(raw)
-		var id string
-		if err != nil || tag != "uuid" && tag != "named-uuid" || json.Unmarshal(inner, &id) != nil {
-			return nil, notOVSDB(raw)
-		}
-		return ovsdb.UUID{GoUUID: id}, nil
-	case '{', 'n':
+	tag, inner := tagged(raw)
+	id, ok := inner.(string)
+	if !ok || tag != "uuid" && tag != "named-uuid" {
 		return nil, notOVSDB(raw)
 	}
-	if strings.ContainsAny(string(raw), ".eE") {
-		return strconv.ParseFloat(string(raw), 64)
-	}
-	return strconv.ParseInt(string(raw), 10, 64)
+	return ovsdb.UUID{GoUUID: id}, nil
 }
 
 // equal, includes and anyRow are conditions. libovsdb leaves an empty where
@@ -215,31 +187,23 @@ func text(row ovsdb.Row, column string) string {
 
 func uuids(row ovsdb.Row, column string) []ovsdb.UUID { return atoms[ovsdb.UUID](row, column) }
 
-func atoms[T any](row ovsdb.Row, column string) []T {
-	var list []T
-	for _, v := range values(row, column) {
-		if atom, ok := v.(T); ok {
-			list = append(list, atom)
-		}
-	}
-	return list
-}
-
-func values(row ovsdb.Row, column string) []any {
-	switch v := row[column].(type) {
-	case nil:
-		return nil
-	case ovsdb.OvsSet:
-		return v.GoSet
-	default:
-		return []any{v}
-	}
-}
-
 func ints(row ovsdb.Row, column string) []int {
 	list := atoms[int](row, column)
 	for _, n := range atoms[int64](row, column) {
 		list = append(list, int(n))
+	}
+	return list
+}
+
+func atoms[T any](row ovsdb.Row, column string) (list []T) {
+	members := []any{row[column]}
+	if set, ok := row[column].(ovsdb.OvsSet); ok {
+		members = set.GoSet
+	}
+	for _, v := range members {
+		if atom, ok := v.(T); ok {
+			list = append(list, atom)
+		}
 	}
 	return list
 }

@@ -46,8 +46,8 @@ func watchOnce(ctx context.Context, address string, away bool) (back bool, err e
 		return vswitchUp(ctx, c)
 	}
 	select {
-	case <-c.done:
-		return false, c.err
+	case <-c.ended.Done():
+		return false, context.Cause(c.ended)
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
@@ -56,11 +56,8 @@ func watchOnce(ctx context.Context, address string, away bool) (back bool, err e
 // vswitchUp waits until ovs-vswitchd has written to OVSDB that DPDK works, which it has
 // not in a new database. The wait is OVSDB's, without limit.
 func vswitchUp(ctx context.Context, c *conn) (bool, error) {
-	ops := []ovsdb.Operation{{Op: ovsdb.OperationWait, Table: "Open_vSwitch", Where: anyRow(), Columns: []string{"dpdk_initialized"},
-		Until: string(ovsdb.WaitConditionEqual), Rows: []ovsdb.Row{{"dpdk_initialized": true}}}}
-	results, err := c.transact(ctx, ops)
-	if e := firstError(ops, results); err == nil && e != nil {
-		err = e
-	}
+	up := wait("Open_vSwitch", anyRow(), 0, ovsdb.WaitConditionEqual, ovsdb.Row{"dpdk_initialized": true})
+	up.Timeout = nil
+	_, err := c.transact(ctx, []ovsdb.Operation{up})
 	return err == nil, err
 }

@@ -119,7 +119,7 @@ func flock(ctx context.Context, fd int) error {
 // openAt opens a regular file of the folder. It fails with unix.ELOOP for a link and with
 // unix.EINVAL for any other kind.
 func (f *addressFolder) openAt(name string, flags int, perm uint32) (int, error) {
-	fd, err := unix.Openat(int(f.dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, perm)
+	fd, err := -1, error(unix.EINTR)
 	for errors.Is(err, unix.EINTR) {
 		fd, err = unix.Openat(int(f.dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, perm)
 	}
@@ -232,22 +232,15 @@ func (f *addressFolder) collect(ctx context.Context, network string, keep func(s
 }
 
 // addressStore is the folder as a backend.Store of host-local's allocator. The folder stays
-// locked.
+// locked, and is closed by its opener.
 type addressStore struct {
 	*addressFolder
 	mine []string // addresses of the requesting attachment
 }
 
-// Lock is backend.Store.
-func (*addressStore) Lock() error { return nil }
-
-// Unlock is backend.Store.
-func (*addressStore) Unlock() error { return nil }
-
-// Close is backend.Store. The folder is closed by its opener.
-func (*addressStore) Close() error { return nil }
-
-// ReleaseByID is backend.Store.
+func (*addressStore) Lock() error                           { return nil }
+func (*addressStore) Unlock() error                         { return nil }
+func (*addressStore) Close() error                          { return nil }
 func (s *addressStore) ReleaseByID(id, ifName string) error { return s.release(id, ifName) }
 
 // GetByID is backend.Store.
@@ -270,9 +263,8 @@ func (s *addressStore) LastReservedIP(rangeID string) (net.IP, error) {
 	return net.ParseIP(text), nil
 }
 
-// Reserve is backend.Store. It makes the file of an address in one step; false when the
-// address has a file. host-local makes a file and then writes into it: an empty file belongs
-// to a process that was killed in between.
+// Reserve is backend.Store: false when the address has a file. A file is made and then written:
+// an empty one belongs to a process that was killed in between.
 func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bool, error) {
 	name := ip.String()
 	var st unix.Stat_t
@@ -282,16 +274,15 @@ func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bo
 		}
 	}
 	err := s.create(name, strings.TrimSpace(id)+disk.LineBreak+ifName)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return false, nil
-	case err != nil:
+	if err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
 		return false, err
 	}
 	// A former file of any kind is removed; a link is not followed.
 	last := lastReserved + rangeID
-	err = s.remove(last)
-	if err == nil {
+	if err = s.remove(last); err == nil {
 		err = s.create(last, name)
 	}
 	if err != nil {
@@ -300,23 +291,15 @@ func (s *addressStore) Reserve(id, ifName string, ip net.IP, rangeID string) (bo
 	return true, nil
 }
 
-// create makes a file with its content in one step, fs.ErrExist when there is one.
+// create makes a file with its content, fs.ErrExist when there is one.
 func (f *addressFolder) create(name, content string) error {
-	at := fmt.Sprintf("/proc/self/fd/%d/%s", f.dir.Fd(), name)
-	err := journal.WriteNew(at, []byte(content))
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
 	fd, err := f.openAt(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	named := os.NewFile(uintptr(fd), filepath.Join(f.name, name))
-	_, err = named.WriteString(content)
-	if err = errors.Join(err, named.Close()); err != nil {
+	file := os.NewFile(uintptr(fd), filepath.Join(f.name, name))
+	_, err = file.WriteString(content)
+	if err = errors.Join(err, file.Close()); err != nil {
 		err = errors.Join(err, f.remove(name))
 	}
 	return err

@@ -40,19 +40,11 @@ type Chain struct {
 	Request
 	Warnings []string // of the built-ins' configurations, for people
 
-	list    *libcni.NetworkConfigList
-	plugins []*plugin
-	exec    *executor
+	list     *libcni.NetworkConfigList
+	builtins []*Builtin
 
 	nativeInterfaces []*types100.Interface // of built-ins, with the keys of CNI 1.1
 	delErrs          []error
-}
-
-// plugin is one plugin of a list.
-type plugin struct {
-	typ     string
-	config  []byte   // as libcni hands it on, less prevResult
-	builtin *Builtin // nil for an executable
 }
 
 // Builtin is a plugin of a list that is built in.
@@ -71,45 +63,45 @@ type Builtin struct {
 
 // Chain parses the plugin list of an attachment.
 func (r *Runner) Chain(of Request) (*Chain, error) {
-	list, err := networkList(&of.Network.List)
+	data, err := json.Marshal(of.Network.List)
 	if err != nil {
 		return nil, err
 	}
-	c := &Chain{Runner: r, Request: of, list: list, exec: r.executor()}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	c := &Chain{Runner: r, Request: of, list: list}
 	for _, p := range list.Plugins {
-		one := &plugin{typ: p.Network.Type}
-		if one.config, err = c.inject(p); err != nil {
-			return nil, err
+		if c.isBuiltin(p.Network.Type) {
+			config, err := c.inject(p)
+			if err != nil {
+				return nil, err
+			}
+			c.builtins = append(c.builtins, c.builtin(p.Network.Type, config))
 		}
-		if !of.Executed && r.Delegates.Has(one.typ) {
-			one.builtin = c.builtin(one)
-		}
-		c.plugins = append(c.plugins, one)
 	}
 	return c, nil
 }
 
-// builtin parses the configuration of a built-in plugin.
-func (c *Chain) builtin(p *plugin) *Builtin {
-	b := &Builtin{Type: p.typ, Attachment: c.attachment()}
-	b.State = c.State[p.typ]
-	if b.Name, b.Delegate, b.Refused = c.Delegates.Of(p.typ, p.config); b.Refused == nil {
+func (c *Chain) isBuiltin(typ string) bool { return !c.Executed && c.Delegates.Has(typ) }
+
+// builtin parses the configuration of a built-in plugin: as libcni hands it on, less prevResult.
+func (c *Chain) builtin(typ string, config []byte) *Builtin {
+	b := &Builtin{Type: typ, Attachment: &delegates.Attachment{
+		Sandbox: c.Sandbox, Netns: c.Netns, NetnsID: c.NetnsID, IfName: c.Network.IfName, Name: c.Network.Name,
+		Owner: c.DataDir, Pod: c.Pod, Args: c.Network.Args, Bounds: c.bounds(), State: c.State[typ], Result: c.Result,
+	}}
+	if b.Name, b.Delegate, b.Refused = c.Delegates.Of(typ, config); b.Refused == nil {
 		var warnings []string
-		b.Network, warnings, b.Refused = b.Delegate.Parse(c.Network.Name, p.config)
+		b.Network, warnings, b.Refused = b.Delegate.Parse(c.Network.Name, config)
 		c.Warnings = append(c.Warnings, warnings...)
 	}
 	if b.Refused != nil {
 		b.Network = nil
 	}
-	b.ipam = c.newIPAM(p.config, b.Attachment)
+	b.ipam = c.newIPAM(config, b.Attachment)
 	return b
-}
-
-func (c *Chain) attachment() *delegates.Attachment {
-	return &delegates.Attachment{
-		Sandbox: c.Sandbox, Netns: c.Netns, NetnsID: c.NetnsID, IfName: c.Network.IfName, Name: c.Network.Name,
-		Owner: c.DataDir, Pod: c.Pod, Args: c.Network.Args, Bounds: c.bounds(), Result: c.Result,
-	}
 }
 
 // bounds are the bounds of the attachment's configuration.
@@ -141,46 +133,21 @@ func (c *Chain) inject(p *libcni.PluginConfig) ([]byte, error) {
 	return with.Bytes, nil
 }
 
-// networkList is the configuration list in libcni's form.
-func networkList(l *conf.List) (*libcni.NetworkConfigList, error) {
-	data, err := json.Marshal(l)
-	if err != nil {
-		return nil, err
-	}
-	list := &libcni.NetworkConfigList{Name: l.Name, CNIVersion: l.CNIVersion, DisableCheck: l.DisableCheck, DisableGC: l.DisableGC, Bytes: data}
-	for _, raw := range l.Plugins {
-		p, err := libcni.NetworkPluginConfFromBytes(raw)
-		if err != nil {
-			return nil, err
-		}
-		list.Plugins = append(list.Plugins, p)
-	}
-	return list, nil
-}
-
 // Builtins are the plugins of the list that are built in, in order.
-func (c *Chain) Builtins() []*Builtin {
-	var all []*Builtin
-	for _, p := range c.plugins {
-		if p.builtin != nil {
-			all = append(all, p.builtin)
-		}
-	}
-	return all
-}
+func (c *Chain) Builtins() []*Builtin { return c.builtins }
 
 // Single is the built-in of a list that has no other plugin, else nil.
 func (c *Chain) Single() *Builtin {
-	if len(c.plugins) != 1 {
+	if len(c.list.Plugins) != 1 || len(c.builtins) != 1 {
 		return nil
 	}
-	return c.plugins[0].builtin
+	return c.builtins[0]
 }
 
 // EndpointsOf lists the vswitches that the built-ins attach to.
 func (c *Chain) EndpointsOf() []string {
 	var all []string
-	for _, b := range c.Builtins() {
+	for _, b := range c.builtins {
 		if b.Network != nil && b.Network.Endpoint() != "" {
 			all = append(all, b.Network.Endpoint())
 		}
@@ -210,16 +177,12 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 	if name := filepath.Base(c.cacheFile()); len(name) > unix.NAME_MAX {
 		return state, conf.Refuse(fmt.Errorf("network %s: key %q: with container ID and interface it has %d bytes and names a file, at most %d are allowed: shorten it", c.Network.Name, "name", len(name), unix.NAME_MAX))
 	}
-	for _, p := range c.plugins {
-		b := p.builtin
-		if b == nil {
-			if _, err := c.FindInPath(p.typ, c.Path); err != nil {
-				return state, err
-			}
-			continue
-		}
-		if _, twice := state[p.typ]; twice {
-			return state, conf.Refuse(fmt.Errorf("plugin %q stands twice in its list, a built-in delegate may once", p.typ))
+	if err := c.Executables(); err != nil {
+		return state, err
+	}
+	for _, b := range c.builtins {
+		if _, twice := state[b.Type]; twice {
+			return state, conf.Refuse(fmt.Errorf("plugin %q stands twice in its list, a built-in delegate may once", b.Type))
 		}
 		if b.Refused != nil { // the error names network and plugin
 			return state, conf.Refuse(b.Refused)
@@ -229,9 +192,9 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 			b.State, err = b.Network.Prepare(ctx, b.Attachment)
 		}
 		if err != nil {
-			return state, fmt.Errorf("%s: %w", p.typ, err)
+			return state, fmt.Errorf("%s: %w", b.Type, err)
 		}
-		state[p.typ] = b.State
+		state[b.Type] = b.State
 	}
 	return state, nil
 }
@@ -239,7 +202,7 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 // Release gives back the reservations of Prepare, for an attachment whose plugins have not run.
 func (c *Chain) Release(ctx context.Context) error {
 	var errs []error
-	for _, b := range c.Builtins() {
+	for _, b := range c.builtins {
 		if b.State != nil && b.Network != nil {
 			errs = append(errs, b.Network.Release(ctx, b.Attachment))
 		}

@@ -22,21 +22,20 @@ const builtinPath = "built-in:"
 
 // FindInPath is invoke.Exec: built-ins are found first.
 func (c *Chain) FindInPath(typ string, path []string) (string, error) {
-	if !c.Executed && c.Delegates.Has(typ) {
+	if c.isBuiltin(typ) {
 		return builtinPath + typ, nil
 	}
-	found, err := c.Find(typ, path)
-	if errors.Is(err, errPlexus) && c.Executed {
+	found, err := c.Runner.FindInPath(typ, path)
+	switch {
+	case err == nil:
+		return found, nil
+	case !errors.Is(err, errPlexus):
+		err = fmt.Errorf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", typ, strings.Join(path, ":"))
+	case c.Executed:
 		err = fmt.Errorf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", typ, found)
 	}
-	if err != nil {
-		return "", types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
-	}
-	return found, nil
+	return "", types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
 }
-
-// Decode is invoke.Exec.
-func (c *Chain) Decode(data []byte) (version.PluginInfo, error) { return c.exec.Decode(data) }
 
 // insideOnly are the plugins whose changes are all inside of the pod's network namespace, and
 // whose DEL fails when the namespace is gone.
@@ -54,8 +53,8 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	case command == "DEL" && c.Netns == "" && slices.Contains(insideOnly, name):
 	default:
 		typ = name
-		if err = c.step(ctx, command, name); err == nil {
-			out, err = c.exec.ExecPlugin(ctx, path, stdin, environ)
+		if err = delegates.Step(ctx, "%s: %s %s", c.Network.IfName, strings.ToLower(command), name); err == nil {
+			out, err = c.Runner.ExecPlugin(ctx, path, stdin, environ)
 		}
 	}
 	if err != nil && command == "DEL" { // libcni goes on with the others
@@ -65,18 +64,13 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	return out, err
 }
 
-func (c *Chain) step(ctx context.Context, command, typ string) error {
-	return delegates.Step(ctx, "%s: %s %s", c.Network.IfName, strings.ToLower(command), typ)
-}
-
 // Step announces a verb of the built-in.
 func (b *Builtin) Step(ctx context.Context, command string) error {
 	return delegates.Step(ctx, "%s: %s %s", b.IfName, strings.ToLower(command), b.Type)
 }
 
 func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []byte) ([]byte, error) {
-	at := slices.IndexFunc(c.plugins, func(p *plugin) bool { return p.typ == typ })
-	b := c.plugins[at].builtin
+	b := c.builtins[slices.IndexFunc(c.builtins, func(b *Builtin) bool { return b.Type == typ })]
 	switch command {
 	case "ADD":
 		return c.addBuiltin(ctx, b, stdin)

@@ -29,23 +29,21 @@ type hostLocal struct {
 // defaultDataDir is host-local's folder when a configuration names none.
 const defaultDataDir = "/var/lib/cni/networks"
 
-func newHostLocal(a *delegates.Attachment, config []byte, args string) (*hostLocal, error) {
-	c, _, err := allocator.LoadIPAMConfig(config, args)
+func newHostLocal(a *delegates.Attachment, config []byte) (*hostLocal, error) {
+	c, _, err := allocator.LoadIPAMConfig(config, a.Args.String())
 	if err != nil {
-		return nil, conf.Refuse(explainIPAM(config, err))
+		if bad := checkIPs(config); bad != nil {
+			err = bad
+		} else {
+			err = fmt.Errorf("key %q: %w", "ipam", err)
+		}
+		return nil, conf.Refuse(err)
 	}
 	if !filepath.IsLocal(c.Name) || filepath.Base(c.Name) != c.Name || c.Name == "." {
 		return nil, conf.Refuse(fmt.Errorf("key %q: %.200q is no name of a folder", "name", c.Name))
 	}
+	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
 	return &hostLocal{a, c}, nil
-}
-
-// explainIPAM names the key of what host-local could not read.
-func explainIPAM(config []byte, err error) error {
-	if bad := checkIPs(config); bad != nil {
-		return bad
-	}
-	return fmt.Errorf("key %q: %w", "ipam", err)
 }
 
 // checkIPs refuses requested addresses that are malformed; host-local's own error names no key.
@@ -70,29 +68,30 @@ func checkIPs(config []byte) error {
 // open opens and locks the network's folder of addresses. It returns nil for a missing folder
 // when create is false. Only ADD checks the bounds: DEL works after they have changed.
 func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
-	base, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
-	return openAddresses(ctx, base, append(below, h.config.Name), create)
+	base, below := h.place()
+	return openAddresses(ctx, base, below, create)
+}
+
+// place is the network's folder of addresses: its path below a folder of the node.
+func (h *hostLocal) place() (base string, below []string) {
+	base, below = h.a.Bounds.IPAMBase(h.config.DataDir)
+	return base, append(below, h.config.Name)
 }
 
 // checkBounds refuses a folder or a file outside of the node's bounds.
 func (h *hostLocal) checkBounds() error {
-	err := h.a.Bounds.IPAMDir("ipam.dataDir", cmp.Or(h.config.DataDir, defaultDataDir))
+	err := h.a.Bounds.IPAMDir("ipam.dataDir", h.config.DataDir)
 	if file := h.config.ResolvConf; file != "" {
 		err = errors.Join(err, h.a.Bounds.ResolvConf("ipam.resolvConf", file))
 	}
-	_, below := h.a.Bounds.IPAMBase(cmp.Or(h.config.DataDir, defaultDataDir))
-	for _, name := range append(below, h.config.Name) {
-		if isAddressFile(name) {
+	_, below := h.place()
+	for _, name := range below {
+		// A folder of that name inside of another network's folder would collide with the file.
+		if name == addressLock || strings.HasPrefix(name, lastReserved) || net.ParseIP(name) != nil {
 			err = errors.Join(err, fmt.Errorf("network %s: its folder of addresses would be in the place of host-local's file %q: give \"name\" or \"ipam.dataDir\" another one", h.config.Name, name))
 		}
 	}
 	return err
-}
-
-// isAddressFile reports whether a name is one that host-local gives to a file: a
-// folder of that name inside of another network's folder would collide with it.
-func isAddressFile(name string) bool {
-	return name == addressLock || strings.HasPrefix(name, lastReserved) || net.ParseIP(name) != nil
 }
 
 // add reserves an address of each range.
@@ -138,28 +137,32 @@ func (h *hostLocal) add(ctx context.Context) (*types100.Result, error) {
 }
 
 func (h *hostLocal) check(ctx context.Context) error {
-	folder, err := h.open(ctx, false)
-	if err != nil {
+	reserved := false
+	err := h.inFolder(ctx, func(f *addressFolder) error {
+		mine, err := f.owned(h.a.Sandbox, h.a.IfName)
+		reserved = len(mine) > 0
 		return err
+	})
+	if err == nil && !reserved {
+		err = fmt.Errorf("network %s: no address is reserved for %s of sandbox %s", h.config.Name, h.a.IfName, h.a.Sandbox)
 	}
-	if folder != nil {
-		defer folder.Close()
-		if mine, err := folder.owned(h.a.Sandbox, h.a.IfName); err != nil || len(mine) > 0 {
-			return err
-		}
-	}
-	return fmt.Errorf("network %s: no address is reserved for %s of sandbox %s", h.config.Name, h.a.IfName, h.a.Sandbox)
+	return err
 }
 
 // del releases the addresses of the attachment. It does not check the bounds: the content of
 // a file names its owner.
 func (h *hostLocal) del(ctx context.Context) error {
+	return h.inFolder(ctx, func(f *addressFolder) error { return f.release(h.a.Sandbox, h.a.IfName) })
+}
+
+// inFolder calls do with the folder of addresses, unless it is missing.
+func (h *hostLocal) inFolder(ctx context.Context, do func(*addressFolder) error) error {
 	folder, err := h.open(ctx, false)
 	if err != nil || folder == nil {
 		return err
 	}
 	defer folder.Close()
-	return folder.release(h.a.Sandbox, h.a.IfName)
+	return do(folder)
 }
 
 // CollectAddresses releases the addresses that the built-ins of the list have reserved
@@ -168,17 +171,14 @@ func (h *hostLocal) del(ctx context.Context) error {
 // locked.
 func (c *Chain) CollectAddresses(ctx context.Context, seen map[string]bool, keep func(sandbox string) bool) error {
 	var errs []error
-	for _, b := range c.Builtins() {
-		if b.ipam.typ != "host-local" {
-			continue
-		}
-		h, err := newHostLocal(b.Attachment, b.ipam.config, "")
-		if err == nil && !seen[h.config.DataDir+"\x00"+h.config.Name] {
+	for _, b := range c.builtins {
+		err := b.ipam.refused
+		if h := b.ipam.local; h != nil && !seen[h.config.DataDir+"\x00"+h.config.Name] {
 			seen[h.config.DataDir+"\x00"+h.config.Name] = true
 			err = h.collect(ctx, keep)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("network %s: ipam host-local: %w", c.list.Name, err))
+			errs = append(errs, fmt.Errorf("network %s: %w", c.list.Name, b.ipam.named(err)))
 		}
 	}
 	return errors.Join(errs...)
@@ -189,21 +189,5 @@ func (h *hostLocal) collect(ctx context.Context, keep func(sandbox string) bool)
 	if h.checkBounds() != nil {
 		return nil
 	}
-	folder, err := h.open(ctx, false)
-	if err != nil || folder == nil {
-		return err
-	}
-	defer folder.Close()
-	return folder.collect(ctx, h.config.Name, keep)
-}
-
-// ipamType is the type of a plugin's IPAM, "" without one.
-func ipamType(config []byte) string {
-	var c struct {
-		IPAM struct {
-			Type string `json:"type"`
-		} `json:"ipam"`
-	}
-	_ = json.Unmarshal(config, &c) // libcni has parsed it before
-	return c.IPAM.Type
+	return h.inFolder(ctx, func(f *addressFolder) error { return f.collect(ctx, h.config.Name, keep) })
 }

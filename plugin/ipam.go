@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,22 +23,32 @@ import (
 // the plugin's own backend and files, static is read from the configuration; any other type
 // is executed. A plugin that is an executable runs its own IPAM.
 type ipam struct {
-	a      *delegates.Attachment
-	config []byte // of the built-in
-	args   string // CNI_ARGS
-	path   []string
-	exec   *executor
-
-	typ        string // "" without ipam
-	cniVersion string
+	chain   *Chain
+	a       *delegates.Attachment
+	config  []byte // of the built-in
+	typ     string // "" without ipam
+	local   *hostLocal
+	refused error // of host-local's configuration
 }
+
+// Types of IPAM that run without an executable.
+const (
+	typeHostLocal = "host-local"
+	typeStatic    = "static"
+)
 
 func (c *Chain) newIPAM(config []byte, a *delegates.Attachment) *ipam {
 	var keys struct {
-		CNIVersion string `json:"cniVersion"`
+		IPAM struct {
+			Type string `json:"type"`
+		} `json:"ipam"`
 	}
 	_ = json.Unmarshal(config, &keys) // libcni has parsed it before
-	return &ipam{a: a, config: config, args: a.Args.String(), path: c.Path, exec: c.exec, typ: ipamType(config), cniVersion: keys.CNIVersion}
+	i := &ipam{chain: c, a: a, config: config, typ: keys.IPAM.Type}
+	if i.typ == typeHostLocal {
+		i.local, i.refused = newHostLocal(a, config)
+	}
+	return i
 }
 
 func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
@@ -48,32 +59,30 @@ func (i *ipam) add(ctx context.Context) (*types100.Result, error) {
 		return nil, err
 	}
 	result, err := i.allocate(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ipam %s: %w", i.typ, err)
+	if err == nil && len(result.IPs) == 0 {
+		err = errors.New("it gave no address")
 	}
-	if len(result.IPs) == 0 {
-		return nil, fmt.Errorf("ipam %s: it gave no address", i.typ)
+	if err != nil {
+		return nil, i.named(err)
 	}
 	return result, nil
 }
 
 func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
-	switch i.typ {
-	case "host-local":
-		h, err := newHostLocal(i.a, i.config, i.args)
-		if err != nil {
-			return nil, err
-		}
-		return h.add(ctx)
-	case "static":
-		r, err := static(i.config, i.args)
+	switch {
+	case i.refused != nil:
+		return nil, i.refused
+	case i.typ == typeHostLocal:
+		return i.local.add(ctx)
+	case i.typ == typeStatic:
+		r, err := static(i.config, i.a.Args)
 		return r, conf.Refuse(err)
 	}
-	path, err := i.exec.FindInPath(i.typ, i.path)
+	path, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
 	if err != nil {
 		return nil, err
 	}
-	r, err := invoke.ExecPluginWithResult(ctx, path, i.config, i.env("ADD"), i.exec)
+	r, err := invoke.ExecPluginWithResult(ctx, path, i.config, i.env("ADD"), i.chain.Runner)
 	if err != nil {
 		return nil, err
 	}
@@ -81,64 +90,57 @@ func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
 }
 
 func (i *ipam) check(ctx context.Context) error {
-	switch i.typ {
-	case "":
+	switch {
+	case i.refused != nil:
+		return i.named(i.refused)
+	case i.typ == typeHostLocal:
+		return i.named(i.local.check(ctx))
+	case i.builtIn(): // static: the addresses are in the configuration
 		return nil
-	case "host-local":
-		h, err := newHostLocal(i.a, i.config, i.args)
-		if err == nil {
-			err = h.check(ctx)
-		}
-		return i.named(err)
-	case "static":
-		return nil // static: the addresses are in the configuration
 	}
-	if knows, err := version.GreaterThanOrEqualTo(i.cniVersion, "0.4.0"); err == nil && !knows {
+	if knows, err := version.GreaterThanOrEqualTo(i.chain.list.CNIVersion, "0.4.0"); err == nil && !knows {
 		return nil // CNI has CHECK since 0.4.0
 	}
-	return i.execute(ctx, "CHECK")
+	return i.execute(ctx, "CHECK", i.config)
 }
 
 // checkType checks that the type can be run, within the bounds of the node.
 func (i *ipam) checkType() error {
-	if i.typ == "host-local" { // before the record is written: a refused request is not undone
-		h, err := newHostLocal(i.a, i.config, i.args)
-		if err == nil {
-			err = h.checkBounds()
-		}
-		return i.named(conf.Refuse(err))
-	}
-	if i.builtIn() {
+	switch {
+	case i.refused != nil:
+		return i.named(i.refused)
+	case i.typ == typeHostLocal: // before the record is written: a refused request is not undone
+		return i.named(conf.Refuse(i.local.checkBounds()))
+	case i.builtIn():
 		return nil
 	}
-	_, err := i.exec.FindInPath(i.typ, i.path)
+	_, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
 	if errors.Is(err, errPlexus) {
 		return conf.Refuse(fmt.Errorf("ipam: key %q: %w", "ipam.type", err))
 	}
 	if err != nil {
-		return conf.Refuse(fmt.Errorf("ipam %s: it is neither host-local nor static nor in %s: install it there or correct \"ipam.type\"", i.typ, strings.Join(i.path, ":")))
+		return conf.Refuse(fmt.Errorf("ipam %s: it is neither host-local nor static nor in %s: install it there or correct \"ipam.type\"", i.typ, strings.Join(i.chain.Path, ":")))
 	}
 	return nil
 }
 
 // builtIn reports whether the type runs without an executable.
-func (i *ipam) builtIn() bool { return i.typ == "" || i.typ == "host-local" || i.typ == "static" }
+func (i *ipam) builtIn() bool { return i.typ == "" || i.typ == typeHostLocal || i.typ == typeStatic }
 
 func (i *ipam) del(ctx context.Context) error {
-	if i.typ == "" || i.typ == "static" {
+	if i.typ == "" || i.typ == typeStatic {
 		return nil
 	}
 	if err := delegates.Step(ctx, "%s: ipam %s: release", i.a.IfName, i.typ); err != nil {
 		return err
 	}
-	if i.typ == "host-local" {
-		h, err := newHostLocal(i.a, i.config, i.args)
-		if err != nil {
-			return nil // ADD cannot read it either: nothing is reserved
-		}
-		return i.named(h.del(ctx))
+	switch {
+	case i.refused != nil:
+		return nil // ADD refuses it too: nothing is reserved
+	case i.typ == typeHostLocal:
+		return i.named(i.local.del(ctx))
 	}
-	return i.execute(ctx, "DEL")
+	return i.execute(ctx, "DEL", i.config)
 }
 
 // gc runs GC of an executable; Engine.GC collects the addresses of host-local. config has
@@ -147,9 +149,7 @@ func (i *ipam) gc(ctx context.Context, config []byte) error {
 	if i.builtIn() {
 		return nil
 	}
-	with := *i
-	with.config = config
-	return with.execute(ctx, "GC")
+	return i.execute(ctx, "GC", config)
 }
 
 // named adds the type to an error.
@@ -160,10 +160,10 @@ func (i *ipam) named(err error) error {
 	return fmt.Errorf("ipam %s: %w", i.typ, err)
 }
 
-func (i *ipam) execute(ctx context.Context, command string) error {
-	path, err := i.exec.FindInPath(i.typ, i.path)
+func (i *ipam) execute(ctx context.Context, command string, config []byte) error {
+	path, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
 	if err == nil {
-		err = invoke.ExecPluginWithoutResult(ctx, path, i.config, i.env(command), i.exec)
+		err = invoke.ExecPluginWithoutResult(ctx, path, config, i.env(command), i.chain.Runner)
 	}
 	return i.named(err)
 }
@@ -171,22 +171,23 @@ func (i *ipam) execute(ctx context.Context, command string) error {
 func (i *ipam) env(command string) *invoke.Args {
 	return &invoke.Args{
 		Command: command, ContainerID: i.a.Sandbox, NetNS: i.a.Netns, IfName: i.a.IfName,
-		PluginArgsStr: i.args, Path: strings.Join(i.path, string(os.PathListSeparator)),
+		PluginArgsStr: i.a.Args.String(), Path: strings.Join(i.chain.Path, string(os.PathListSeparator)),
 	}
 }
 
 // static reads addresses, routes and dns from the configuration. Addresses
 // from the runtime (runtimeConfig.ips) or from args.cni.ips replace those of
 // the configuration, those of CNI_ARGS come in addition (plugins/ipam/static).
-func static(config []byte, args string) (*types100.Result, error) {
+func static(config []byte, args conf.Args) (*types100.Result, error) {
+	type address struct {
+		Address string `json:"address"`
+		Gateway net.IP `json:"gateway"`
+	}
 	var c struct {
 		IPAM struct {
-			Addresses []struct {
-				Address string `json:"address"`
-				Gateway net.IP `json:"gateway"`
-			} `json:"addresses"`
-			Routes []*types.Route `json:"routes"`
-			DNS    types.DNS      `json:"dns"`
+			Addresses []address      `json:"addresses"`
+			Routes    []*types.Route `json:"routes"`
+			DNS       types.DNS      `json:"dns"`
 		} `json:"ipam"`
 		RuntimeConfig struct {
 			IPs []string `json:"ips"`
@@ -201,50 +202,37 @@ func static(config []byte, args string) (*types100.Result, error) {
 		return nil, err
 	}
 	result := &types100.Result{Routes: c.IPAM.Routes, DNS: c.IPAM.DNS}
-	add := func(key, cidr string, gateway net.IP) error {
-		ip, subnet, err := net.ParseCIDR(strings.TrimSpace(cidr))
-		if err != nil {
-			return fmt.Errorf("key %q: %.60q, want an address with its prefix like 10.0.0.7/24", key, cidr)
+	add := func(key string, all ...address) error {
+		for _, a := range all {
+			ip, subnet, err := net.ParseCIDR(strings.TrimSpace(a.Address))
+			if err != nil {
+				return fmt.Errorf("key %q: %.60q, want an address with its prefix like 10.0.0.7/24", key, a.Address)
+			}
+			if v4 := ip.To4(); v4 != nil {
+				ip = v4
+			}
+			result.IPs = append(result.IPs, &types100.IPConfig{Address: net.IPNet{IP: ip, Mask: subnet.Mask}, Gateway: a.Gateway})
 		}
-		if v4 := ip.To4(); v4 != nil {
-			ip = v4
-		}
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: net.IPNet{IP: ip, Mask: subnet.Mask}, Gateway: gateway})
 		return nil
 	}
-	env, err := conf.ParseArgs(args)
-	if err != nil {
-		return nil, err
-	}
-	override, key := c.RuntimeConfig.IPs, "runtimeConfig.ips"
-	if len(override) == 0 {
-		override, key = c.Args.CNI.IPs, "args.cni.ips"
-	}
-	if len(override) > 0 {
-		for _, cidr := range override {
-			if err := add(key, cidr, nil); err != nil {
-				return nil, err
+	addTexts := func(key string, texts []string) error {
+		for _, text := range texts {
+			if err := add(key, address{Address: text}); err != nil {
+				return err
 			}
 		}
-		return result, nil
+		return nil
 	}
-	for _, a := range c.IPAM.Addresses {
-		if err := add("ipam.addresses.address", a.Address, a.Gateway); err != nil {
-			return nil, err
-		}
+	switch {
+	case len(c.RuntimeConfig.IPs) > 0:
+		return result, addTexts("runtimeConfig.ips", c.RuntimeConfig.IPs)
+	case len(c.Args.CNI.IPs) > 0:
+		return result, addTexts("args.cni.ips", c.Args.CNI.IPs)
 	}
-	for cidr := range strings.SplitSeq(env.Get("IP"), ",") {
-		if cidr == "" {
-			continue
-		}
-		if err := add("CNI_ARGS IP", cidr, nil); err != nil {
-			return nil, err
-		}
+	if err := cmp.Or(add("ipam.addresses.address", c.IPAM.Addresses...), addTexts("CNI_ARGS IP", listOf(args, "IP"))); err != nil {
+		return nil, err
 	}
-	for text := range strings.SplitSeq(env.Get("GATEWAY"), ",") {
-		if text == "" {
-			continue
-		}
+	for _, text := range listOf(args, "GATEWAY") {
 		gateway := net.ParseIP(strings.TrimSpace(text))
 		if gateway == nil {
 			return nil, fmt.Errorf("CNI_ARGS GATEWAY: %.60q is no address", text)
@@ -256,4 +244,9 @@ func static(config []byte, args string) (*types100.Result, error) {
 		}
 	}
 	return result, nil
+}
+
+// listOf are the elements of an argument, separated by commas.
+func listOf(args conf.Args, key string) []string {
+	return strings.FieldsFunc(args.Get(key), func(r rune) bool { return r == ',' })
 }

@@ -44,7 +44,7 @@ func TestPlexusIsNoPlugin(t *testing.T) {
 		says(t, i.checkType(), name, "plexus cannot be a delegate of itself")
 		_, err = i.allocate(t.Context())
 		says(t, err, name, "plexus cannot be a delegate of itself")
-		says(t, i.execute(t.Context(), "DEL"), name, "plexus cannot be a delegate of itself")
+		says(t, i.execute(t.Context(), "DEL", i.config), name, "plexus cannot be a delegate of itself")
 		// One that attached pods before plexus took its name.
 		c.Executed = true
 		_, err = c.FindInPath(name, path)

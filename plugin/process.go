@@ -2,11 +2,11 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,19 +17,12 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/lock"
 )
-
-// executor is the invoke.Exec that runs executables.
-type executor struct {
-	version.PluginDecoder
-	stderr  io.Writer     // gets the standard error of plugins that succeed; nil for none
-	timeout time.Duration // of one execution; 0 is without limit
-}
 
 // Retries of an executable that is open for writing (ETXTBSY).
 const (
@@ -67,7 +60,7 @@ var errTimeout = errors.New("it took too long")
 var errPlexus = errors.New("plexus cannot be a delegate of itself")
 
 // FindInPath is invoke.Exec. It refuses plexus itself.
-func (*executor) FindInPath(plugin string, paths []string) (string, error) {
+func (*Runner) FindInPath(plugin string, paths []string) (string, error) {
 	path, err := invoke.FindInPath(plugin, paths)
 	if err == nil && isPlexus(path) {
 		return path, fmt.Errorf("plugin %q: %s is plexus: %w", plugin, path, errPlexus)
@@ -78,41 +71,40 @@ func (*executor) FindInPath(plugin string, paths []string) (string, error) {
 // ExecPlugin is invoke.Exec: it executes a plugin and returns its standard output when the
 // plugin has ended. It kills the plugin when ctx is done, after the timeout, and when the
 // output exceeds maxStdout.
-func (x *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	began := time.Now()
+func (r *Runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	began, timeout := time.Now(), cmp.Or(r.Timeout, conf.DefaultPluginTimeout)
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
-	if x.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, x.timeout, errTimeout)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	defer cancel()
 	stdout, stderr := &stdoutBuffer{tooMuch: func() { kill(errOutput) }}, &tail{}
 	err := run(ctx, func() *exec.Cmd {
 		cmd := command(ctx, path, environ)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
 		return cmd
 	})
-	switch name := filepath.Base(path); {
+	out, said, name := stdout.text.Bytes(), stderr.text(), filepath.Base(path)
+	switch cause := context.Cause(ctx); {
 	case err == nil:
-		if said := stderr.text(); len(said) > 0 && x.stderr != nil {
-			_, _ = x.stderr.Write(said)
+		if len(said) > 0 && r.Stderr != nil {
+			_, _ = r.Stderr.Write(said)
 		}
-		out := stdout.text.Bytes()
 		if lookup(environ, "CNI_COMMAND") == "ADD" {
 			if err := checkOutput(out); err != nil {
 				return nil, fmt.Errorf("plugin %q ended with exit status 0 and without a result: %w", name, err)
 			}
 		}
 		return out, nil
-	case errors.Is(context.Cause(ctx), errOutput):
+	case errors.Is(cause, errOutput):
 		return nil, fmt.Errorf("plugin %q was killed: %w", name, errOutput)
-	case errors.Is(context.Cause(ctx), errTimeout):
-		return nil, delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("plugin %q was killed: it had not ended after %s (key \"pluginTimeout\"); it said to people %.500q", name, x.timeout, stderr.text()))
-	case ctx.Err() != nil:
-		return nil, delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("plugin %q was killed after %s: %w", name, time.Since(began).Round(time.Millisecond), context.Cause(ctx)))
+	case errors.Is(cause, errTimeout):
+		err = fmt.Errorf("plugin %q was killed: it had not ended after %s (key \"pluginTimeout\"); it said to people %.500q", name, timeout, said)
+	case cause != nil:
+		err = fmt.Errorf("plugin %q was killed after %s: %w", name, time.Since(began).Round(time.Millisecond), cause)
+	default:
+		return nil, failure(err, out, said)
 	}
-	return nil, failure(err, stdout.text.Bytes(), stderr.text())
+	return nil, delegates.Coded(delegates.CodeTryAgain, err)
 }
 
 // command is the process of a plugin. It has a process group of its own, which is killed as a
@@ -155,12 +147,7 @@ func run(ctx context.Context, command func() *exec.Cmd) error {
 		return err
 	}
 	err = cmd.Wait()
-	signaled := cmd.ProcessState == nil // the exit status is unknown
-	if !signaled {
-		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-		signaled = ok && status.Signaled()
-	}
-	if signaled { // its children must not go on while the plugin is undone
+	if state := cmd.ProcessState; state == nil || !state.Exited() { // its children must not go on while the plugin is undone
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	if errors.Is(err, exec.ErrWaitDelay) {

@@ -50,7 +50,7 @@ func TestProcess(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var stderr bytes.Buffer
-			x := &executor{stderr: &stderr}
+			x := &Runner{Stderr: &stderr}
 			out, err := x.ExecPlugin(t.Context(), script(t, t.TempDir(), "plugin", test.script), []byte(test.stdin), nil)
 			if test.failed != "" {
 				var e *types.Error
@@ -74,7 +74,7 @@ func TestProcessors(t *testing.T) {
 		if want == "1" {
 			_ = os.Unsetenv("GOMAXPROCS")
 		}
-		out, err := (&executor{}).ExecPlugin(t.Context(), plugin, nil, append(os.Environ(), "CNI_COMMAND=CHECK"))
+		out, err := (&Runner{}).ExecPlugin(t.Context(), plugin, nil, append(os.Environ(), "CNI_COMMAND=CHECK"))
 		if err != nil || string(out) != want {
 			t.Errorf("%q, %v, want %s", out, err, want)
 		}
@@ -91,7 +91,7 @@ func TestACancelledProcess(t *testing.T) {
 		awaitFile(t, filepath.Join(dir, "there"))
 		cancel()
 	}()
-	_, err := (&executor{}).ExecPlugin(ctx, plugin, nil, nil)
+	_, err := (&Runner{}).ExecPlugin(ctx, plugin, nil, nil)
 	var coded *delegates.Error
 	if !errors.As(err, &coded) || coded.Code != delegates.CodeTryAgain || !strings.Contains(err.Error(), `"plugin"`) {
 		t.Errorf("%v, want code 11 and the plugin", err)
@@ -110,7 +110,7 @@ func TestABusyExecutable(t *testing.T) {
 		t.Errorf("%v, want ETXTBSY", err)
 	}
 	go f.Close()
-	out, err := (&executor{}).ExecPlugin(t.Context(), path, nil, nil)
+	out, err := (&Runner{}).ExecPlugin(t.Context(), path, nil, nil)
 	if err != nil || string(out) != "answer" {
 		t.Errorf("%q, %v", out, err)
 	}

@@ -1,13 +1,13 @@
 package plugin
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -43,13 +43,12 @@ func readResolvConf(path string) (types.DNS, error) {
 	}
 	defer f.Close()
 	st, err := f.Stat()
-	if err != nil {
+	switch {
+	case err != nil:
 		return types.DNS{}, err
-	}
-	if !st.Mode().IsRegular() {
+	case !st.Mode().IsRegular():
 		return types.DNS{}, fmt.Errorf("%s is no regular file", path)
-	}
-	if st.Mode()&0o004 == 0 {
+	case st.Mode()&0o004 == 0:
 		return types.DNS{}, fmt.Errorf("%s is not for every user to read (mode %#o): its words would stand in network-status", path, st.Mode().Perm())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxResolvConf+1))
@@ -59,40 +58,26 @@ func readResolvConf(path string) (types.DNS, error) {
 	if len(data) > maxResolvConf {
 		return types.DNS{}, fmt.Errorf("%s has more than %d bytes", path, maxResolvConf)
 	}
-	return parseResolvConf(data), nil
-}
-
-func parseResolvConf(data []byte) types.DNS {
 	var dns types.DNS
-	s := bufio.NewScanner(bytes.NewReader(data))
-	s.Buffer(nil, maxResolvConf+1) // longer than any line
-	for s.Scan() {
-		words := strings.Fields(s.Text())
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
 		if len(words) < 2 {
 			continue
 		}
 		switch directive, values := words[0], words[1:]; directive {
 		case "nameserver":
-			dns.Nameservers = append(dns.Nameservers, filter(values[:1], isResolver)...)
+			dns.Nameservers = append(dns.Nameservers, valid(values[:1], isResolver)...)
 		case "domain":
-			if isDNSName(values[0]) {
-				dns.Domain = values[0]
-			}
+			dns.Domain = cmp.Or(strings.Join(valid(values[:1], isDNSName), ""), dns.Domain)
 		case "search":
-			dns.Search = append(dns.Search, filter(values, isDNSName)...)
+			dns.Search = append(dns.Search, valid(values, isDNSName)...)
 		case "options":
-			dns.Options = append(dns.Options, filter(values, resolverOption.MatchString)...)
+			dns.Options = append(dns.Options, valid(values, resolverOption.MatchString)...)
 		}
 	}
-	return dns
+	return dns, nil
 }
 
-// filter returns the valid values.
-func filter(values []string, good func(string) bool) (some []string) {
-	for _, v := range values {
-		if good(v) {
-			some = append(some, v)
-		}
-	}
-	return some
+func valid(values []string, good func(string) bool) []string {
+	return slices.DeleteFunc(values, func(v string) bool { return !good(v) })
 }

@@ -4,27 +4,26 @@
 package plugin
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Runner has the settings that the lists of all attachments share.
+// Runner has the settings that the lists of all attachments share. It is the invoke.Exec of
+// executables.
 type Runner struct {
+	version.PluginDecoder
 	Delegates Table
 	DataDir   string      // of libcni's cache; the owner in marks
 	Bounds    conf.Bounds // of what networks may name
-	Stderr    io.Writer   // of executables; nil for nothing
+	Stderr    io.Writer   // gets the standard error of executables that succeed; nil for nothing
 	// Timeout bounds one execution of a plugin; 0 is conf.DefaultPluginTimeout.
 	Timeout time.Duration
 }
@@ -37,27 +36,12 @@ func (r *Runner) Cache() *libcni.CNIConfig {
 // CacheFolder is where libcni keeps its files.
 func (r *Runner) CacheFolder() string { return filepath.Join(r.DataDir, "results") }
 
-func (r *Runner) executor() *executor {
-	return &executor{stderr: r.Stderr, timeout: cmp.Or(r.Timeout, conf.DefaultPluginTimeout)}
-}
-
-// Find looks for the executable of a plugin type. It refuses plexus itself.
-func (r *Runner) Find(typ string, path []string) (string, error) {
-	found, err := r.executor().FindInPath(typ, path)
-	if err != nil && !errors.Is(err, errPlexus) {
-		err = fmt.Errorf("plugin %q is neither built in nor in %s: install it there or correct \"type\"", typ, strings.Join(path, ":"))
-	}
-	return found, err
-}
-
 // SearchPath joins folders of executables without repeating one.
 func SearchPath(lists ...[]string) []string {
 	var all []string
-	for _, list := range lists {
-		for _, dir := range list {
-			if dir != "" && !slices.Contains(all, dir) {
-				all = append(all, dir)
-			}
+	for _, dir := range slices.Concat(lists...) {
+		if dir != "" && !slices.Contains(all, dir) {
+			all = append(all, dir)
 		}
 	}
 	return all
@@ -75,10 +59,8 @@ func isPlexus(path string) bool {
 		return false
 	}
 	dirs := []string{filepath.Dir(path)}
-	if at, err := os.Lstat(path); err == nil && at.Mode()&os.ModeSymlink != 0 {
-		if to, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(to))
-		}
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		dirs = append(dirs, filepath.Dir(to))
 	}
 	if running, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Dir(running))

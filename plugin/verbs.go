@@ -65,7 +65,7 @@ func (c *Chain) Check(ctx context.Context) error {
 	if knows, err := version.GreaterThanOrEqualTo(c.list.CNIVersion, "0.4.0"); err != nil || knows {
 		return errors.Join(err, c.libcni().CheckNetworkList(ctx, c.list, c.runtimeConf()))
 	}
-	for _, b := range c.Builtins() {
+	for _, b := range c.builtins {
 		if err := b.check(ctx); err != nil {
 			return err
 		}
@@ -92,11 +92,7 @@ func (c *Chain) Del(ctx context.Context) error {
 	case err != nil || errors.Is(errRead, fs.ErrNotExist) || errors.Is(errRead, unix.ENAMETOOLONG):
 		return err
 	}
-	return c.forget() // libcni ignores a failure to remove it
-}
-
-func (c *Chain) forget() error {
-	if err := os.Remove(c.cacheFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(c.cacheFile()); err != nil && !errors.Is(err, fs.ErrNotExist) { // libcni ignores a failure
 		return fmt.Errorf("remove the cached result: %w", err)
 	}
 	return nil
@@ -109,14 +105,10 @@ func (c *Chain) cacheFile() string {
 // Status reports whether ADD could be served. It asks built-ins in lists of any version, and
 // executables from CNI 1.1.0 on, as libcni does.
 func (c *Chain) Status(ctx context.Context) error {
-	for _, p := range c.plugins {
-		b := p.builtin
-		if b == nil {
-			if _, err := c.FindInPath(p.typ, c.Path); err != nil {
-				return err
-			}
-			continue
-		}
+	if err := c.Executables(); err != nil {
+		return err
+	}
+	for _, b := range c.builtins {
 		err := b.Refused
 		if err == nil {
 			err = b.Network.Ready(ctx)
@@ -140,11 +132,9 @@ func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 
 // Executables checks that the executables of the list exist.
 func (c *Chain) Executables() error {
-	for _, p := range c.plugins {
-		if p.builtin == nil {
-			if _, err := c.FindInPath(p.typ, c.Path); err != nil {
-				return err
-			}
+	for _, p := range c.list.Plugins {
+		if _, err := c.FindInPath(p.Network.Type, c.Path); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -165,8 +155,8 @@ func checkResult(r *types100.Result) error {
 }
 
 func lookup(environ []string, key string) string {
-	for i := len(environ) - 1; i >= 0; i-- {
-		if value, ok := strings.CutPrefix(environ[i], key+"="); ok {
+	for _, pair := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(pair, key+"="); ok {
 			return value
 		}
 	}

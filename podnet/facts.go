@@ -9,28 +9,23 @@ import (
 )
 
 // Facts describe the first kernel link of a result, for people; nil when it has none.
-func Facts(path string, r *types100.Result) map[string]string {
-	for _, i := range r.Interfaces {
-		if !IsLink(i) {
-			continue
+func Facts(path string, r *types100.Result) (facts map[string]string) {
+	_ = With(path, func(h *netlink.Handle) error {
+		for _, i := range r.Interfaces {
+			if !IsLink(i) {
+				continue
+			}
+			if link, err := h.LinkByName(i.Name); err == nil {
+				facts = linkFacts(h, link)
+				break
+			}
 		}
-		var facts map[string]string
-		_ = With(path, func(h *netlink.Handle) (err error) {
-			facts, err = linkFacts(h, i.Name)
-			return err
-		})
-		if facts != nil {
-			return facts
-		}
-	}
-	return nil
+		return nil
+	})
+	return facts
 }
 
-func linkFacts(h *netlink.Handle, name string) (map[string]string, error) {
-	link, err := h.LinkByName(name)
-	if err != nil {
-		return nil, err
-	}
+func linkFacts(h *netlink.Handle, link netlink.Link) map[string]string {
 	a := link.Attrs()
 	facts := map[string]string{"name": a.Name, "kind": link.Type(), "mac": a.HardwareAddr.String(), "mtu": strconv.Itoa(a.MTU), "state": a.OperState.String()}
 	if a.Statistics != nil {
@@ -38,7 +33,7 @@ func linkFacts(h *netlink.Handle, name string) (map[string]string, error) {
 	}
 	addresses, err := Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
-		return facts, err
+		return facts
 	}
 	var list []string
 	for _, a := range addresses {
@@ -49,5 +44,5 @@ func linkFacts(h *netlink.Handle, name string) (map[string]string, error) {
 	if len(list) > 0 {
 		facts["addresses"] = strings.Join(list, " ")
 	}
-	return facts, nil
+	return facts
 }

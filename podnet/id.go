@@ -29,7 +29,7 @@ func ID(path string) string {
 	if unix.Fstat(int(namespace.Fd()), &st) != nil {
 		return ""
 	}
-	cookie, err := cookie(namespace, st)
+	cookie, err := cookie(namespace)
 	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 		return ""
 	}
@@ -47,18 +47,9 @@ func Live(id string, paths ...string) string {
 	return ""
 }
 
-// cookie reads the cookie from a socket in the namespace. Without privileges only the
-// process' own namespace can be entered.
-func cookie(namespace ns.NetNS, st unix.Stat_t) (uint64, error) {
-	if isOwn(st) {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return 0, err
-		}
-		defer unix.Close(fd)
-		return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	}
-	inside, err := nl.GetNetlinkSocketAt(netns.NsHandle(namespace.Fd()), netns.None(), unix.NETLINK_ROUTE)
+// cookie reads the cookie from a socket in the namespace.
+func cookie(namespace ns.NetNS) (uint64, error) {
+	inside, err := nl.GetNetlinkSocketAt(foreign(netns.NsHandle(namespace.Fd())), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
 		return 0, err
 	}
@@ -66,9 +57,12 @@ func cookie(namespace ns.NetNS, st unix.Stat_t) (uint64, error) {
 	return unix.GetsockoptUint64(inside.GetFd(), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }
 
-// isOwn reports whether a network namespace is the one of this process.
-func isOwn(st unix.Stat_t) bool {
-	var own unix.Stat_t
-	err := unix.Stat("/proc/thread-self/ns/net", &own)
-	return err == nil && own.Dev == st.Dev && own.Ino == st.Ino
+// foreign is the handle, or none for the process' own namespace: without privileges no other
+// one can be entered, and the own one need not be.
+func foreign(handle netns.NsHandle) netns.NsHandle {
+	var st, own unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(handle), &st), unix.Stat("/proc/thread-self/ns/net", &own)); err == nil && own.Dev == st.Dev && own.Ino == st.Ino {
+		return netns.None()
+	}
+	return handle
 }

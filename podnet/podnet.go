@@ -22,7 +22,7 @@ func With(path string, do func(*netlink.Handle) error) error {
 		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
 	defer ns.Close()
-	h, err := open(ns)
+	h, err := netlink.NewHandleAt(foreign(ns), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
@@ -30,19 +30,78 @@ func With(path string, do func(*netlink.Handle) error) error {
 	return do(h)
 }
 
-// open makes a netlink handle on a network namespace. The process' own one needs no privilege.
-func open(ns vishns.NsHandle) (*netlink.Handle, error) {
-	var st unix.Stat_t
-	if unix.Fstat(int(ns), &st) == nil && isOwn(st) {
-		return netlink.NewHandle(unix.NETLINK_ROUTE)
+// dumps bounds how often a list is requested.
+const dumps = 100
+
+// Dump reads a list from the kernel. It reads the list again when the kernel has changed it
+// meanwhile, for instance when an IPv6 address ceased to be tentative (NLM_F_DUMP_INTR, Linux'
+// Documentation/userspace-api/netlink/intro.rst).
+func Dump[T any](list func() ([]T, error)) (all []T, err error) {
+	for range dumps {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
 	}
-	return netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	return all, err
+}
+
+// defaultRoutes lists the default routes of the gateways' families, of all interfaces: a route
+// with several hops has none.
+func defaultRoutes(h *netlink.Handle, gateways []netip.Addr) ([]netlink.Route, error) {
+	routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return slices.DeleteFunc(routes, func(route netlink.Route) bool {
+		return route.Dst != nil && !IsDefault(route.Dst) || len(ofFamily(route.Family, gateways)) == 0
+	}), nil
+}
+
+// ofFamily are the gateways of a netlink family.
+func ofFamily(family int, gateways []netip.Addr) (some []netip.Addr) {
+	for _, gw := range gateways {
+		if gw.Unmap().Is4() == (family == netlink.FAMILY_V4) {
+			some = append(some, gw)
+		}
+	}
+	return some
 }
 
 // MoveDefault gives the default routes of the gateways' families to an interface and removes
 // all others. Several gateways of a family share the traffic.
 func MoveDefault(path, ifName string, gateways []netip.Addr) error {
-	return With(path, func(h *netlink.Handle) error { return moveDefault(h, ifName, gateways) })
+	return With(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(ifName)
+		if err != nil {
+			return fmt.Errorf("the interface is needed in the pod's network namespace: %w", err)
+		}
+		routes, err := defaultRoutes(h, gateways)
+		if err != nil {
+			return err
+		}
+		for _, route := range routes {
+			if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("remove %s: %w", route, err)
+			}
+		}
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			gateways := ofFamily(family, gateways)
+			if len(gateways) == 0 {
+				continue
+			}
+			route := &netlink.Route{Dst: DefaultDst(gateways[0])}
+			for _, gw := range gateways {
+				route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: link.Attrs().Index, Gw: gw.Unmap().AsSlice()})
+			}
+			if len(gateways) == 1 {
+				route.LinkIndex, route.Gw, route.MultiPath = link.Attrs().Index, route.MultiPath[0].Gw, nil
+			}
+			if err := h.RouteAdd(route); err != nil {
+				return fmt.Errorf("default route via %v: %w", gateways, err)
+			}
+		}
+		return nil
+	})
 }
 
 // ReplaceRoutes gives an interface routes, in place of those to the same destinations.
@@ -59,50 +118,6 @@ func ReplaceRoutes(path, ifName string, routes []*types.Route) error {
 		}
 		return nil
 	})
-}
-
-func moveDefault(h *netlink.Handle, ifName string, gateways []netip.Addr) error {
-	link, err := h.LinkByName(ifName)
-	if err != nil {
-		return fmt.Errorf("the interface is needed in the pod's network namespace: %w", err)
-	}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		hops := slices.DeleteFunc(slices.Clone(gateways), func(gw netip.Addr) bool {
-			return gw.Unmap().Is4() != (family == netlink.FAMILY_V4)
-		})
-		if len(hops) == 0 {
-			continue
-		}
-		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, family) })
-		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
-		}
-		for _, route := range routes {
-			if route.Dst != nil && !IsDefault(route.Dst) {
-				continue
-			}
-			if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("remove %s: %w", route, err)
-			}
-		}
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: DefaultDst(hops[0])}
-		if len(hops) == 1 {
-			route.Gw = hops[0].Unmap().AsSlice()
-		}
-		for _, gw := range hops[1:] {
-			if route.MultiPath == nil {
-				route.MultiPath = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: hops[0].Unmap().AsSlice()}}
-			}
-			route.MultiPath = append(route.MultiPath, &netlink.NexthopInfo{LinkIndex: route.LinkIndex, Gw: gw.Unmap().AsSlice()})
-		}
-		if route.MultiPath != nil {
-			route.LinkIndex = 0
-		}
-		if err := h.RouteAdd(route); err != nil {
-			return fmt.Errorf("default route via %v: %w", hops, err)
-		}
-	}
-	return nil
 }
 
 // DefaultDst is the destination of a default route of a gateway's family.
@@ -174,18 +189,13 @@ func CompareDefault(path, ifName string, gateways []netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("interface %s: %w", ifName, err)
 		}
-		routes, err := Dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) }) // a route with several hops has no link
+		routes, err := defaultRoutes(h, gateways)
 		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
+			return err
 		}
 		missing := slices.Clone(gateways)
 		var errs []error
 		for _, route := range routes {
-			if route.Dst != nil && !IsDefault(route.Dst) || !slices.ContainsFunc(gateways, func(gw netip.Addr) bool {
-				return gw.Unmap().Is4() == (route.Family == netlink.FAMILY_V4)
-			}) {
-				continue
-			}
 			hops := route.MultiPath
 			if len(hops) == 0 {
 				hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}

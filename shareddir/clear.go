@@ -132,10 +132,10 @@ func (d *dir) removeConfig(name string) (left bool, err error) {
 	switch {
 	case err != nil || kind(st) == 0:
 		return false, err
-	case kind(st) != unix.S_IFREG && kind(st) != unix.S_IFLNK:
-		return true, nil
+	case kind(st) == unix.S_IFREG, kind(st) == unix.S_IFLNK:
+		return false, d.unlink(name)
 	}
-	return false, d.unlink(name)
+	return true, nil
 }
 
 // Bounds of a removal: a pod that still runs may fill the folder meanwhile.
@@ -164,14 +164,12 @@ func (d *dir) removeAll(log *slog.Logger) error {
 				continue
 			}
 			left++
-			err := d.removeTree(name, &lifted)
 			var other *foreignError
-			if errors.As(err, &other) || errors.Is(err, unix.EBUSY) {
+			switch err := d.removeTree(name, &lifted); {
+			case errors.As(err, &other), errors.Is(err, unix.EBUSY):
 				mounted[name] = true
 				log.Warn("something is mounted in a socket folder: it is left alone", "place", d.place(name))
-				continue
-			}
-			if err != nil {
+			case err != nil:
 				return fmt.Errorf("socket folder: %w", err)
 			}
 		}
@@ -188,15 +186,9 @@ func (d *dir) removeAll(log *slog.Logger) error {
 // removeTree removes a name. Of a folder that is not empty it removes files and empty
 // folders, and lifts the others into d.
 func (d *dir) removeTree(name string, lifted *int) error {
-	err := unix.Unlinkat(d.fd(), name, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR)
-	}
-	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
-		if errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		return d.failed("remove", name, err)
+	err := removeAny(d.File, name)
+	if !isNotEmpty(err) {
+		return err
 	}
 	below, err := openFolder(d.File, name, unix.RESOLVE_NO_XDEV)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -224,16 +216,15 @@ func (d *dir) removeTree(name string, lifted *int) error {
 
 // lift removes a name from a folder in d, or moves it into d if it is a folder.
 func (d *dir) lift(below *os.File, name string, lifted *int) error {
-	err := unix.Unlinkat(int(below.Fd()), name, 0)
-	if errors.Is(err, unix.EISDIR) {
-		err = unix.Unlinkat(int(below.Fd()), name, unix.AT_REMOVEDIR)
-	}
-	for errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR) {
+	err := removeAny(below, name)
+	for isNotEmpty(err) || errors.Is(err, unix.ENOTDIR) {
 		*lifted++ // the pod may have made a file of that name
-		err = unix.Renameat(int(below.Fd()), name, d.fd(), fmt.Sprintf(".plexus-removes-%d", *lifted))
+		if err = unix.Renameat(int(below.Fd()), name, d.fd(), fmt.Sprintf(".plexus-removes-%d", *lifted)); err != nil {
+			err = &fs.PathError{Op: "remove", Path: filepath.Join(below.Name(), name), Err: err}
+		}
 	}
-	if err == nil || errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return &fs.PathError{Op: "remove", Path: filepath.Join(below.Name(), name), Err: err}
+	return err
 }

@@ -152,24 +152,40 @@ func (d *dir) stat(name string) (st unix.Stat_t, err error) {
 func kind(st unix.Stat_t) uint32 { return st.Mode & unix.S_IFMT }
 
 // unlink removes a name that is no folder. A link there is not followed.
-func (d *dir) unlink(name string) error {
-	err := unix.Unlinkat(d.fd(), name, 0)
-	if errors.Is(err, unix.ENOENT) {
+func (d *dir) unlink(name string) error { return removeBelow(d.File, name, 0) }
+
+// removeBelow removes a name in a folder: with unix.AT_REMOVEDIR an empty folder, else a file.
+func removeBelow(above *os.File, name string, flags int) error {
+	err := unix.Unlinkat(int(above.Fd()), name, flags)
+	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	return d.failed("remove", name, err)
+	return &fs.PathError{Op: "remove", Path: filepath.Join(above.Name(), name), Err: err}
+}
+
+// removeAny removes a file or an empty folder.
+func removeAny(above *os.File, name string) error {
+	err := removeBelow(above, name, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = removeBelow(above, name, unix.AT_REMOVEDIR)
+	}
+	return err
+}
+
+func isNotEmpty(err error) bool {
+	return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST)
 }
 
 // rmdir removes the folder itself if it is empty, and reports whether it is gone.
 func (d *dir) rmdir() (gone bool, err error) {
-	err = unix.Unlinkat(int(d.above.Fd()), d.name, unix.AT_REMOVEDIR)
+	err = removeBelow(d.above, d.name, unix.AT_REMOVEDIR)
 	switch {
-	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR): // a link has replaced it
+	case err == nil, errors.Is(err, unix.ENOTDIR): // a link has replaced it
 		return true, nil
-	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, unix.EBUSY): // a mount
+	case isNotEmpty(err), errors.Is(err, unix.EBUSY): // a mount
 		return false, nil
 	}
-	return false, &fs.PathError{Op: "remove", Path: d.Name(), Err: err}
+	return false, err
 }
 
 // hasListener reports whether somebody has the socket of a name open; one that is left

@@ -7,6 +7,7 @@
 package shareddir
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,7 +16,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -101,10 +101,10 @@ func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 	}
 	if w.Group != "" {
 		g, err := user.LookupGroup(w.Group)
-		if err != nil {
-			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
+		if err == nil {
+			f.GID, err = strconv.Atoi(g.Gid)
 		}
-		if f.GID, err = strconv.Atoi(g.Gid); err != nil {
+		if err != nil {
 			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
 		}
 		f.Perm = 0o770
@@ -116,28 +116,22 @@ func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 		}
 		f.Perm = fs.FileMode(mode)
 	}
-	most := MaxSocketPath
-	if w.MaxPath != 0 {
-		most = w.MaxPath
-	}
+	most := cmp.Or(w.MaxPath, MaxSocketPath)
 	if len(filepath.Join(f.Dir, file)) > most {
 		f.Link = filepath.Join(ShortLinks, unique)
 		if path := filepath.Join(f.Link, file); len(path) > most {
 			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
 		}
 	}
-	err := f.look(a.Pod.IsEmptyDir(conf.SharedDir), w.Key("group"))
-	if err == nil {
-		err = f.Vacant(file, w.Key("file"), false)
-	}
+	err := f.look(a.Pod.IsEmptyDir(conf.SharedDir), file, w.Key)
 	if err != nil && volume != "" {
 		err = fmt.Errorf("pod %s: volume %s: %w", a.Pod, conf.SharedDir, err)
 	}
 	return f, err
 }
 
-// look inspects the folder's place, and refuses a file that Make could not use.
-func (f *Folder) look(emptyDir bool, groupKey string) error {
+// look inspects the folder's place, and refuses what Make or the socket could not use.
+func (f *Folder) look(emptyDir bool, file string, key func(name string) string) error {
 	d, err := f.open()
 	var link *foreignError
 	switch {
@@ -150,20 +144,22 @@ func (f *Folder) look(emptyDir bool, groupKey string) error {
 		return fmt.Errorf("socket folder: %w", err)
 	}
 	defer d.close()
-	if f.Own {
-		return d.onlyOurs()
-	}
-	switch st, err := d.owner(); {
+	st, err := d.owner()
+	switch {
 	case err != nil:
 		return fmt.Errorf("socket folder: %w", err)
+	case f.Own:
+		if err := d.onlyOurs(); err != nil {
+			return err
+		}
 	case f.GID < 0 || d.marked():
 	case emptyDir:
 		gid := int(st.Gid)
 		f.FormerGID = &gid
 	default:
-		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", groupKey, f.Dir)
+		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", key("group"), f.Dir)
 	}
-	return nil
+	return d.vacant(file, key("file"), false)
 }
 
 // mayMake refuses to make the folders above that of a hostPath: pods may be able to
@@ -187,21 +183,7 @@ func (f *Folder) Place(file string) string { return filepath.Join(f.Dir, file) }
 
 // Path is the socket's path for the vswitch, by the short link if there is one.
 func (f *Folder) Path(file string) string {
-	if f.Link != "" {
-		return filepath.Join(f.Link, file)
-	}
-	return filepath.Join(f.Dir, file)
-}
-
-// Valid refuses a recorded folder that plexus would not have chosen for the
-// sandbox: files in it are removed, an own one with all that it holds. unique are
-// the names that the attachment's short link may have. An own folder of the former
-// form has the beginning of the container ID as its name.
-func (f *Folder) Valid(sandbox string, unique ...string) bool {
-	name := filepath.Base(f.Dir)
-	return filepath.IsAbs(f.Dir) && filepath.Clean(f.Dir) == f.Dir && f.Dir != "/" && sandbox != "" &&
-		(!f.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
-		(f.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return f.Link == filepath.Join(ShortLinks, name) }))
+	return filepath.Join(cmp.Or(f.Link, f.Dir), file)
 }
 
 // CheckFileName refuses a text that is no name of a file in a folder.

@@ -130,13 +130,11 @@ func (f *Folder) makeLink() error {
 	if f.Link == "" {
 		return nil
 	}
-	if err := os.MkdirAll(ShortLinks, 0o755); err != nil {
-		return fmt.Errorf("short link to %s: %w", f.Dir, err)
+	err := os.MkdirAll(ShortLinks, 0o755)
+	if at, errRead := os.Readlink(f.Link); err == nil && (errRead != nil || at != f.Dir) {
+		err = os.Symlink(f.Dir, f.Link)
 	}
-	if at, err := os.Readlink(f.Link); err == nil && at == f.Dir {
-		return nil
-	}
-	if err := os.Symlink(f.Dir, f.Link); err != nil {
+	if err != nil {
 		return fmt.Errorf("short link to %s: %w", f.Dir, err)
 	}
 	return nil
@@ -150,8 +148,12 @@ func (f *Folder) WriteFile(name string, data []byte) error {
 		return err
 	}
 	defer d.close()
-	if left, err := d.removeConfig(name); err != nil || left {
-		return errors.Join(err, d.inTheWay(left, name))
+	left, err := d.removeConfig(name)
+	if left {
+		err = fmt.Errorf("%s is no regular file: remove it", d.place(name))
+	}
+	if err != nil {
+		return err
 	}
 	file, err := openBelow(d.File, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644, 0)
 	if err != nil {
@@ -159,11 +161,4 @@ func (f *Folder) WriteFile(name string, data []byte) error {
 	}
 	_, err = file.Write(data)
 	return errors.Join(err, file.Close())
-}
-
-func (d *dir) inTheWay(left bool, name string) error {
-	if !left {
-		return nil
-	}
-	return fmt.Errorf("%s is no regular file: remove it", d.place(name))
 }

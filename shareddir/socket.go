@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,8 +114,7 @@ func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
 		return err
 	}
 	if f.GID >= 0 { // of the vswitch's own socket, before the pod sees it
-		err = unix.Fchownat(int(origin.Fd()), "", -1, f.GID, unix.AT_EMPTY_PATH)
-		if err == nil {
+		if err = unix.Fchownat(int(origin.Fd()), "", -1, f.GID, unix.AT_EMPTY_PATH); err == nil {
 			err = os.Chmod(procPath(origin), 0o660)
 		}
 		if err != nil {
@@ -178,22 +176,12 @@ func (f *Folder) Check(listening bool, file string) error {
 func (f *Folder) Missing(config string) (gone []string, err error) {
 	d, err := f.open()
 	switch {
+	case err == nil:
+		defer d.close()
 	case errors.Is(err, fs.ErrNotExist):
 		gone = append(gone, "folder "+f.Dir)
-	case err != nil:
-		return nil, err
 	default:
-		defer d.close()
-		if config == "" {
-			break
-		}
-		st, err := d.stat(config)
-		if err != nil {
-			return nil, err
-		}
-		if kind(st) == 0 {
-			gone = append(gone, "file "+f.Place(config))
-		}
+		return nil, err
 	}
 	if f.Link != "" {
 		if _, err := os.Lstat(f.Link); errors.Is(err, fs.ErrNotExist) {
@@ -202,8 +190,13 @@ func (f *Folder) Missing(config string) (gone []string, err error) {
 			return nil, err
 		}
 	}
-	if len(gone) > 0 && strings.HasPrefix(gone[0], "folder ") && config != "" {
-		gone = append(gone, "file "+f.Place(config))
+	if config == "" {
+		return gone, nil
 	}
-	return gone, nil
+	if d != nil {
+		if st, err := d.stat(config); err != nil || kind(st) != 0 {
+			return gone, err
+		}
+	}
+	return append(gone, "file "+f.Place(config)), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/plexus-cni/plexus/delegates"
@@ -38,11 +39,17 @@ func Marked(base, sandbox, ifName, file, unique string) (u Use, ok bool) {
 	return u, u.Valid(sandbox, unique)
 }
 
-// Valid refuses a recorded use that plexus would not have chosen for the sandbox, as its files
-// will be removed.
+// Valid refuses a recorded use that plexus would not have chosen for the sandbox: files in the
+// folder are removed, an own folder with all that it holds. unique are the names that the
+// attachment's short link may have. An own folder of the former form has the beginning of the
+// container ID as its name.
 func (u *Use) Valid(sandbox string, unique ...string) bool {
-	config := u.Config == "" || strings.HasPrefix(u.Config, ConfigPrefix) && CheckFileName(u.Config) == nil
-	return config && u.File != "" && CheckFileName(u.File) == nil && u.Folder.Valid(sandbox, unique...)
+	name := filepath.Base(u.Dir)
+	return filepath.IsAbs(u.Dir) && filepath.Clean(u.Dir) == u.Dir && u.Dir != "/" && sandbox != "" &&
+		(!u.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
+		(u.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return u.Link == filepath.Join(ShortLinks, name) })) &&
+		(u.Config == "" || strings.HasPrefix(u.Config, ConfigPrefix) && CheckFileName(u.Config) == nil) &&
+		u.File != "" && CheckFileName(u.File) == nil
 }
 
 // Provide makes the folder ready for the socket, and hands the container its
@@ -52,11 +59,8 @@ func (u *Use) Provide(ctx context.Context, ifName string, config []byte) error {
 	if err := delegates.Step(ctx, "%s: make folder %s", ifName, u.Dir); err != nil {
 		return err
 	}
-	if err := u.Make(); err != nil {
+	if err := u.Make(); err != nil || u.Config == "" {
 		return err
-	}
-	if u.Config == "" {
-		return nil
 	}
 	if err := delegates.Step(ctx, "%s: write %s", ifName, u.Config); err != nil {
 		return err

@@ -15,25 +15,18 @@ import (
 
 // Check compares the PF's side and the pod's with what Attach made.
 func (n *network) Check(_ context.Context, a *delegates.Attachment) error {
-	want, err := n.spec(a.Args)
-	if err != nil {
-		return err
-	}
-	s, err := decodeState(a.State)
-	if err != nil {
-		return err
-	}
 	h, err := n.delegate.open()
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	r, err := readReservation(s.PCI)
+	s, err := decodeState(a.State)
 	if err != nil {
 		return err
 	}
-	if !r.of(a) {
-		return fmt.Errorf("%s is not reserved for this pod any more", s.PCI)
+	want, r, err := reservationOf(a, s.PCI)
+	if err != nil {
+		return err
 	}
 	f, err := h.sys.function(s.PCI)
 	if err != nil {
@@ -42,17 +35,16 @@ func (n *network) Check(_ context.Context, a *delegates.Attachment) error {
 	if f.Incarnation != r.Original.Incarnation {
 		return fmt.Errorf("%s was made anew since the pod got it", s.PCI)
 	}
-	if !want.kernel(r.Original.Driver) {
-		if driver := cmp.Or(want.driver, r.Original.Driver); f.Driver != driver {
-			err = fmt.Errorf("%s has %s, was %s", s.PCI, cmp.Or(f.Driver, "no driver"), driver)
-		}
-	} else {
+	if want.kernel(r.Original.Driver) {
 		err = checkPod(a, want, s.PCI)
+	} else if driver := cmp.Or(want.driver, r.Original.Driver); f.Driver != driver {
+		err = fmt.Errorf("%s has %s, was %s", s.PCI, cmp.Or(f.Driver, "no driver"), driver)
 	}
 	return errors.Join(err, h.checkOnWire(f, want))
 }
 
-// checkPod looks for the function's interface in the pod.
+// checkPod looks for the function's interface in the pod, and what it receives. The engine
+// compares MAC, MTU and addresses with the result.
 func checkPod(a *delegates.Attachment, want *spec, pci string) error {
 	inPod, err := openLinks(a.Netns)
 	if err != nil {
@@ -72,38 +64,25 @@ func checkPod(a *delegates.Attachment, want *spec, pci string) error {
 	}
 	l := all[at]
 	var errs []error
-	differ := func(what string, have, want any) {
-		if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
-			errs = append(errs, fmt.Errorf("interface %s: %s is %s, was %s", l.Name, what, h, w))
+	for _, flag := range []struct {
+		name  string
+		asked bool
+		bit   uint32
+	}{{"up", true, unix.IFF_UP}, {"promiscuous", want.promisc, unix.IFF_PROMISC}, {"allMulti", want.allMulti, unix.IFF_ALLMULTI}} {
+		if flag.asked && l.RawFlags&flag.bit == 0 {
+			errs = append(errs, fmt.Errorf("interface %s: %s is false, was true", l.Name, flag.name))
 		}
-	}
-	differ("up", l.RawFlags&unix.IFF_UP != 0, true)
-	if want.mac != nil {
-		differ("mac", l.HardwareAddr, want.mac)
-	}
-	if want.mtu != 0 {
-		differ("mtu", l.MTU, want.mtu)
-	}
-	if want.promisc {
-		differ("promiscuous", l.RawFlags&unix.IFF_PROMISC != 0, true)
-	}
-	if want.allMulti {
-		differ("allMulti", l.RawFlags&unix.IFF_ALLMULTI != 0, true)
 	}
 	return errors.Join(errs...)
 }
 
 // checkOnWire compares the VF on its PF with what was asked for.
 func (h *host) checkOnWire(f *function, want *spec) error {
-	if f.PF == "" || want.settings == (settings{}) && want.mac == nil {
+	if want.settings == (settings{}) && want.mac == nil {
 		return nil
 	}
-	pf, err := h.pfLink(f)
-	if err != nil {
-		return err
-	}
-	now, err := h.links.vf(pf.Index, f.VF)
-	if err != nil {
+	pf, now, err := h.onPF(f)
+	if err != nil || pf == nil {
 		return err
 	}
 	var errs []error

@@ -18,7 +18,6 @@ package sriov
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -35,23 +34,15 @@ type Config struct {
 	// has a master, an upper interface, an address or a route of the node.
 	AllowInUse bool `json:"allowInUse"`
 
-	VLAN      *int   `json:"vlan"`      // 0 to 4094, 0 is none
-	VLANQoS   *int   `json:"vlanQoS"`   // 0 to 7
-	VLANProto string `json:"vlanProto"` // 802.1q (default) or 802.1ad
-	MAC       string `json:"mac"`
-	SpoofChk  string `json:"spoofchk"` // on or off
-	Trust     string `json:"trust"`    // on or off
-	LinkState string `json:"link_state"`
-	MinTxRate *int   `json:"min_tx_rate"` // Mbit/s, 0 is no bound
-	MaxTxRate *int   `json:"max_tx_rate"` // likewise
-	MTU       int    `json:"mtu"`         // bytes, at most the PF's
-	Driver    string `json:"driver"`      // kernel, a user-space driver, or empty: as found
+	Settings
+	MTU    int    `json:"mtu"`    // bytes, at most the PF's
+	Driver string `json:"driver"` // kernel, a user-space driver, or empty: as found
 
 	Promiscuous bool `json:"promiscuous"`
 	AllMulti    bool `json:"allMulti"`
 
 	// Baseline is what DEL restores instead of what ADD found.
-	Baseline *Baseline `json:"baseline"`
+	Baseline *Settings `json:"baseline"`
 
 	// Keys of sriov-cni's ancestors.
 	Master   string      `json:"master"`
@@ -65,20 +56,20 @@ type Config struct {
 	LogLevel string `json:"logLevel"` // likewise
 	VFID     *int   `json:"vfid"`     // accepted, as sriov-cni writes it; it follows from the device
 
-	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+	RuntimeConfig json.RawMessage `json:"runtimeConfig"` // see requests
 }
 
-// Baseline are settings on the PF side.
-type Baseline struct {
-	VLAN      *int   `json:"vlan"`
-	VLANQoS   *int   `json:"vlanQoS"`
-	VLANProto string `json:"vlanProto"`
+// Settings are those of a VF on its PF.
+type Settings struct {
+	VLAN      *int   `json:"vlan"`      // 0 to 4094, 0 is none
+	VLANQoS   *int   `json:"vlanQoS"`   // 0 to 7
+	VLANProto string `json:"vlanProto"` // 802.1q (default) or 802.1ad
 	MAC       string `json:"mac"`
-	SpoofChk  string `json:"spoofchk"`
-	Trust     string `json:"trust"`
+	SpoofChk  string `json:"spoofchk"` // on or off
+	Trust     string `json:"trust"`    // on or off
 	LinkState string `json:"link_state"`
-	MinTxRate *int   `json:"min_tx_rate"`
-	MaxTxRate *int   `json:"max_tx_rate"`
+	MinTxRate *int   `json:"min_tx_rate"` // Mbit/s, 0 is no bound
+	MaxTxRate *int   `json:"max_tx_rate"` // likewise
 }
 
 // legacyDPDK asks for DPDK mode. The tool is not executed.
@@ -88,30 +79,14 @@ type legacyDPDK struct {
 	DPDKTool     string `json:"dpdk_tool"`
 }
 
-// runtimeConfig is what the runtime puts into any configuration; the rest of it is for
-// others.
-type runtimeConfig struct {
-	MAC      string
-	DeviceID string
-	GUID     string
-}
-
-// UnmarshalJSON leaves the other keys alone.
-func (r *runtimeConfig) UnmarshalJSON(data []byte) error {
-	var keys struct {
+// requests are what the runtime asks for in any configuration; the rest of the object is
+// for others.
+type requests struct {
+	RuntimeConfig struct {
 		MAC      string `json:"mac"`
 		DeviceID string `json:"deviceID"`
 		GUID     string `json:"infinibandGUID"`
-	}
-	if err := json.Unmarshal(data, &keys); err != nil {
-		key := "runtimeConfig"
-		if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
-			key += "." + t.Field
-		}
-		return fmt.Errorf("key %q: it is of the wrong kind", key)
-	}
-	*r = runtimeConfig{keys.MAC, keys.DeviceID, keys.GUID}
-	return nil
+	} `json:"runtimeConfig"`
 }
 
 // names is one name or a list of them.
@@ -141,4 +116,4 @@ const (
 )
 
 // Link states of a VF (linux/if_link.h, IFLA_VF_LINK_STATE_*).
-var linkStates = map[string]uint32{"auto": 0, "enable": 1, "disable": 2}
+var linkStates = []string{"auto", "enable", "disable"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/file"
 )
 
 // Delegate attaches pods to functions of SR-IOV NICs.
@@ -76,10 +77,6 @@ func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) erro
 
 // attachReserved makes the function that Prepare has reserved the pod's.
 func (h *host) attachReserved(ctx context.Context, a *delegates.Attachment) error {
-	want, err := a.Network.(*network).spec(a.Args)
-	if err != nil {
-		return err
-	}
 	s, err := decodeState(a.State)
 	if err != nil {
 		return err
@@ -89,15 +86,25 @@ func (h *host) attachReserved(ctx context.Context, a *delegates.Attachment) erro
 		return err
 	}
 	defer release()
-	r, err := readReservation(s.PCI)
+	want, r, err := reservationOf(a, s.PCI)
 	if err != nil {
 		return err
 	}
-	if !r.of(a) {
-		return fmt.Errorf("%s was reserved for another pod meanwhile", s.PCI)
-	}
 	a.Result, err = h.attach(ctx, a, want, r)
 	return err
+}
+
+// reservationOf is what an attachment asks for, and the reservation of its function.
+func reservationOf(a *delegates.Attachment, pci string) (*spec, *reservation, error) {
+	want, err := a.Network.(*network).spec(a.Args)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := readReservation(pci)
+	if err == nil && !r.of(a) {
+		err = fmt.Errorf("%s is not reserved for this pod any more: it was reserved for another pod meanwhile, or was given back", pci)
+	}
+	return want, r, err
 }
 
 // Detach brings home the functions that are still the attachments'.
@@ -146,17 +153,23 @@ func (d *Delegate) bringHome(ctx context.Context, pci string, a *delegates.Attac
 // Sweep brings home what is reserved for owner and is not to be kept. A reservation
 // knows its namespace.
 func (d *Delegate) Sweep(ctx context.Context, owner string, _ []string, _ conf.Bounds, keep func(sandbox, ifName string) bool) []error {
-	all, err := reservations()
-	errs := []error{err, removeHalves(ctx)}
-	for _, r := range all {
-		if r.Owner != owner || keep(r.Sandbox, r.IfName) {
-			continue
+	halves, err := reservations(".json" + file.Ending)
+	errs := []error{err}
+	for _, pci := range halves {
+		errs = append(errs, removeHalf(ctx, pci))
+	}
+	whole, err := reservations(".json")
+	errs = append(errs, err)
+	for _, pci := range whole {
+		r, err := readReservation(pci)
+		if r != nil && r.Owner == owner && !keep(r.Sandbox, r.IfName) {
+			a := &delegates.Attachment{Owner: r.Owner, Sandbox: r.Sandbox, IfName: r.IfName}
+			if r.alive() {
+				a.Netns = r.Netns
+			}
+			err = d.bringHome(ctx, pci, a)
 		}
-		a := &delegates.Attachment{Owner: r.Owner, Sandbox: r.Sandbox, IfName: r.IfName}
-		if r.alive() {
-			a.Netns = r.Netns
-		}
-		errs = append(errs, d.bringHome(ctx, r.PCI, a))
+		errs = append(errs, err)
 	}
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }

@@ -103,7 +103,7 @@ func TestPrepareRefuses(t *testing.T) {
 		says         []string
 	}{
 		{`{"vlan": 5}`, "", []string{"default/fast", `"deviceID"`, "resourceName"}},
-		{"{" + testDevice + "}", "VLAN=4095", []string{"default/fast", `"vlan"`}},
+		{"{" + testDevice + "}", "VLAN=4095", []string{"default/fast", `"CNI_ARGS VLAN"`, "4094"}},
 	} {
 		n, _, err := d.Parse("default/fast", []byte(c.config))
 		if err != nil {

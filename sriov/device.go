@@ -34,11 +34,16 @@ type function struct {
 
 var errNoDevice = errors.New("no such PCI device")
 
+// hasKernelDriver reports whether the function has a driver that makes interfaces.
+func (f *function) hasKernelDriver() bool {
+	return f.Driver != "" && !slices.Contains(userDrivers, f.Driver)
+}
+
 // function reads a PCI function.
 func (s sysfs) function(pci string) (*function, error) {
 	st, err := os.Stat(s.device(pci))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", pci, errNoDevice)
+		err = errNoDevice
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", pci, err)
@@ -76,44 +81,68 @@ func (s sysfs) function(pci string) (*function, error) {
 
 // link is the last element of a symbolic link of a device, empty when there is
 // none.
-func (s sysfs) link(pci, name string) (string, error) {
-	to, err := os.Readlink(s.device(pci, name))
+func (s sysfs) link(pci, name string) (string, error) { return target(pci, s.device(pci, name)) }
+
+// target is link of a path; object is what errors name.
+func target(object, path string) (string, error) {
+	to, err := os.Readlink(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", pci, err)
+		return "", fmt.Errorf("%s: %w", object, err)
 	}
 	return filepath.Base(to), nil
 }
 
-func (s sysfs) read(pci, name string) (string, error) {
-	data, err := os.ReadFile(s.device(pci, name))
+// list are the names in a folder of a device, none when it has no such folder.
+func (s sysfs) list(pci string, parts ...string) (names []string, err error) {
+	entries, err := os.ReadDir(s.device(pci, parts...))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", pci, err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+func (s sysfs) read(pci string, parts ...string) (string, error) {
+	data, err := os.ReadFile(s.device(pci, parts...))
 	return strings.TrimSpace(string(data)), err
 }
 
 // vfs are the VFs of a PF by their numbers.
 func (s sysfs) vfs(pf string) (map[int]string, error) {
-	links, err := filepath.Glob(s.device(pf, "virtfn*"))
+	names, err := s.list(pf)
 	if err != nil {
 		return nil, err
 	}
 	vfs := map[int]string{}
-	for _, l := range links {
-		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(l), "virtfn"))
-		if err != nil {
+	for _, name := range names {
+		number, ok := strings.CutPrefix(name, "virtfn")
+		n, err := strconv.Atoi(number)
+		if !ok || err != nil {
 			continue
 		}
-		to, err := os.Readlink(l)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it goes at this moment
-		}
+		pci, err := s.link(pf, name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", pf, err)
+			return nil, err
 		}
-		vfs[n] = filepath.Base(to)
+		if pci != "" { // else it goes at this moment
+			vfs[n] = pci
+		}
 	}
 	return vfs, nil
+}
+
+// someVFs are the VFs of a PF, which has to have any.
+func (s sysfs) someVFs(pf string) (map[int]string, error) {
+	vfs, err := s.vfs(pf)
+	if err == nil && len(vfs) == 0 {
+		err = fmt.Errorf("it has no VFs: write their number to %s", s.device(pf, "sriov_numvfs"))
+	}
+	return vfs, err
 }
 
 // netdev is a function's interface in the namespace that sysfs shows.
@@ -125,19 +154,16 @@ type netdev struct {
 // netdevs are the interfaces of a function, by index. In switchdev mode a PF
 // shows the representors of its VFs as well: they are left out.
 func (s sysfs) netdevs(pci string) ([]netdev, error) {
-	entries, err := os.ReadDir(s.device(pci, "net"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	names, err := s.list(pci, "net")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", pci, err)
+		return nil, err
 	}
 	var all []netdev
-	for _, e := range entries {
-		if port, err := s.read(pci, filepath.Join("net", e.Name(), "phys_port_name")); err == nil && representor.MatchString(port) {
+	for _, name := range names {
+		if port, err := s.read(pci, "net", name, "phys_port_name"); err == nil && representor.MatchString(port) {
 			continue
 		}
-		text, err := s.read(pci, filepath.Join("net", e.Name(), "ifindex"))
+		text, err := s.read(pci, "net", name, "ifindex")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it goes at this moment
 		}
@@ -146,9 +172,9 @@ func (s sysfs) netdevs(pci string) ([]netdev, error) {
 		}
 		index, err := strconv.Atoi(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: ifindex of %s: %w", pci, e.Name(), err)
+			return nil, fmt.Errorf("%s: ifindex of %s: %w", pci, name, err)
 		}
-		all = append(all, netdev{e.Name(), index})
+		all = append(all, netdev{name, index})
 	}
 	slices.SortFunc(all, func(a, b netdev) int { return a.Index - b.Index })
 	return all, nil
@@ -163,17 +189,16 @@ func (s sysfs) pf(name string) (string, error) {
 	if pciForm.MatchString(name) {
 		return strings.ToLower(name), nil
 	}
-	to, err := os.Readlink(filepath.Join(string(s), "class/net", name, "device"))
-	if errors.Is(err, fs.ErrNotExist) {
+	pci, err := target("PF "+name, filepath.Join(string(s), "class/net", name, "device"))
+	switch {
+	case err != nil:
+		return "", err
+	case pci == "":
 		return "", fmt.Errorf("PF %s: no interface of that name on this node is a PCI device", name)
+	case !pciForm.MatchString(pci):
+		return "", fmt.Errorf("PF %s: its device %s is no PCI device", name, pci)
 	}
-	if err != nil {
-		return "", fmt.Errorf("PF %s: %w", name, err)
-	}
-	if pci := filepath.Base(to); pciForm.MatchString(pci) {
-		return pci, nil
-	}
-	return "", fmt.Errorf("PF %s: its device %s is no PCI device", name, filepath.Base(to))
+	return pci, nil
 }
 
 // hasDriver reports whether a driver of PCI functions is loaded.
@@ -192,13 +217,12 @@ func (s sysfs) iommuGroup(pci, driver string) (group, node string, err error) {
 	case driver == "vfio-pci" && group == "":
 	case driver == "vfio-pci":
 		node = "/dev/vfio/" + group
-		if mode, err := os.ReadFile(s.device(pci, "iommu_group/name")); err == nil && strings.TrimSpace(string(mode)) == "vfio-noiommu" {
+		if mode, err := s.read(pci, "iommu_group/name"); err == nil && mode == "vfio-noiommu" {
 			node = "/dev/vfio/noiommu-" + group
 		}
 	default:
-		entries, err := os.ReadDir(s.device(pci, "uio"))
-		if err == nil && len(entries) == 1 {
-			node = "/dev/" + entries[0].Name()
+		if names, err := s.list(pci, "uio"); err == nil && len(names) == 1 {
+			node = "/dev/" + names[0]
 		}
 	}
 	return group, node, nil
@@ -206,12 +230,9 @@ func (s sysfs) iommuGroup(pci, driver string) (group, node string, err error) {
 
 // rdmaDevice is the name of a function's RDMA device, empty when it has none.
 func (s sysfs) rdmaDevice(pci string) (string, error) {
-	entries, err := os.ReadDir(s.device(pci, "infiniband"))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
-		return "", nil
-	}
-	if err != nil {
+	names, err := s.list(pci, "infiniband")
+	if err != nil || len(names) == 0 {
 		return "", err
 	}
-	return entries[0].Name(), nil
+	return names[0], nil
 }

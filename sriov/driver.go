@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/lock"
 )
 
 // Time limits towards a driver.
@@ -95,20 +96,33 @@ func (s sysfs) overridden(pci string) (string, error) {
 	return text, nil
 }
 
+// restart gives a function to a driver, as bind does, with something done while it has none,
+// and waits for a number of interfaces.
+func (h *host) restart(ctx context.Context, pci, driver, override string, interfaces int, between func() error) error {
+	err := h.sys.unbind(ctx, pci)
+	if err == nil && between != nil {
+		err = between()
+	}
+	if err == nil {
+		err = h.sys.bind(ctx, pci, driver, override)
+	}
+	if err == nil {
+		err = h.sys.awaitNetdevs(ctx, pci, interfaces)
+	}
+	return err
+}
+
 // awaitNetdevs waits until a function that was just bound to a kernel driver
-// has an interface.
-func (s sysfs) awaitNetdevs(ctx context.Context, pci string, count int) ([]netdev, error) {
+// has a number of interfaces.
+func (s sysfs) awaitNetdevs(ctx context.Context, pci string, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, netdevTimeout)
 	defer cancel()
-	for {
+	enough, err := lock.Poll(ctx, func() (bool, error) {
 		all, err := s.netdevs(pci)
-		if err != nil || len(all) >= count {
-			return all, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s has got no interface from its driver within %s: see the kernel's log", pci, netdevTimeout)
-		case <-time.After(5 * time.Millisecond):
-		}
+		return len(all) >= count, err
+	})
+	if err == nil && !enough {
+		err = fmt.Errorf("%s has got no interface from its driver within %s: see the kernel's log", pci, netdevTimeout)
 	}
+	return err
 }

@@ -84,7 +84,7 @@ func TestUnpadded(t *testing.T) {
 // as one of a protocol that no driver takes.
 func TestVLANOfProtocol0(t *testing.T) {
 	l, sent := captured(t)
-	_ = l.setVLAN(5, 3, vlanTag{})
+	_ = l.setVF(5, 3, vlanTag{}.change())
 	got := sent()
 	clear(got[8:16])
 	if d := cmp.Diff(message(19, 5, head(5, 0, 0), attr(22, attr(1, attr(2, u32s(3, 0, 0))))), got); d != "" {
@@ -140,8 +140,9 @@ func TestAwaitBothInterfaces(t *testing.T) {
 		}
 		done <- errors.Join(err, os.Rename(second+".new", second))
 	}()
-	all, err := s.awaitNetdevs(t.Context(), vf2PCI, 2)
-	if err != nil || len(all) != 2 {
+	err := s.awaitNetdevs(t.Context(), vf2PCI, 2)
+	all, errList := s.netdevs(vf2PCI)
+	if err != nil || errList != nil || len(all) != 2 {
 		t.Errorf("%v, %v, want both", all, err)
 	}
 	if err := <-done; err != nil {

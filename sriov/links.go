@@ -22,7 +22,6 @@ import (
 // with many of them that is slow and does not fit into an answer.
 type links struct {
 	handle *nl.SocketHandle
-	sent   int // requests
 }
 
 // openLinks opens the namespace at a path, this process' own if it is empty.
@@ -37,22 +36,21 @@ func openLinks(path string) (*links, error) {
 		at = vishns.NsHandle(n.Fd())
 	}
 	socket, err := nl.GetNetlinkSocketAt(at, vishns.None(), unix.NETLINK_ROUTE)
+	if err == nil {
+		// The kernel filters dumps for strict requests alone (Linux 4.20).
+		if err = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
+			socket.Close()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("netlink in %s: %w", cmp.Or(path, "the node's network namespace"), err)
 	}
-	l := &links{handle: &nl.SocketHandle{Socket: socket}}
-	// The kernel filters dumps for strict requests alone (Linux 4.20).
-	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil {
-		l.close()
-		return nil, fmt.Errorf("netlink in %s: %w", cmp.Or(path, "the node's network namespace"), err)
-	}
-	return l, nil
+	return &links{&nl.SocketHandle{Socket: socket}}, nil
 }
 
 func (l *links) close() { l.handle.Close() }
 
 func (l *links) request(typ, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
-	l.sent++
 	req := nl.NewNetlinkRequest(typ, flags)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: l.handle}
 	for _, d := range data {
@@ -68,11 +66,16 @@ const (
 )
 
 func (l *links) get(mask uint32, msg *nl.IfInfomsg, attrs ...nl.NetlinkRequestData) ([][]byte, error) {
-	flags := 0
-	if msg.Index == 0 && len(attrs) == 0 {
-		flags = unix.NLM_F_DUMP
-	}
-	return l.request(unix.RTM_GETLINK, flags, append([]nl.NetlinkRequestData{msg, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(mask))}, attrs...)...)
+	return l.request(unix.RTM_GETLINK, 0, append([]nl.NetlinkRequestData{msg, extMask(mask)}, attrs...)...)
+}
+
+func extMask(mask uint32) nl.NetlinkRequestData {
+	return nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(mask))
+}
+
+// dump asks for all objects of a kind that a request selects.
+func (l *links) dump(typ int, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	return podnet.Dump(func() ([][]byte, error) { return l.request(typ, unix.NLM_F_DUMP, data...) })
 }
 
 func ifinfo(index int) *nl.IfInfomsg {
@@ -95,7 +98,7 @@ func (l *links) byName(name string) (*netlink.LinkAttrs, error) {
 // byParent are the interfaces of a PCI function, by index, whatever they are
 // called (IFLA_PARENT_DEV_NAME, Linux 5.14).
 func (l *links) byParent(pci string) ([]*netlink.LinkAttrs, error) {
-	answers, err := podnet.Dump(func() ([][]byte, error) { return l.get(filterSkipStats, ifinfo(0)) })
+	answers, err := l.dump(unix.RTM_GETLINK, ifinfo(0), extMask(filterSkipStats))
 	if err != nil {
 		return nil, err
 	}
@@ -110,20 +113,30 @@ func (l *links) byParent(pci string) ([]*netlink.LinkAttrs, error) {
 	return all, nil
 }
 
+// one is the interface of an answer, nil when the kernel knows none.
 func one(answers [][]byte, err error) (*netlink.LinkAttrs, error) {
-	switch {
-	case errors.Is(err, unix.ENODEV):
+	answer, err := only(answers, err)
+	if errors.Is(err, unix.ENODEV) {
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case len(answers) != 1:
-		return nil, fmt.Errorf("the kernel answered with %d interfaces", len(answers))
 	}
-	link, err := netlink.LinkDeserialize(nil, answers[0])
+	if err != nil {
+		return nil, err
+	}
+	link, err := netlink.LinkDeserialize(nil, answer)
 	if err != nil {
 		return nil, err
 	}
 	return link.Attrs(), nil
+}
+
+func only(answers [][]byte, err error) ([]byte, error) {
+	if err == nil && len(answers) != 1 {
+		err = fmt.Errorf("the kernel answered with %d interfaces", len(answers))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answers[0], nil
 }
 
 // set changes an interface. change says which flags are to be as in flags.
@@ -174,4 +187,26 @@ func (l *links) altNames(typ, index int, altNames []string) error {
 // padding.
 func parseAttrs(b []byte) ([]syscall.NetlinkRouteAttr, error) {
 	return nl.ParseRouteAttr(append(slices.Clip(b), make([]byte, -len(b)&3)...))
+}
+
+// attributes are attributes by their types; of several of one type the last.
+func attributes(b []byte) (map[uint16][]byte, error) {
+	all, err := parseAttrs(b)
+	if err != nil {
+		return nil, err
+	}
+	attrs := map[uint16][]byte{}
+	for _, a := range all {
+		attrs[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
+	}
+	return attrs, nil
+}
+
+// splitMessage is a netlink message's head, of a size, and its attributes.
+func splitMessage(data []byte, size int) (head []byte, attrs map[uint16][]byte, err error) {
+	if len(data) < size {
+		return nil, nil, errors.New("the kernel's answer is short")
+	}
+	attrs, err = attributes(data[size:])
+	return data[:size], attrs, err
 }

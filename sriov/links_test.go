@@ -214,24 +214,26 @@ func TestRequests(t *testing.T) {
 		do   func(l *links) error
 		want []byte
 	}{
-		{"VLAN, 802.1q", func(l *links) error { return l.setVLAN(5, 3, vlanTag{4094, 7, proto8021q}) }, vf(attr(2, u32s(3, 4094, 7)))},
-		{"VLAN, none", func(l *links) error { return l.setVLAN(5, 3, vlanTag{0, 0, proto8021q}) }, vf(attr(2, u32s(3, 0, 0)))},
-		{"VLAN, 802.1ad", func(l *links) error { return l.setVLAN(5, 3, vlanTag{100, 2, proto8021ad}) }, vf(attr(12, attr(1, u32s(3, 100, 2), tag8021ad, []byte{0, 0})))},
-		{"MAC of a VF", func(l *links) error { return l.setVFMAC(5, 3, net.HardwareAddr{2, 0, 0, 0, 0, 9}) }, vf(attr(1, u32s(3), []byte{2, 0, 0, 0, 0, 9}, make([]byte, 26)))},
-		{"no MAC of a VF", func(l *links) error { return l.setVFMAC(5, 3, zeroMAC) }, vf(attr(1, u32s(3), make([]byte, 32)))},
-		{"node GUID", func(l *links) error { return guidChanges(guid)[0].do(l, 5, 3) }, vf(attr(10, u32s(3, 0), binary.NativeEndian.AppendUint64(nil, 0x0011223344556677)))},
-		{"port GUID", func(l *links) error { return guidChanges(guid)[1].do(l, 5, 3) }, vf(attr(11, u32s(3, 0), binary.NativeEndian.AppendUint64(nil, 0x0011223344556677)))},
+		{"VLAN, 802.1q", func(l *links) error { return l.setVF(5, 3, vlanTag{4094, 7, proto8021q}.change()) }, vf(attr(2, u32s(3, 4094, 7)))},
+		{"VLAN, none", func(l *links) error { return l.setVF(5, 3, vlanTag{0, 0, proto8021q}.change()) }, vf(attr(2, u32s(3, 0, 0)))},
+		{"VLAN, 802.1ad", func(l *links) error { return l.setVF(5, 3, vlanTag{100, 2, proto8021ad}.change()) }, vf(attr(12, attr(1, u32s(3, 100, 2), tag8021ad, []byte{0, 0})))},
+		{"MAC of a VF", func(l *links) error { return l.setVF(5, 3, macChange(net.HardwareAddr{2, 0, 0, 0, 0, 9})) }, vf(attr(1, u32s(3), []byte{2, 0, 0, 0, 0, 9}, make([]byte, 26)))},
+		{"no MAC of a VF", func(l *links) error { return l.setVF(5, 3, macChange(zeroMAC)) }, vf(attr(1, u32s(3), make([]byte, 32)))},
+		{"node GUID", func(l *links) error { return l.setVF(5, 3, guidChanges(guid)[0]) }, vf(attr(10, u32s(3, 0), binary.NativeEndian.AppendUint64(nil, 0x0011223344556677)))},
+		{"port GUID", func(l *links) error { return l.setVF(5, 3, guidChanges(guid)[1]) }, vf(attr(11, u32s(3, 0), binary.NativeEndian.AppendUint64(nil, 0x0011223344556677)))},
 		{"rates", func(l *links) error {
-			return changes(settings{}, settings{MinRate: new(uint32(10)), MaxRate: new(uint32(100))})[0].do(l, 5, 3)
+			return l.setVF(5, 3, changes(settings{}, settings{MinRate: new(uint32(10)), MaxRate: new(uint32(100))})[0])
 		}, vf(attr(6, u32s(3, 10, 100)))},
 		{"one rate, the other kept", func(l *links) error {
-			return changes(settings{MinRate: new(uint32(7)), MaxRate: new(uint32(0))}, settings{MaxRate: new(uint32(100))})[0].do(l, 5, 3)
+			return l.setVF(5, 3, changes(settings{MinRate: new(uint32(7)), MaxRate: new(uint32(0))}, settings{MaxRate: new(uint32(100))})[0])
 		}, vf(attr(6, u32s(3, 7, 100)))},
-		{"spoof checking on", func(l *links) error { return changes(settings{}, settings{SpoofChk: new(true)})[0].do(l, 5, 3) }, vf(attr(4, u32s(3, 1)))},
-		{"spoof checking off", func(l *links) error { return changes(settings{}, settings{SpoofChk: new(false)})[0].do(l, 5, 3) }, vf(attr(4, u32s(3, 0)))},
-		{"trust on", func(l *links) error { return changes(settings{}, settings{Trust: new(true)})[0].do(l, 5, 3) }, vf(attr(9, u32s(3, 1)))},
-		{"trust off", func(l *links) error { return changes(settings{}, settings{Trust: new(false)})[0].do(l, 5, 3) }, vf(attr(9, u32s(3, 0)))},
-		{"link state disable", func(l *links) error { return changes(settings{}, settings{LinkState: new(uint32(2))})[0].do(l, 5, 3) }, vf(attr(5, u32s(3, 2)))},
+		{"spoof checking on", func(l *links) error { return l.setVF(5, 3, changes(settings{}, settings{SpoofChk: new(true)})[0]) }, vf(attr(4, u32s(3, 1)))},
+		{"spoof checking off", func(l *links) error { return l.setVF(5, 3, changes(settings{}, settings{SpoofChk: new(false)})[0]) }, vf(attr(4, u32s(3, 0)))},
+		{"trust on", func(l *links) error { return l.setVF(5, 3, changes(settings{}, settings{Trust: new(true)})[0]) }, vf(attr(9, u32s(3, 1)))},
+		{"trust off", func(l *links) error { return l.setVF(5, 3, changes(settings{}, settings{Trust: new(false)})[0]) }, vf(attr(9, u32s(3, 0)))},
+		{"link state disable", func(l *links) error {
+			return l.setVF(5, 3, changes(settings{}, settings{LinkState: new(uint32(2))})[0])
+		}, vf(attr(5, u32s(3, 2)))},
 		{"up", func(l *links) error { return l.set(5, unix.IFF_UP, unix.IFF_UP) }, message(setLink, request|ack, head(5, 1, 1))},
 		{"mtu", func(l *links) error { return l.setMTU(5, 9000) }, set(attr(4, u32s(9000)))},
 		{"address", func(l *links) error { return l.setMAC(5, net.HardwareAddr{2, 0, 0, 0, 0, 9}) }, set(attr(1, []byte{2, 0, 0, 0, 0, 9}))},
@@ -257,8 +259,8 @@ func TestRequests(t *testing.T) {
 		})
 	}
 	l, _ := captured(t)
-	if err := l.altNames(delProp, 5, nil); err != nil || l.sent != 0 {
-		t.Errorf("no names: %v, %d requests", err, l.sent)
+	if err := l.altNames(delProp, 5, nil); err != nil { // a request would fail
+		t.Errorf("no names: %v", err)
 	}
 }
 
@@ -434,7 +436,7 @@ func TestLook(t *testing.T) {
 		t.Errorf("%v, want %v", err, unix.ENODEV)
 	}
 	for _, c := range changes(settings{}, settings{VLAN: &vlanTag{7, 0, proto8021q}, Trust: new(true)}) {
-		if err := c.do(p.home, p.index, 0); !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := p.home.setVF(p.index, 0, c); !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Errorf("%s: %v, want %v", c.says, err, unix.EOPNOTSUPP)
 		}
 	}

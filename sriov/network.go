@@ -17,6 +17,7 @@ type network struct {
 	delegate *Delegate
 	object   string // that errors name
 	config   Config
+	requests requests
 }
 
 var _ delegates.Network = (*network)(nil)
@@ -29,6 +30,9 @@ func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []strin
 	if err != nil {
 		return nil, nil, conf.Refuse(err)
 	}
+	if err := json.Unmarshal(config, &n.requests); err != nil {
+		return nil, nil, n.refuse(conf.ExplainJSON(err, config))
+	}
 	if _, err := n.spec(nil); err != nil {
 		return nil, nil, err
 	}
@@ -37,7 +41,7 @@ func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []strin
 
 // spec is what the network asks for, with an attachment's CNI_ARGS.
 func (n *network) spec(args conf.Args) (*spec, error) {
-	s, err := n.config.resolve(args)
+	s, err := n.config.resolve(args, n.requests)
 	if err != nil {
 		return nil, n.refuse(err)
 	}
@@ -71,15 +75,13 @@ func (n *network) Ready(context.Context) error {
 	var errs []error
 	for _, name := range want.pfs {
 		pf, err := nodeSysfs.pf(name)
-		var vfs map[int]string
-		if err == nil {
-			vfs, err = nodeSysfs.vfs(pf)
+		if err == nil && !want.pfOnly {
+			if _, err = nodeSysfs.someVFs(pf); err != nil {
+				err = fmt.Errorf("PF %s: %w", name, err)
+			}
 		}
 		if err == nil {
-			if len(vfs) > 0 || want.pfOnly {
-				return nil
-			}
-			err = fmt.Errorf("PF %s has no VFs: write their number to %s", name, nodeSysfs.device(pf, "sriov_numvfs"))
+			return nil
 		}
 		errs = append(errs, err)
 	}

@@ -9,73 +9,71 @@ import (
 	"github.com/containernetworking/plugins/pkg/ipam"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/containernetworking/plugins/pkg/utils/sysctl"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/delegates"
 )
 
 // send moves one interface into the pod, under its name there.
-func (h *host) send(ctx context.Context, want *spec, d netdev, pod ns.NetNS, name string) error {
-	link, err := h.link(d)
-	if err != nil {
-		return err
-	}
-	if want.mtu != 0 && link.MTU != want.mtu {
-		if err := do(ctx, func() error { return explain(h.links.setMTU(d.Index, want.mtu)) }, "set mtu %d of %s", want.mtu, d.Name); err != nil {
+func (h *host) send(ctx context.Context, want *spec, l *netlink.LinkAttrs, pod ns.NetNS, name string) error {
+	if want.mtu != 0 {
+		if err := h.setMTU(ctx, l, want.mtu); err != nil {
 			return err
 		}
 	}
-	if len(link.AltNames) > 0 {
-		drop := func() error { return h.links.altNames(unix.RTM_DELLINKPROP, d.Index, link.AltNames) }
-		if err := do(ctx, drop, "drop alternative names of %s", d.Name); err != nil {
+	if len(l.AltNames) > 0 {
+		drop := func() error { return h.links.altNames(unix.RTM_DELLINKPROP, l.Index, l.AltNames) }
+		if err := do(ctx, drop, "drop alternative names of %s", l.Name); err != nil {
 			return err
 		}
 	}
-	return do(ctx, func() error { return h.links.move(d.Index, pod, name) }, "move %s into the pod as %s", d.Name, name)
+	return do(ctx, func() error { return h.links.move(l.Index, pod, name) }, "move %s into the pod as %s", l.Name, name)
+}
+
+// setMTU gives an interface an MTU that it does not have.
+func (h *host) setMTU(ctx context.Context, l *netlink.LinkAttrs, mtu int) error {
+	if l.MTU == mtu {
+		return nil
+	}
+	return do(ctx, func() error { return explain(h.links.setMTU(l.Index, mtu)) }, "set mtu %d of %s", mtu, l.Name)
 }
 
 // configure does what is to be done inside the pod.
 func configure(ctx context.Context, a *delegates.Attachment, want *spec, pci string, pod ns.NetNS, inPod *links, count int) (*types100.Result, error) {
-	link, err := inPod.byName(a.IfName)
-	if err == nil && link == nil {
-		err = errors.New("it is gone")
+	var all []*netlink.LinkAttrs
+	for n := range count {
+		link, err := inPod.byName(podName(a.IfName, n))
+		if err == nil && link == nil {
+			err = errors.New("it is gone")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("interface %s in the pod: %w", podName(a.IfName, n), err)
+		}
+		all = append(all, link)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("interface %s in the pod: %w", a.IfName, err)
-	}
-	i := &types100.Interface{Name: a.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU, Sandbox: a.Netns, PciID: pci}
-	r := resultOf(i, a.IPAM)
-	flags := unix.IFF_UP | receiveFlags(want.promisc, want.allMulti)
 	if err := delegates.Step(ctx, "set %s up", a.IfName); err != nil {
 		return nil, err
 	}
-	if err := enter(pod, func() error { return notify(a.IfName) }); err != nil {
+	if err := pod.Do(func(ns.NetNS) error { return notify(a.IfName) }); err != nil {
 		return nil, err
 	}
-	for n := range count {
-		other := link
-		if n > 0 {
-			if other, err = inPod.byName(podName(a.IfName, n)); err != nil || other == nil {
-				return nil, errors.Join(err, fmt.Errorf("interface %s in the pod: it is gone", podName(a.IfName, n)))
-			}
-		}
-		if err := inPod.set(other.Index, flags, flags); err != nil {
-			return nil, fmt.Errorf("set %s up: %w", other.Name, explain(err))
+	flags := unix.IFF_UP | receiveFlags(want.promisc, want.allMulti)
+	for _, l := range all {
+		if err := inPod.set(l.Index, flags, flags); err != nil {
+			return nil, fmt.Errorf("set %s up: %w", l.Name, explain(err))
 		}
 	}
+	l := all[0]
+	r := resultOf(&types100.Interface{Name: a.IfName, Mac: l.HardwareAddr.String(), Mtu: l.MTU, Sandbox: a.Netns, PciID: pci}, a.IPAM)
 	if a.IPAM == nil || want.l2 {
 		return r, nil
 	}
-	set := func() error { return enter(pod, func() error { return ipam.ConfigureIface(a.IfName, r) }) }
+	set := func() error { return pod.Do(func(ns.NetNS) error { return ipam.ConfigureIface(a.IfName, r) }) }
 	if err := do(ctx, set, "set addresses of %s", a.IfName); err != nil {
 		return nil, err
 	}
-	return r, enter(pod, func() error { return announce(ctx, link.Index, link.HardwareAddr, r.IPs) })
-}
-
-// enter runs something in a namespace.
-func enter(n ns.NetNS, do func() error) error {
-	return n.Do(func(ns.NetNS) error { return do() })
+	return r, pod.Do(func(ns.NetNS) error { return announce(ctx, l.Index, l.HardwareAddr, r.IPs) })
 }
 
 // notify makes the kernel announce the interface when it gets another address,

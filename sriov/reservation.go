@@ -119,46 +119,30 @@ func (r *reservation) remove() error {
 	return nil
 }
 
-// removeHalves removes reservations that were never put in place, as their writer was
-// killed.
-func removeHalves(ctx context.Context) error {
-	files, err := filepath.Glob(reservationFile("*") + file.Ending)
-	errs := []error{err}
-	for _, name := range files {
-		release, err := lockFunction(ctx, strings.TrimSuffix(filepath.Base(name), ".json"+file.Ending))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-		release()
+// removeHalf removes a reservation that was never put in place, as its writer was killed.
+func removeHalf(ctx context.Context, pci string) error {
+	release, err := lockFunction(ctx, pci)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	defer release()
+	if err := os.Remove(reservationFile(pci) + file.Ending); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
-// reservations are all of the node that can be read, with an error for the others.
-func reservations() ([]*reservation, error) {
+// reservations are the functions of which there is a file with an ending: those that are
+// reserved, or those of which there is half a reservation.
+func reservations(ending string) (all []string, err error) {
 	entries, err := os.ReadDir(reservationDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reservations: %w", err)
 	}
-	var all []*reservation
-	var errs []error
 	for _, e := range entries {
-		pci, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || !pciForm.MatchString(pci) {
-			continue
+		if pci, ok := strings.CutSuffix(e.Name(), ending); ok && pciForm.MatchString(pci) {
+			all = append(all, pci)
 		}
-		r, err := readReservation(pci)
-		if r != nil {
-			all = append(all, r)
-		}
-		errs = append(errs, err)
 	}
-	return all, errors.Join(errs...)
+	return all, nil
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// choose finds the function that the attachment gets and reserves it.
+// choose finds the function that the attachment gets and reserves it: the one that is named,
+// or a free VF of one of the PFs.
 func (h *host) choose(ctx context.Context, a *delegates.Attachment, want *spec) (*reservation, error) {
 	if want.device != "" {
 		r, err := h.named(ctx, a, want, want.device)
@@ -32,7 +33,15 @@ func (h *host) choose(ctx context.Context, a *delegates.Attachment, want *spec) 
 	if want.pfOnly {
 		return h.named(ctx, a, want, pfs[0])
 	}
-	return h.pick(ctx, a, want, pfs)
+	var errs []error
+	for i, pf := range pfs {
+		r, err := h.pickOf(ctx, a, want, pf)
+		if err == nil || ctx.Err() != nil {
+			return r, err
+		}
+		errs = append(errs, fmt.Errorf("PF %s: %w", want.pfs[i], err))
+	}
+	return nil, errors.Join(errs...)
 }
 
 // named reserves the function that is named.
@@ -52,34 +61,23 @@ func (h *host) named(ctx context.Context, a *delegates.Attachment, want *spec, p
 // errTaken is a function that another pod has.
 var errTaken = errors.New("is in use")
 
-// pick reserves a free VF of one of the PFs.
-func (h *host) pick(ctx context.Context, a *delegates.Attachment, want *spec, pfs []string) (*reservation, error) {
-	var errs []error
-	for i, pf := range pfs {
-		release, err := lockPF(ctx, pf)
-		if err != nil {
-			return nil, err
-		}
-		r, err := h.pickOf(ctx, a, want, pf)
-		release()
-		if r != nil {
-			return r, nil
-		}
-		errs = append(errs, fmt.Errorf("PF %s: %w", want.pfs[i], err))
-	}
-	return nil, errors.Join(errs...)
+func (r *reservation) taken() error {
+	return fmt.Errorf("%s %w by sandbox %s, interface %s", r.PCI, errTaken, r.Sandbox, r.IfName)
 }
 
+// pickOf reserves a free VF of a PF.
 func (h *host) pickOf(ctx context.Context, a *delegates.Attachment, want *spec, pf string) (*reservation, error) {
-	if _, err := h.sys.function(pf); err != nil {
-		return nil, err
-	}
-	vfs, err := h.sys.vfs(pf)
+	release, err := lockPF(ctx, pf)
 	if err != nil {
 		return nil, err
 	}
-	if len(vfs) == 0 {
-		return nil, fmt.Errorf("it has no VFs: write their number to %s", h.sys.device(pf, "sriov_numvfs"))
+	defer release()
+	if _, err := h.sys.function(pf); err != nil {
+		return nil, err
+	}
+	vfs, err := h.sys.someVFs(pf)
+	if err != nil {
+		return nil, err
 	}
 	numbers := slices.DeleteFunc(slices.Sorted(maps.Keys(vfs)), func(n int) bool { return want.vf >= 0 && n != want.vf })
 	if len(numbers) == 0 {
@@ -116,12 +114,12 @@ func (h *host) reserve(ctx context.Context, a *delegates.Attachment, want *spec,
 		return nil, err
 	}
 	if before != nil && !before.of(a) && before.alive() {
-		return nil, fmt.Errorf("%s %w by sandbox %s, interface %s", pci, errTaken, before.Sandbox, before.IfName)
+		return nil, before.taken()
 	}
 	if before != nil && before.Original.Incarnation != f.Incarnation {
 		before = nil // of a function that is no more
 	}
-	if err := h.suits(f.asBefore(before), want, before); err != nil {
+	if err := h.suits(f, want, before); err != nil {
 		return nil, err
 	}
 	r := &reservation{PCI: pci, Owner: a.Owner, Sandbox: a.Sandbox, IfName: a.IfName, Netns: a.Netns, NetnsID: a.NetnsID, Baseline: want.baseline}
@@ -130,8 +128,5 @@ func (h *host) reserve(ctx context.Context, a *delegates.Attachment, want *spec,
 	} else if r.Original, err = h.snapshot(f); err != nil {
 		return nil, err
 	}
-	if err := r.write(); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return r, r.write()
 }

@@ -56,24 +56,19 @@ func (h *host) atRest(ctx context.Context, f *function, r *reservation) ([]*netl
 	if len(r.Original.Links) == 0 {
 		return nil, nil
 	}
-	devs, err := h.sys.netdevs(f.PCI)
+	all, err := h.interfaces(f.PCI)
 	if err != nil {
 		return nil, err
 	}
-	if len(devs) < len(r.Original.Links) {
-		return nil, fmt.Errorf("%s has %d of its %d interfaces: write its address to %s/unbind and then to %s/bind", f.PCI, len(devs), len(r.Original.Links),
+	if len(all) < len(r.Original.Links) {
+		return nil, fmt.Errorf("%s has %d of its %d interfaces: write its address to %s/unbind and then to %s/bind", f.PCI, len(all), len(r.Original.Links),
 			"/sys/bus/pci/drivers/"+r.Original.Driver, "/sys/bus/pci/drivers/"+r.Original.Driver)
 	}
-	var all []*netlink.LinkAttrs
+	all = all[:len(r.Original.Links)]
 	for i, was := range r.Original.Links {
-		link, err := h.link(devs[i])
-		if err == nil {
-			err = h.rest(ctx, f, link, was)
-		}
-		if err != nil {
+		if err := h.rest(ctx, f, all[i], was); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.PCI, err)
 		}
-		all = append(all, link)
 	}
 	return all, nil
 }
@@ -87,12 +82,9 @@ func (h *host) rest(ctx context.Context, f *function, l *netlink.LinkAttrs, was 
 		if err := do(ctx, func() error { return h.links.set(l.Index, flags, mask) }, "set flags of %s", l.Name); err != nil {
 			return err
 		}
-		l.RawFlags = l.RawFlags&^mask | flags
 	}
-	if l.MTU != was.MTU {
-		if err := do(ctx, func() error { return explain(h.links.setMTU(l.Index, was.MTU)) }, "set mtu %d of %s", was.MTU, l.Name); err != nil {
-			return err
-		}
+	if err := h.setMTU(ctx, l, was.MTU); err != nil {
+		return err
 	}
 	if !sameMAC(l.HardwareAddr, was.MAC) && len(was.MAC) == 6 {
 		if err := do(ctx, func() error { return explain(h.restoreMAC(f, l.Index, was.MAC)) }, "set mac %s of %s", was.MAC, l.Name); err != nil {
@@ -123,12 +115,9 @@ func (h *host) restoreMAC(f *function, index int, mac net.HardwareAddr) error {
 	if err == nil || f.PF == "" {
 		return err
 	}
-	pf, errPF := h.pfLink(f)
-	if errPF != nil {
-		return errPF
-	}
+	var errPF error
 	for _, onPF := range []net.HardwareAddr{zeroMAC, mac} { // not every driver can forget
-		if errPF = h.links.setVFMAC(pf.Index, f.VF, onPF); errPF != nil {
+		if errPF = h.setMACOnPF(f, onPF); errPF != nil {
 			continue
 		}
 		if err = h.links.setMAC(index, mac); err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -45,10 +44,8 @@ func (h *host) restore(ctx context.Context, r *reservation, netns string) error 
 	if err != nil {
 		return err
 	}
-	if r.Original.VF != nil {
-		if err := h.resetOnWire(ctx, f, r); err != nil {
-			return err
-		}
+	if err := h.resetOnWire(ctx, f, r); err != nil {
+		return err
 	}
 	for i, l := range links {
 		if r.Original.Links[i].Up && l.RawFlags&unix.IFF_UP == 0 {
@@ -71,7 +68,7 @@ func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns
 		}
 		if lost {
 			h.log.Warn("the interface is in no namespace that can be entered: its driver starts anew", "device", f.PCI, "driver", f.Driver)
-		} else if other, err := h.restartedWithOtherMAC(f, r); err != nil {
+		} else if other, err := h.startedAsAnother(f, r); err != nil {
 			return err
 		} else if !other {
 			return h.clearMACOnPF(ctx, f, r)
@@ -81,12 +78,16 @@ func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns
 		return err
 	}
 	if r.Original.GUID != nil {
-		if err := h.restoreGUID(ctx, f, r); err != nil {
+		pf, err := h.pfLink(f)
+		if err != nil {
+			return err
+		}
+		if err := h.apply(ctx, f, pf, guidChanges(r.Original.GUID)...); err != nil {
 			return err
 		}
 	}
 	if r.Original.Driver == "" {
-		return h.sys.override(ctx, f.PCI, r.Original.Override)
+		return nil
 	}
 	if mac := r.driverMAC(); mac != nil {
 		if err := delegates.Step(ctx, "tell VF %d its address %s", f.VF, mac); err != nil {
@@ -103,10 +104,7 @@ func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns
 	if err := h.sys.bind(ctx, f.PCI, r.Original.Driver, r.Original.Override); err != nil {
 		return fmt.Errorf("%s is without its driver %s: %w", f.PCI, r.Original.Driver, err)
 	}
-	if len(r.Original.Links) == 0 {
-		return nil
-	}
-	if _, err := h.sys.awaitNetdevs(ctx, f.PCI, len(r.Original.Links)); err != nil {
+	if err := h.sys.awaitNetdevs(ctx, f.PCI, len(r.Original.Links)); err != nil {
 		return err
 	}
 	return h.clearMACOnPF(ctx, f, r)
@@ -142,55 +140,28 @@ func (r *reservation) driverMAC() net.HardwareAddr {
 	return r.Original.Links[0].PermMAC
 }
 
-// restartedWithOtherMAC reports whether the driver has been started anew since, and got
-// another address.
-func (h *host) restartedWithOtherMAC(f *function, r *reservation) (bool, error) {
-	if r.driverMAC() == nil {
+// startedAsAnother reports whether the driver has been started anew since, and the interface
+// has another identity than before: an address of the PF, or a GUID, which the driver takes
+// only when it starts.
+func (h *host) startedAsAnother(f *function, r *reservation) (bool, error) {
+	mac, guid := r.driverMAC(), r.Original.GUID
+	if mac == nil && guid == nil {
 		return false, nil
 	}
-	devs, err := h.sys.netdevs(f.PCI)
-	if err != nil || len(devs) == 0 {
+	all, err := h.interfaces(f.PCI)
+	if err != nil || len(all) == 0 {
 		return false, err
 	}
-	link, err := h.links.byIndex(devs[0].Index)
-	return err == nil && link != nil && !sameMAC(link.PermHWAddr, r.driverMAC()), err
-}
-
-// setMACOnPF makes the PF give its VF an address, at its driver's next start.
-func (h *host) setMACOnPF(f *function, mac net.HardwareAddr) error {
-	pf, err := h.pfLink(f)
-	if err != nil {
-		return err
-	}
-	return h.links.setVFMAC(pf.Index, f.VF, mac)
-}
-
-// restoreGUID gives an InfiniBand VF its GUID back, while it has no driver.
-func (h *host) restoreGUID(ctx context.Context, f *function, r *reservation) error {
-	pf, err := h.pfLink(f)
-	if err != nil {
-		return err
-	}
-	return h.apply(ctx, f, pf, guidChanges(r.Original.GUID))
+	return mac != nil && !sameMAC(all[0].PermHWAddr, mac) || guid != nil && !sameMAC(guidOf(all[0].HardwareAddr), guid), nil
 }
 
 // takeOut moves the function's interfaces from the pod to the node. lost: they
 // are in neither.
 func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns string) (lost bool, err error) {
 	missing := len(r.Original.Links)
-	if missing == 0 {
-		return false, h.sys.override(ctx, f.PCI, r.Original.Override)
-	}
 	devs, err := h.sys.netdevs(f.PCI)
-	if err != nil {
+	if err != nil || len(devs) >= missing {
 		return false, err
-	}
-	if len(devs) >= missing {
-		if r.Original.GUID != nil { // the driver takes the GUID when it starts
-			link, err := h.links.byIndex(devs[0].Index)
-			return err == nil && link != nil && !slices.Equal(guidOf(link.HardwareAddr), r.Original.GUID), err
-		}
-		return false, nil
 	}
 	if netns == "" {
 		return true, nil
@@ -212,15 +183,11 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 	if len(links)+len(devs) < missing {
 		return true, nil
 	}
-	for _, l := range links {
-		at := min(len(devs), missing-1) // they have kept their order
+	for i, l := range links {
+		at := min(len(devs)+i, missing-1) // they have kept their order
 		if err := h.takeOne(ctx, inPod, here, l, r.Original.Links[at].Name); err != nil {
 			return false, err
 		}
-		devs = append(devs, netdev{Index: l.Index})
-	}
-	if r.Original.GUID != nil {
-		return h.takeOut(ctx, f, r, "")
 	}
 	return false, nil
 }
@@ -248,25 +215,21 @@ func (h *host) takeOne(ctx context.Context, inPod *links, here ns.NetNS, l *netl
 
 // resetOnWire makes the VF on its PF what it was.
 func (h *host) resetOnWire(ctx context.Context, f *function, r *reservation) error {
-	pf, err := h.pfLink(f)
-	if err != nil {
+	pf, now, err := h.onPF(f)
+	if err != nil || r.Original.VF == nil {
 		return err
 	}
-	now, err := h.links.vf(pf.Index, f.VF)
-	if err != nil {
-		return fmt.Errorf("PF %s: %w", pf.Name, err)
-	}
 	home := r.home()
-	all := changes(now.settings, home.settings)
-	if len(home.MAC) == 6 && !sameMAC(now.MAC, home.MAC) && !isInfiniBand(pf) {
-		all = append(all, change{"set mac " + home.MAC.String(), func(l *links, pf, vf int) error {
-			err := l.setVFMAC(pf, vf, home.MAC)
-			if errors.Is(err, unix.EINVAL) && sameMAC(home.MAC, zeroMAC) {
-				h.log.Warn("the PF's driver keeps the address that it was told of a VF", "device", f.PCI, "mac", now.MAC.String())
-				return nil
-			}
-			return err
-		}})
+	if err := h.apply(ctx, f, pf, changes(now.settings, home.settings)...); err != nil {
+		return err
 	}
-	return h.apply(ctx, f, pf, all)
+	if len(home.MAC) != 6 || sameMAC(now.MAC, home.MAC) || isInfiniBand(pf) {
+		return nil
+	}
+	err = h.apply(ctx, f, pf, macChange(home.MAC))
+	if errors.Is(err, unix.EINVAL) && sameMAC(home.MAC, zeroMAC) {
+		h.log.Warn("the PF's driver keeps the address that it was told of a VF", "device", f.PCI, "mac", now.MAC.String())
+		return nil
+	}
+	return err
 }

@@ -23,58 +23,62 @@ func (s settings) with(o settings) settings {
 	}
 }
 
-// change is one request to the PF.
-type change struct {
-	says string
-	do   func(l *links, pf, vf int) error
-}
-
 // changes leads from now to wanted; what wanted does not know stays. Trust comes
 // first and spoof checking last when both are loosened, which is what drivers
 // expect; a setting that is right already is not sent, as not every driver takes
 // all of them.
-func changes(now, wanted settings) []change {
-	var all []change
-	if v := wanted.VLAN; v != nil && (now.VLAN == nil || !sameTag(*now.VLAN, *v)) {
-		all = append(all, change{"set " + v.String(), func(l *links, pf, vf int) error { return l.setVLAN(pf, vf, *v) }})
+func changes(now, wanted settings) (all []change) {
+	vlan, state := value(wanted.VLAN), value(wanted.LinkState)
+	low, high := value(cmp.Or(wanted.MinRate, now.MinRate)), value(cmp.Or(wanted.MaxRate, now.MaxRate))
+	lowDiffers, rate := differs(now.MinRate, wanted.MinRate), "max_tx_rate"
+	if lowDiffers {
+		rate = "min_tx_rate"
 	}
-	if t := wanted.Trust; t != nil && (now.Trust == nil || *now.Trust != *t) {
-		all = append(all, change{"set trust " + onOff(*t), flag(nl.IFLA_VF_TRUST, *t)})
-	}
-	if differs(now.MinRate, wanted.MinRate) || differs(now.MaxRate, wanted.MaxRate) {
-		low, high := orZero(cmp.Or(wanted.MinRate, now.MinRate)), orZero(cmp.Or(wanted.MaxRate, now.MaxRate))
-		what := "max_tx_rate"
-		if differs(now.MinRate, wanted.MinRate) {
-			what = "min_tx_rate"
+	for _, c := range []struct {
+		needed bool
+		change
+	}{
+		{differs(now.VLAN, wanted.VLAN) && (now.VLAN == nil || !now.VLAN.same(vlan)), vlan.change()},
+		{differs(now.Trust, wanted.Trust), onOff("trust", nl.IFLA_VF_TRUST, wanted.Trust)},
+		{lowDiffers || differs(now.MaxRate, wanted.MaxRate),
+			change{fmt.Sprintf("set %s (min_tx_rate %d, max_tx_rate %d)", rate, low, high), nl.IFLA_VF_RATE, words(low, high)}},
+		{differs(now.SpoofChk, wanted.SpoofChk), onOff("spoofchk", nl.IFLA_VF_SPOOFCHK, wanted.SpoofChk)},
+		{differs(now.LinkState, wanted.LinkState), change{"set link_state " + linkStateName(state), nl.IFLA_VF_LINK_STATE, words(state)}},
+	} {
+		if c.needed {
+			all = append(all, c.change)
 		}
-		all = append(all, change{fmt.Sprintf("set %s (min_tx_rate %d, max_tx_rate %d)", what, low, high), func(l *links, pf, vf int) error {
-			return l.setVF(pf, nl.IFLA_VF_RATE, words(uint32(vf), low, high))
-		}})
-	}
-	if s := wanted.SpoofChk; s != nil && (now.SpoofChk == nil || *now.SpoofChk != *s) {
-		all = append(all, change{"set spoofchk " + onOff(*s), flag(nl.IFLA_VF_SPOOFCHK, *s)})
-	}
-	if s := wanted.LinkState; s != nil && (now.LinkState == nil || *now.LinkState != *s) {
-		state := *s
-		all = append(all, change{"set link_state " + linkStateName(state), func(l *links, pf, vf int) error {
-			return l.setVF(pf, nl.IFLA_VF_LINK_STATE, words(uint32(vf), state))
-		}})
 	}
 	return all
 }
 
-func flag(attr int, on bool) func(l *links, pf, vf int) error {
-	return func(l *links, pf, vf int) error {
-		value := uint32(0)
-		if on {
-			value = 1
-		}
-		return l.setVF(pf, attr, words(uint32(vf), value))
-	}
+func differs[T comparable](now, wanted *T) bool {
+	return wanted != nil && (now == nil || *now != *wanted)
 }
 
-// sameTag takes all VLANs with number 0 for one: there is no tag.
-func sameTag(a, b vlanTag) bool { return a == b || a.ID == 0 && b.ID == 0 && a.QoS == b.QoS }
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+func onOff(name string, attr int, on *bool) change {
+	if value(on) {
+		return change{"set " + name + " on", attr, words(1)}
+	}
+	return change{"set " + name + " off", attr, words(0)}
+}
+
+func linkStateName(state uint32) string {
+	if int(state) < len(linkStates) {
+		return linkStates[state]
+	}
+	return fmt.Sprint(state)
+}
+
+// same takes all VLANs with number 0 for one: there is no tag.
+func (v vlanTag) same(o vlanTag) bool { return v == o || v.ID == 0 && o.ID == 0 && v.QoS == o.QoS }
 
 func (v vlanTag) String() string {
 	text := fmt.Sprintf("vlan %d", v.ID)
@@ -87,57 +91,13 @@ func (v vlanTag) String() string {
 	return text
 }
 
-func differs(now, wanted *uint32) bool { return wanted != nil && (now == nil || *now != *wanted) }
-
-func orZero(n *uint32) uint32 {
-	if n == nil {
-		return 0
-	}
-	return *n
-}
-
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
-}
-
-func linkStateName(state uint32) string {
-	for name, value := range linkStates {
-		if value == state {
-			return name
-		}
-	}
-	return fmt.Sprint(state)
-}
-
-// pfLink is the interface of a VF's PF.
-func (h *host) pfLink(f *function) (*netlink.LinkAttrs, error) {
-	devs, err := h.sys.netdevs(f.PF)
+// setMACOnPF makes the PF give its VF an address, at its driver's next start.
+func (h *host) setMACOnPF(f *function, mac net.HardwareAddr) error {
+	pf, err := h.pfLink(f)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(devs) == 0 {
-		return nil, fmt.Errorf("PF %s of %s has no interface in this network namespace: its driver is gone, or it is in a pod", f.PF, f.PCI)
-	}
-	link, err := h.link(devs[0])
-	if err != nil {
-		return nil, fmt.Errorf("PF %s of %s: %w", f.PF, f.PCI, err)
-	}
-	return link, nil
-}
-
-// link is an interface that sysfs shows.
-func (h *host) link(d netdev) (*netlink.LinkAttrs, error) {
-	link, err := h.links.byIndex(d.Index)
-	if err == nil && link == nil {
-		err = errors.New("it is not in this network namespace, though sysfs shows it")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", d.Name, err)
-	}
-	return link, nil
+	return h.links.setVF(pf.Index, f.VF, macChange(mac))
 }
 
 // do makes a change, which is announced before it; an error names it.
@@ -153,9 +113,9 @@ func do(ctx context.Context, change func() error, format string, args ...any) er
 }
 
 // apply makes changes one by one.
-func (h *host) apply(ctx context.Context, f *function, pf *netlink.LinkAttrs, all []change) error {
+func (h *host) apply(ctx context.Context, f *function, pf *netlink.LinkAttrs, all ...change) error {
 	for _, c := range all {
-		if err := do(ctx, func() error { return explain(c.do(h.links, pf.Index, f.VF)) }, "%s of VF %d of %s", c.says, f.VF, pf.Name); err != nil {
+		if err := do(ctx, func() error { return explain(h.links.setVF(pf.Index, f.VF, c)) }, "%s of VF %d of %s", c.says, f.VF, pf.Name); err != nil {
 			return err
 		}
 	}
@@ -164,9 +124,10 @@ func (h *host) apply(ctx context.Context, f *function, pf *netlink.LinkAttrs, al
 
 // explain says what the kernel's error means here.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
-		return fmt.Errorf("the NIC's driver refuses it: %w", err)
+	for _, refusal := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EINVAL, unix.ERANGE} {
+		if errors.Is(err, refusal) {
+			return fmt.Errorf("the NIC's driver refuses it: %w", err)
+		}
 	}
 	return err
 }

@@ -1,9 +1,11 @@
 package sriov
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,32 +38,66 @@ func (h *host) snapshot(f *function) (snapshot, error) {
 	if s.Override, err = h.sys.overridden(f.PCI); err != nil {
 		return s, err
 	}
-	devs, err := h.sys.netdevs(f.PCI)
+	links, err := h.interfaces(f.PCI)
 	if err != nil {
 		return s, err
 	}
-	for _, d := range devs {
-		link, err := h.link(d)
-		if err != nil {
-			return s, fmt.Errorf("%s: %w", f.PCI, err)
-		}
+	for _, l := range links {
 		s.Links = append(s.Links, linkSnapshot{
-			Name: link.Name, AltNames: link.AltNames, MAC: link.HardwareAddr, PermMAC: link.PermHWAddr, MTU: link.MTU,
-			Up: link.RawFlags&unix.IFF_UP != 0, Promisc: link.RawFlags&unix.IFF_PROMISC != 0, AllMulti: link.RawFlags&unix.IFF_ALLMULTI != 0,
+			Name: l.Name, AltNames: l.AltNames, MAC: l.HardwareAddr, PermMAC: l.PermHWAddr, MTU: l.MTU,
+			Up: l.RawFlags&unix.IFF_UP != 0, Promisc: l.RawFlags&unix.IFF_PROMISC != 0, AllMulti: l.RawFlags&unix.IFF_ALLMULTI != 0,
 		})
 	}
-	if f.PF == "" {
-		return s, nil
-	}
-	pf, err := h.pfLink(f)
-	if err != nil {
-		return s, err
-	}
-	if s.VF, err = h.links.vf(pf.Index, f.VF); err != nil {
-		return s, fmt.Errorf("PF %s: %w", pf.Name, err)
-	}
-	if isInfiniBand(pf) && len(s.Links) > 0 {
+	var pf *netlink.LinkAttrs
+	pf, s.VF, err = h.onPF(f)
+	if err == nil && isInfiniBand(pf) && len(s.Links) > 0 {
 		s.GUID = guidOf(s.Links[0].MAC)
 	}
-	return s, nil
+	return s, err
+}
+
+// interfaces are a function's interfaces on the node, by index.
+func (h *host) interfaces(pci string) ([]*netlink.LinkAttrs, error) {
+	devs, err := h.sys.netdevs(pci)
+	if err != nil {
+		return nil, err
+	}
+	var all []*netlink.LinkAttrs
+	for _, d := range devs {
+		link, err := h.links.byIndex(d.Index)
+		if err == nil && link == nil {
+			err = errors.New("it is not in this network namespace, though sysfs shows it")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: interface %s: %w", pci, d.Name, err)
+		}
+		all = append(all, link)
+	}
+	return all, nil
+}
+
+// pfLink is the interface of a VF's PF; a whole PF has none.
+func (h *host) pfLink(f *function) (*netlink.LinkAttrs, error) {
+	if f.PF == "" {
+		return nil, nil
+	}
+	all, err := h.interfaces(f.PF)
+	if err != nil {
+		return nil, fmt.Errorf("PF of %s: %w", f.PCI, err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("PF %s of %s has no interface in this network namespace: its driver is gone, or it is in a pod", f.PF, f.PCI)
+	}
+	return all[0], nil
+}
+
+// onPF is the interface of a VF's PF, and what the PF says of the VF; a whole PF has neither.
+func (h *host) onPF(f *function) (pf *netlink.LinkAttrs, vf *vfInfo, err error) {
+	if pf, err = h.pfLink(f); err != nil || pf == nil {
+		return nil, nil, err
+	}
+	if vf, err = h.links.vf(pf.Index, f.VF); err != nil {
+		err = fmt.Errorf("PF %s: %w", pf.Name, err)
+	}
+	return pf, vf, err
 }

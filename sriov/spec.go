@@ -40,21 +40,20 @@ func (s *spec) kernel(driver string) bool {
 
 // resolve checks every key. A configuration may leave the device to a device plugin, so
 // that neither device nor PF are named.
-func (c *Config) resolve(args conf.Args) (*spec, error) {
+func (c *Config) resolve(args conf.Args, r requests) (*spec, error) {
 	errs := keyErrors{}
+	// As the older plugins have it, CNI_ARGS are over the configuration.
+	vf := errs.number("vf", errs.arg("VF", cmp.Or(args.Get("VF"), args.Get("vf")), maxVF, c.VF), maxVF)
+	onPF := c.Settings
+	onPF.VLAN = errs.arg("VLAN", args.Get("VLAN"), maxVLAN, c.VLAN)
 	s := &spec{
-		device: c.device(&errs), pfs: c.pfs(&errs), vf: c.vf(args, &errs), pfOnly: c.PFOnly, allowInUse: c.AllowInUse,
-		mac: c.mac(args, &errs), guid: c.guid(&errs), mtu: c.MTU, driver: c.driver(&errs), l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti,
+		device: c.device(r, &errs), pfs: c.pfs(&errs), vf: -1, pfOnly: c.PFOnly, allowInUse: c.AllowInUse, settings: errs.settings(onPF),
+		mac: c.mac(r, args, &errs), guid: errs.address("runtimeConfig.infinibandGUID", r.RuntimeConfig.GUID, 8, "00:11:22:33:44:55:66:77, not all zero"),
+		mtu: c.MTU, driver: c.driver(&errs), l2: c.L2Enable, promisc: c.Promiscuous, allMulti: c.AllMulti,
 	}
-	onPF := Baseline{c.VLAN, c.VLANQoS, c.VLANProto, "", c.SpoofChk, c.Trust, c.LinkState, c.MinTxRate, c.MaxTxRate}
-	if arg := args.Get("VLAN"); arg != "" {
-		n, err := strconv.Atoi(arg)
-		if err != nil {
-			errs.bad("CNI_ARGS VLAN", "%.20q, want 0 to 4094", arg)
-		}
-		onPF.VLAN = &n
+	if vf != nil {
+		s.vf = int(*vf)
 	}
-	s.settings = errs.settings(onPF)
 	if b := c.Baseline; b != nil {
 		ofBaseline := keyErrors{prefix: "baseline."}
 		s.baseline = vfInfo{ofBaseline.settings(*b), ofBaseline.mac("mac", b.MAC)}
@@ -82,11 +81,14 @@ const minMTU, maxMTU = 68, 65535
 // specification, section 9.3.3).
 const maxVF = 1<<16 - 1
 
+// maxVLAN is the highest number of a VLAN (IEEE 802.1Q).
+const maxVLAN = 4094
+
 var pciForm = regexp.MustCompile(`^[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$`)
 
 // device is the PCI address that is named, in small letters.
-func (c *Config) device(errs *keyErrors) (device string) {
-	for _, d := range []struct{ key, value string }{{"deviceID", c.DeviceID}, {"pciBusID", c.PCIBusID}, {"runtimeConfig.deviceID", c.RuntimeConfig.DeviceID}} {
+func (c *Config) device(r requests, errs *keyErrors) (device string) {
+	for _, d := range []struct{ key, value string }{{"deviceID", c.DeviceID}, {"pciBusID", c.PCIBusID}, {"runtimeConfig.deviceID", r.RuntimeConfig.DeviceID}} {
 		switch {
 		case d.value == "":
 		case !pciForm.MatchString(d.value):
@@ -102,67 +104,34 @@ func (c *Config) device(errs *keyErrors) (device string) {
 
 // pfs are the PFs that are named.
 func (c *Config) pfs(errs *keyErrors) (pfs []string) {
-	for _, d := range []struct {
-		key    string
-		values []string
-	}{{"pf", c.PF}, {"master", nonEmpty(c.Master)}, {"if0", nonEmpty(c.IF0)}} {
-		for _, name := range d.values {
-			name = strings.TrimSpace(name)
-			if !pciForm.MatchString(name) && conf.CheckIfName(name) != nil {
-				errs.bad(d.key, "%.60q, want the name of an interface, or a PCI address", name)
-			} else if !slices.Contains(pfs, name) {
-				pfs = append(pfs, name)
-			}
+	add := func(key, name string) {
+		name = strings.TrimSpace(name)
+		if !pciForm.MatchString(name) && conf.CheckIfName(name) != nil {
+			errs.bad(key, "%.60q, want the name of an interface, or a PCI address", name)
+		} else if !slices.Contains(pfs, name) {
+			pfs = append(pfs, name)
 		}
+	}
+	for _, name := range c.PF {
+		add("pf", name)
+	}
+	if c.Master != "" {
+		add("master", c.Master)
+	}
+	if c.IF0 != "" {
+		add("if0", c.IF0)
 	}
 	return pfs
 }
 
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
-// vf is the number of a VF: what CNI_ARGS say, as the older plugins have it, over the
-// configuration. Neither is -1.
-func (c *Config) vf(args conf.Args, errs *keyErrors) int {
-	if arg := cmp.Or(args.Get("VF"), args.Get("vf")); arg != "" {
-		n, err := strconv.Atoi(arg)
-		if err != nil || n < 0 || n > maxVF {
-			errs.bad("CNI_ARGS VF", "%.20q, want 0 to %d", arg, maxVF)
-		}
-		return n
-	}
-	if c.VF == nil {
-		return -1
-	}
-	errs.number("vf", c.VF, maxVF)
-	return *c.VF
-}
-
 // mac goes by runtimeConfig, CNI_ARGS, configuration, in this order.
-func (c *Config) mac(args conf.Args, errs *keyErrors) net.HardwareAddr {
-	for _, m := range []struct{ key, value string }{{"runtimeConfig.mac", c.RuntimeConfig.MAC}, {"CNI_ARGS MAC", args.Get("MAC")}, {"mac", c.MAC}} {
+func (c *Config) mac(r requests, args conf.Args, errs *keyErrors) net.HardwareAddr {
+	for _, m := range []struct{ key, value string }{{"runtimeConfig.mac", r.RuntimeConfig.MAC}, {"CNI_ARGS MAC", args.Get("MAC")}, {"mac", c.MAC}} {
 		if m.value != "" {
 			return errs.mac(m.key, m.value)
 		}
 	}
 	return nil
-}
-
-// guid is what the runtime asks for of an InfiniBand VF.
-func (c *Config) guid(errs *keyErrors) net.HardwareAddr {
-	text := c.RuntimeConfig.GUID
-	if text == "" {
-		return nil
-	}
-	guid, err := net.ParseMAC(text)
-	if err != nil || len(guid) != 8 || bytes.Equal(guid, make([]byte, 8)) {
-		errs.bad("runtimeConfig.infinibandGUID", "%.60q, want 8 bytes like 00:11:22:33:44:55:66:77, not all zero", text)
-	}
-	return guid
 }
 
 // driver is the one that the function is to have, empty: as it is.
@@ -196,18 +165,11 @@ func (e *keyErrors) bad(key, format string, args ...any) {
 }
 
 // settings checks a VF's settings on its PF.
-func (e *keyErrors) settings(c Baseline) settings {
+func (e *keyErrors) settings(c Settings) settings {
 	const most = 1<<31 - 1
 	s := settings{
-		VLAN: e.vlan(c), SpoofChk: e.onOff("spoofchk", c.SpoofChk), Trust: e.onOff("trust", c.Trust),
+		VLAN: e.vlan(c), SpoofChk: e.onOff("spoofchk", c.SpoofChk), Trust: e.onOff("trust", c.Trust), LinkState: e.choice("link_state", c.LinkState, linkStates),
 		MinRate: e.number("min_tx_rate", c.MinTxRate, most), MaxRate: e.number("max_tx_rate", c.MaxTxRate, most),
-	}
-	if c.LinkState != "" {
-		if state, ok := linkStates[c.LinkState]; ok {
-			s.LinkState = &state
-		} else {
-			e.bad("link_state", "%.40q, allowed are auto, enable, disable", c.LinkState)
-		}
 	}
 	if s.MinRate != nil && s.MaxRate != nil && *s.MaxRate != 0 && *s.MinRate > *s.MaxRate {
 		e.bad("min_tx_rate", "%d, more than max_tx_rate %d", *s.MinRate, *s.MaxRate)
@@ -215,19 +177,10 @@ func (e *keyErrors) settings(c Baseline) settings {
 	return s
 }
 
-func (e *keyErrors) vlan(c Baseline) *vlanTag {
-	tag := vlanTag{Proto: proto8021q}
-	switch strings.ToLower(c.VLANProto) {
-	case "", "802.1q":
-	case "802.1ad":
-		tag.Proto = proto8021ad
-	default:
-		e.bad("vlanProto", "%.40q, allowed are 802.1q, 802.1ad", c.VLANProto)
-	}
-	id, qos := e.number("vlan", c.VLAN, 4094), e.number("vlanQoS", c.VLANQoS, 7)
-	if qos != nil {
-		tag.QoS = *qos
-	}
+func (e *keyErrors) vlan(c Settings) *vlanTag {
+	id, qos := e.number("vlan", c.VLAN, maxVLAN), e.number("vlanQoS", c.VLANQoS, 7)
+	proto := value(e.choice("vlanProto", strings.ToLower(c.VLANProto), []string{"802.1q", "802.1ad"}))
+	tag := vlanTag{value(id), value(qos), []uint16{proto8021q, proto8021ad}[proto]}
 	switch {
 	case c.VLAN == nil && c.VLANQoS != nil:
 		e.bad("vlanQoS", "it needs \"vlan\"")
@@ -241,8 +194,20 @@ func (e *keyErrors) vlan(c Baseline) *vlanTag {
 	if id == nil {
 		return nil
 	}
-	tag.ID = *id
 	return &tag
+}
+
+// arg is a number that CNI_ARGS have, or otherwise the configuration's.
+func (e *keyErrors) arg(key, text string, most int, otherwise *int) *int {
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > most {
+		e.bad("CNI_ARGS "+key, "%.20q, want 0 to %d", text, most)
+		return otherwise
+	}
+	return &n
 }
 
 // number is nil for a key that is not there, or out of range.
@@ -257,23 +222,37 @@ func (e *keyErrors) number(key string, value *int, most int) *uint32 {
 	return new(uint32(*value))
 }
 
-func (e *keyErrors) onOff(key, value string) *bool {
-	if value == "on" || value == "off" {
-		return new(value == "on")
+// choice is the number of a value in a list, nil for an empty one or one that is not there.
+func (e *keyErrors) choice(key, value string, allowed []string) *uint32 {
+	i := slices.Index(allowed, value)
+	if i >= 0 {
+		return new(uint32(i))
 	}
 	if value != "" {
-		e.bad(key, "%.40q, allowed are on, off", value)
+		e.bad(key, "%.40q, allowed are %s", value, strings.Join(allowed, ", "))
+	}
+	return nil
+}
+
+func (e *keyErrors) onOff(key, value string) *bool {
+	if i := e.choice(key, value, []string{"on", "off"}); i != nil {
+		return new(*i == 0)
 	}
 	return nil
 }
 
 func (e *keyErrors) mac(key, value string) net.HardwareAddr {
+	return e.address(key, value, 6, "02:00:00:00:00:01, no multicast address")
+}
+
+// address has size bytes; like is an example for errors.
+func (e *keyErrors) address(key, value string, size int, like string) net.HardwareAddr {
 	if value == "" {
 		return nil
 	}
 	hw, err := net.ParseMAC(value)
-	if err != nil || len(hw) != 6 || hw[0]&1 != 0 || bytes.Equal(hw, make([]byte, 6)) {
-		e.bad(key, "%.40q, want 6 bytes like 02:00:00:00:00:01, no multicast address", value)
+	if err != nil || len(hw) != size || size == 6 && hw[0]&1 != 0 || bytes.Equal(hw, make([]byte, size)) {
+		e.bad(key, "%.60q, want %d bytes like %s", value, size, like)
 		return nil
 	}
 	return hw

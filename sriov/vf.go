@@ -34,107 +34,93 @@ type vfInfo struct {
 	MAC net.HardwareAddr `json:"mac,omitempty"`
 }
 
-// vf reads what a PF says of a VF. The kernel tells about one only with all.
+// vf reads the settings of a VF from its PF. The kernel sends those of all VFs at once.
 func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
-	answers, err := l.get(filterVF|filterSkipStats, ifinfo(pfIndex))
+	answer, err := only(l.get(filterVF|filterSkipStats, ifinfo(pfIndex)))
 	if err != nil {
 		return nil, err
 	}
-	if len(answers) != 1 {
-		return nil, fmt.Errorf("the kernel answered with %d interfaces", len(answers))
-	}
-	attrs, err := parseAttrs(answers[0][unix.SizeofIfInfomsg:])
+	_, attrs, err := splitMessage(answer, unix.SizeofIfInfomsg)
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range attrs {
-		if a.Attr.Type&nl.NLA_TYPE_MASK != unix.IFLA_VFINFO_LIST {
-			continue
-		}
-		vfs, err := parseAttrs(a.Value)
+	vfs, err := parseAttrs(attrs[unix.IFLA_VFINFO_LIST])
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range vfs {
+		info, n, err := parseVF(v.Value)
 		if err != nil {
 			return nil, err
 		}
-		for _, v := range vfs {
-			info, n, err := parseVF(v.Value)
-			if err != nil {
-				return nil, err
-			}
-			if n == number {
-				return info, nil
-			}
+		if n == number {
+			return info, nil
 		}
 	}
 	return nil, fmt.Errorf("the PF does not tell about VF %d", number)
 }
 
-// parseVF reads one IFLA_VF_INFO (linux/if_link.h, struct ifla_vf_*). Each
-// attribute begins with the VF's number; -1 is what a driver does not know.
+// parseVF reads one IFLA_VF_INFO (linux/if_link.h, struct ifla_vf_*). Each attribute begins
+// with the VF's number. An attribute that is missing or short is a setting that is not known.
 func parseVF(data []byte) (*vfInfo, int, error) {
-	attrs, err := parseAttrs(data)
+	attrs, err := attributes(data)
 	if err != nil {
 		return nil, 0, err
 	}
-	info, number := &vfInfo{}, -1
-	native := binary.NativeEndian
-	word := func(b []byte, i int) *uint32 {
-		if len(b) < 4*(i+1) {
-			return nil
-		}
-		n := native.Uint32(b[4*i:])
-		return &n
+	vlans, err := attributes(attrs[nl.IFLA_VF_VLAN_LIST])
+	if err != nil {
+		return nil, 0, err
 	}
-	known := func(b []byte) *bool {
-		n := word(b, 1)
-		if n == nil || *n == ^uint32(0) {
-			return nil
-		}
-		on := *n != 0
-		return &on
-	}
-	for _, a := range attrs {
-		b := a.Value
-		switch a.Attr.Type & nl.NLA_TYPE_MASK {
-		case nl.IFLA_VF_MAC:
-			if n := word(b, 0); n != nil && len(b) >= 10 {
-				number, info.MAC = int(*n), bytes.Clone(b[4:10])
-			}
-		case nl.IFLA_VF_VLAN:
-			if id, qos := word(b, 1), word(b, 2); id != nil && qos != nil && info.VLAN == nil {
-				info.VLAN = &vlanTag{*id, *qos, proto8021q}
-			}
-		case nl.IFLA_VF_VLAN_LIST:
-			list, err := parseAttrs(b)
-			if err != nil {
-				return nil, 0, err
-			}
-			for _, v := range list {
-				if id, qos := word(v.Value, 1), word(v.Value, 2); id != nil && qos != nil && len(v.Value) >= 14 {
-					info.VLAN = &vlanTag{*id, *qos, binary.BigEndian.Uint16(v.Value[12:])}
-				}
-			}
-		case nl.IFLA_VF_RATE:
-			info.MinRate, info.MaxRate = word(b, 1), word(b, 2)
-		case nl.IFLA_VF_SPOOFCHK:
-			info.SpoofChk = known(b)
-		case nl.IFLA_VF_TRUST:
-			info.Trust = known(b)
-		case nl.IFLA_VF_LINK_STATE:
-			info.LinkState = word(b, 1)
-		}
-	}
-	if number < 0 {
+	mac := attrs[nl.IFLA_VF_MAC]
+	if len(mac) < 10 {
 		return nil, 0, errors.New("the PF tells about a VF without a number")
 	}
-	return info, number, nil
+	info := &vfInfo{settings{
+		SpoofChk: known(attrs[nl.IFLA_VF_SPOOFCHK]), Trust: known(attrs[nl.IFLA_VF_TRUST]), LinkState: word(attrs[nl.IFLA_VF_LINK_STATE], 1),
+		MinRate: word(attrs[nl.IFLA_VF_RATE], 1), MaxRate: word(attrs[nl.IFLA_VF_RATE], 2),
+	}, bytes.Clone(mac[4:10])}
+	if b := attrs[nl.IFLA_VF_VLAN]; len(b) >= 12 {
+		info.VLAN = &vlanTag{*word(b, 1), *word(b, 2), proto8021q}
+	}
+	if b := vlans[nl.IFLA_VF_VLAN_INFO]; len(b) >= 14 { // it has the protocol, which old kernels do not send
+		info.VLAN = &vlanTag{*word(b, 1), *word(b, 2), binary.BigEndian.Uint16(b[12:])}
+	}
+	return info, int(*word(mac, 0)), nil
 }
 
-// setVF sets one attribute of a VF on its PF.
-func (l *links) setVF(pfIndex int, attr int, payload []byte) error {
+// word is one of the 32-bit words of an attribute, nil when the attribute is too short.
+func word(b []byte, i int) *uint32 {
+	if len(b) < 4*(i+1) {
+		return nil
+	}
+	return new(binary.NativeEndian.Uint32(b[4*i:]))
+}
+
+// known is a setting that is on or off; -1 stands for one that the driver does not know.
+func known(b []byte) *bool {
+	n := word(b, 1)
+	if n == nil || *n == ^uint32(0) {
+		return nil
+	}
+	return new(*n != 0)
+}
+
+// change is one request to a PF, about one of its VFs.
+type change struct {
+	says    string
+	attr    int    // IFLA_VF_*
+	payload []byte // of the attribute, behind the VF's number
+}
+
+// setVF sends a change of a VF to its PF.
+func (l *links) setVF(pfIndex, vf int, c change) error {
+	payload := append(words(uint32(vf)), c.payload...)
+	if c.attr == nl.IFLA_VF_VLAN_LIST {
+		payload = nl.NewRtAttr(nl.IFLA_VF_VLAN_INFO, payload).Serialize()
+	}
 	list := nl.NewRtAttr(unix.IFLA_VFINFO_LIST, nil)
-	list.AddRtAttr(nl.IFLA_VF_INFO, nil).AddRtAttr(attr, payload)
-	_, err := l.request(unix.RTM_SETLINK, unix.NLM_F_ACK, ifinfo(pfIndex), list)
-	return err
+	list.AddRtAttr(nl.IFLA_VF_INFO, nil).AddRtAttr(c.attr, payload)
+	return l.set(pfIndex, 0, 0, list)
 }
 
 func words(all ...uint32) []byte {
@@ -145,24 +131,27 @@ func words(all ...uint32) []byte {
 	return b
 }
 
-func (l *links) setVLAN(pfIndex, vf int, v vlanTag) error {
-	payload := words(uint32(vf), v.ID, v.QoS)
+// change gives a VF the tag.
+func (v vlanTag) change() change {
+	payload := words(v.ID, v.QoS)
 	if v.Proto != proto8021ad { // a driver may tell of 0 where there is no VLAN
-		return l.setVF(pfIndex, nl.IFLA_VF_VLAN, payload)
+		return change{"set " + v.String(), nl.IFLA_VF_VLAN, payload}
 	}
-	list := nl.NewRtAttr(nl.IFLA_VF_VLAN_INFO, append(binary.BigEndian.AppendUint16(payload, v.Proto), 0, 0))
-	return l.setVF(pfIndex, nl.IFLA_VF_VLAN_LIST, list.Serialize())
+	return change{"set " + v.String(), nl.IFLA_VF_VLAN_LIST, append(binary.BigEndian.AppendUint16(payload, v.Proto), 0, 0)}
 }
 
-func (l *links) setVFMAC(pfIndex, vf int, mac net.HardwareAddr) error {
-	payload := make([]byte, 36) // struct ifla_vf_mac: the number and 32 bytes
-	binary.NativeEndian.PutUint32(payload, uint32(vf))
-	copy(payload[4:], mac)
-	return l.setVF(pfIndex, nl.IFLA_VF_MAC, payload)
+// macChange gives a VF an address; zeroMAC takes it away.
+func macChange(mac net.HardwareAddr) change {
+	payload := make([]byte, 32) // struct ifla_vf_mac
+	copy(payload, mac)
+	return change{"set mac " + mac.String(), nl.IFLA_VF_MAC, payload}
 }
 
-// setGUID sets an InfiniBand VF's node or port GUID (struct ifla_vf_guid).
-func (l *links) setGUID(pfIndex, vf, attr int, guid net.HardwareAddr) error {
-	payload := words(uint32(vf), 0)
-	return l.setVF(pfIndex, attr, binary.NativeEndian.AppendUint64(payload, binary.BigEndian.Uint64(guid)))
+// guidChanges give an InfiniBand VF its GUIDs (struct ifla_vf_guid, whose GUID is aligned).
+func guidChanges(guid net.HardwareAddr) []change {
+	payload := binary.NativeEndian.AppendUint64(words(0), binary.BigEndian.Uint64(guid))
+	return []change{
+		{"set node GUID " + guid.String(), nl.IFLA_VF_IB_NODE_GUID, payload},
+		{"set port GUID " + guid.String(), nl.IFLA_VF_IB_PORT_GUID, payload},
+	}
 }

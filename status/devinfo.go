@@ -52,10 +52,10 @@ func OfferDeviceInfo(entry *journal.Entry, sandbox string) {
 // "" stands for the attachment's own file.
 func WriteDeviceInfo(ctx context.Context, sandbox, ifName, file string, info *conf.DeviceInfo) error {
 	data, err := json.Marshal(info)
-	if err != nil {
-		return err
+	if err == nil {
+		err = delegates.Step(ctx, "%s: write device information", ifName)
 	}
-	if err := delegates.Step(ctx, "%s: write device information", ifName); err != nil {
+	if err != nil {
 		return err
 	}
 	return putDeviceInfo(cmp.Or(file, deviceInfoFile(sandbox, ifName)), data)
@@ -101,10 +101,10 @@ func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) e
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = delegates.Step(ctx, "%s: copy device information", entry.IfName)
 	}
-	if err := delegates.Step(ctx, "%s: copy device information", entry.IfName); err != nil {
+	if err != nil {
 		return err
 	}
 	return putDeviceInfo(deviceInfoFile(sandbox, entry.IfName), data)
@@ -133,10 +133,10 @@ func putDeviceInfo(file string, data []byte) error {
 func ReadDeviceInfo(sandbox string, entry *journal.Entry) (*conf.DeviceInfo, error) {
 	file := deviceInfoFile(sandbox, entry.IfName)
 	data, err := readBounded(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	info := &conf.DeviceInfo{}
@@ -146,14 +146,13 @@ func ReadDeviceInfo(sandbox string, entry *journal.Entry) (*conf.DeviceInfo, err
 	return info, nil
 }
 
-func readBounded(file string) ([]byte, error) {
+func readBounded(file string) (data []byte, err error) {
 	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("device information: %w", err)
+	if err == nil {
+		defer f.Close()
+		data, err = io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
-	if err == nil && len(data) > maxDeviceInfo {
+	if len(data) > maxDeviceInfo {
 		err = fmt.Errorf("%s has more than %d bytes", file, maxDeviceInfo)
 	}
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 func Merge(entries []*journal.Entry, results []*types100.Result, netns string) *types100.Result {
 	merged := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for i, r := range results {
-		entry := entries[i]
+		entry, interfaces, ips := entries[i], len(merged.Interfaces), len(merged.IPs)
+		plugin.Append(merged, r)
 		if entry.Default {
-			plugin.Append(merged, r)
 			merged.Routes = append(merged.Routes, r.Routes...)
 			merged.DNS = r.DNS
 			continue
 		}
-		plugin.Append(merged, owned(r, entry.IfName, netns))
+		own(merged, interfaces, ips, entry.IfName, netns)
 		for _, route := range r.Routes {
 			if len(entry.DefaultRoute) > 0 && podnet.IsDefault(&route.Dst) {
 				merged.Routes = append(merged.Routes, route)
@@ -32,39 +32,25 @@ func Merge(entries []*journal.Entry, results []*types100.Result, netns string) *
 	return merged
 }
 
-// owned gives every address of an extra network an interface: the runtime takes an address
-// without an interface for the pod's own.
-func owned(r *types100.Result, ifName, netns string) *types100.Result {
-	r = copyResult(r)
-	var mine *int
-	for i, iface := range r.Interfaces {
-		if iface.Sandbox != "" && (mine == nil || iface.Name == ifName) {
-			mine = types100.Int(i)
+// own gives every address of an extra network an interface of that network: the runtime takes
+// an address without an interface for the pod's own. The network's interfaces and addresses
+// begin at the numbers interfaces and ips.
+func own(merged *types100.Result, interfaces, ips int, ifName, netns string) {
+	mine := -1
+	for i, one := range merged.Interfaces[interfaces:] {
+		if one.Sandbox != "" && (mine < 0 || one.Name == ifName) {
+			mine = interfaces + i
 		}
 	}
-	for _, ip := range r.IPs {
-		if ip.Interface != nil && *ip.Interface >= 0 && *ip.Interface < len(r.Interfaces) {
+	end := len(merged.Interfaces)
+	for _, ip := range merged.IPs[ips:] {
+		if ip.Interface != nil && *ip.Interface >= interfaces && *ip.Interface < end {
 			continue
 		}
-		if mine == nil {
-			r.Interfaces = append(r.Interfaces, &types100.Interface{Name: ifName, Sandbox: netns})
-			mine = types100.Int(len(r.Interfaces) - 1)
+		if mine < 0 {
+			mine = len(merged.Interfaces)
+			merged.Interfaces = append(merged.Interfaces, &types100.Interface{Name: ifName, Sandbox: netns})
 		}
-		ip.Interface = types100.Int(*mine)
+		ip.Interface = types100.Int(mine)
 	}
-	return r
-}
-
-func copyResult(r *types100.Result) *types100.Result {
-	c := &types100.Result{CNIVersion: r.CNIVersion, DNS: *r.DNS.Copy()}
-	for _, i := range r.Interfaces {
-		c.Interfaces = append(c.Interfaces, i.Copy())
-	}
-	for _, ip := range r.IPs {
-		c.IPs = append(c.IPs, ip.Copy())
-	}
-	for _, route := range r.Routes {
-		c.Routes = append(c.Routes, route.Copy())
-	}
-	return c
 }

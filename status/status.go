@@ -89,8 +89,7 @@ func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 		}
 	}
 	for i, entry := range tx.Attachments {
-		want := networkStatus(entry, results[i])
-		if !slices.Contains(have, withoutDevice(want)) {
+		if !slices.Contains(have, withoutDevice(networkStatus(entry, results[i]))) {
 			return true
 		}
 	}
@@ -100,10 +99,7 @@ func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 // withoutDevice is an element as text, without its device-info, which the result does not have.
 func withoutDevice(s conf.NetworkStatus) string {
 	s.DeviceInfo = nil
-	text, err := json.Marshal(s)
-	if err != nil {
-		return ""
-	}
+	text, _ := json.Marshal(s) // a NetworkStatus can always be marshalled
 	return string(text)
 }
 
@@ -113,10 +109,7 @@ func Join(old, value string) string {
 	if json.Unmarshal([]byte(old), &a) != nil || json.Unmarshal([]byte(value), &b) != nil {
 		return value
 	}
-	joined, err := json.Marshal(append(a, b...))
-	if err != nil {
-		return value
-	}
+	joined, _ := json.Marshal(append(a, b...)) // each element was parsed
 	return string(joined)
 }
 
@@ -143,10 +136,10 @@ func networkStatus(entry *journal.Entry, r *types100.Result) conf.NetworkStatus 
 				s.Gateway = appendGateway(s.Gateway, route.GW)
 			}
 		}
-		for _, ip := range r.IPs {
-			if entry.Default && hasDefault(r.Routes, ip.Address.IP) {
-				s.Gateway = appendGateway(s.Gateway, ip.Gateway)
-			}
+	}
+	for _, ip := range r.IPs {
+		if entry.Default && hasDefault(r.Routes, ip.Address.IP) {
+			s.Gateway = appendGateway(s.Gateway, ip.Gateway)
 		}
 	}
 	if len(entry.DefaultRoute) > 0 {
@@ -163,13 +156,8 @@ func hasDefault(routes []*types.Route, ip net.IP) bool {
 }
 
 func appendGateway(list []string, gw net.IP) []string {
-	if gw == nil {
+	if gw == nil || slices.Contains(list, gw.String()) {
 		return list
-	}
-	for _, have := range list {
-		if have == gw.String() {
-			return list
-		}
 	}
 	return append(list, gw.String())
 }

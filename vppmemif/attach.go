@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -26,10 +27,13 @@ type attachment struct {
 	*delegates.Attachment
 	config    *Config
 	state     *state
-	addresses []string // of the vswitch's side
+	addresses []netip.Prefix // of the vswitch's side
 	view      *view
-	prefix    string   // of errors
-	made      []string // for people: objects that VPP had lost
+	prefix    string                         // of errors
+	socket    uint32                         // VPP's number, as the next two
+	index     interface_types.InterfaceIndex // of the interface
+	domain    uint32                         // that the interface joins
+	made      []string                       // for people: objects that VPP had lost
 }
 
 // step announces a change.
@@ -58,7 +62,7 @@ func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) erro
 		}
 		users[st.Socket] = a.IfName
 		byVPP[st.API] = append(byVPP[st.API], &attachment{
-			Attachment: a, config: c, state: st, addresses: c.addresses(addressesOf(a.IPAM, st)), view: &view{}, prefix: prefix,
+			Attachment: a, config: c, state: st, addresses: c.vswitchAddresses(addressesOf(a.IPAM, st)), view: &view{}, prefix: prefix,
 		})
 	}
 	for _, api := range slices.Sorted(maps.Keys(byVPP)) {
@@ -71,7 +75,7 @@ func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) erro
 
 // attachTo makes the attachments of one VPP.
 func (d *Delegate) attachTo(ctx context.Context, api string, all []*attachment) error {
-	s, err := d.vpps.open(ctx, api)
+	s, err := d.open(ctx, api)
 	if err != nil {
 		return err
 	}
@@ -105,9 +109,9 @@ func (p *attachment) provide(ctx context.Context, ipam *types100.Result) error {
 		return nil
 	}
 	var config []byte
-	if u := p.config.userspace; u != nil {
+	if dialect := p.config.dialect; dialect != nil {
 		var err error
-		if config, err = u.ConfigurationData(p.Attachment, p.state.File, ipam); err != nil {
+		if config, err = dialect.Document(p.Attachment, p.state.File, ipam); err != nil {
 			return err
 		}
 	}
@@ -125,13 +129,11 @@ func (s *session) attach(ctx context.Context, all []*attachment) error {
 		}
 	}
 	var errs []error
-	_, unlock := s.lockDomains(ctx, tags, func(_ string, err error) { errs = append(errs, err) })
-	defer unlock()
+	defer s.lockDomains(ctx, tags, func(_ string, err error) { errs = append(errs, err) })()
 	if len(errs) > 0 {
 		return errs[0]
 	}
-	sockets, err := s.addSockets(ctx, all)
-	if err != nil {
+	if err := s.addSockets(ctx, all); err != nil {
 		return err
 	}
 	var domains []*l2.BridgeDomainDetails
@@ -141,86 +143,72 @@ func (s *session) attach(ctx context.Context, all []*attachment) error {
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
-	indices, err := s.create(ctx, all, sockets)
-	if err != nil {
+	if err := s.create(ctx, all); err != nil {
 		return err
 	}
-	joined, err := s.makeDomains(ctx, all, domains)
-	if err != nil {
+	if err := s.makeDomains(ctx, all, domains); err != nil {
 		return err
 	}
-	if err := s.flush(ctx); err != nil {
-		return err
-	}
-	if err := s.place(ctx, all, indices, joined); err != nil {
-		return err
-	}
-	return s.flush(ctx)
+	return s.place(ctx, all)
 }
 
 // addSockets queues a number for each socket without an interface. The next flush fills
 // the numbers in. A number that is left from before is deleted: after a listen failure
 // VPP answers success on it and listens on nothing.
-func (s *session) addSockets(ctx context.Context, all []*attachment) (numbers []uint32, err error) {
-	numbers = make([]uint32, len(all))
-	for i, p := range all {
+func (s *session) addSockets(ctx context.Context, all []*attachment) error {
+	for _, p := range all {
 		socket := p.state.Socket
 		if p.view.port != nil || p.state.Vhost {
 			continue
 		}
 		if err := p.step(ctx, "add socket "+socket); err != nil {
-			return nil, err
+			return err
 		}
 		for _, number := range p.view.numbers {
 			s.send(request{doing: p.prefix + "socket " + socket + " is in use", message: &memif.MemifSocketFilenameAddDelV2{SocketID: number}})
 		}
 		s.send(request{
-			doing: p.prefix + "add socket " + socket, message: &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket},
-			done: func(reply api.Message) { numbers[i] = reply.(*memif.MemifSocketFilenameAddDelV2Reply).SocketID },
+			doing:   p.prefix + "add socket " + socket,
+			message: &memif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket},
+			done:    func(reply api.Message) { p.socket = reply.(*memif.MemifSocketFilenameAddDelV2Reply).SocketID },
 		})
 	}
-	return numbers, nil
+	return nil
 }
 
 // create queues an interface for each attachment without one. The next flush fills the
 // indices in.
-func (s *session) create(ctx context.Context, all []*attachment, sockets []uint32) (indices []interface_types.InterfaceIndex, err error) {
-	indices = make([]interface_types.InterfaceIndex, len(all))
-	for i, p := range all {
+func (s *session) create(ctx context.Context, all []*attachment) error {
+	for _, p := range all {
 		if p.view.port != nil {
-			indices[i] = p.view.port.index
 			continue
 		}
-		mac, err := p.config.hwAddr(p.state)
-		if err != nil {
-			return nil, err
-		}
 		if err := p.step(ctx, "create "+p.state.name()); err != nil {
-			return nil, err
+			return err
 		}
-		r := p.createMemif(mac, sockets[i])
+		r := p.createMemif()
 		if p.state.Vhost {
-			r = p.createVhost(mac)
+			r = p.createVhost()
 		}
 		r.done = func(reply api.Message) {
 			switch reply := reply.(type) {
 			case *memif.MemifCreateV2Reply:
-				indices[i] = reply.SwIfIndex
+				p.index = reply.SwIfIndex
 			case *vhost_user.CreateVhostUserIfV2Reply:
-				indices[i] = reply.SwIfIndex
+				p.index = reply.SwIfIndex
 			}
 			p.made = append(p.made, p.state.name())
 		}
 		s.send(r)
 	}
-	return indices, nil
+	return nil
 }
 
-func (p *attachment) createMemif(mac ethernet_types.MacAddress, socket uint32) request {
+func (p *attachment) createMemif() request {
 	c := p.config
 	m := &memif.MemifCreateV2{
-		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: socket, Secret: c.Secret,
-		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize, HwAddr: mac,
+		Role: memif.MEMIF_ROLE_API_MASTER, Mode: memif.MEMIF_MODE_API_ETHERNET, ID: c.ID, SocketID: p.socket, Secret: c.Secret,
+		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize, HwAddr: c.hwAddr(p.state),
 	}
 	if c.Role == "client" {
 		m.Role = memif.MEMIF_ROLE_API_SLAVE
@@ -238,8 +226,8 @@ func (p *attachment) createMemif(mac ethernet_types.MacAddress, socket uint32) r
 }
 
 // createVhost makes an interface with its tag (vhost_user.api).
-func (p *attachment) createVhost(mac ethernet_types.MacAddress) request {
-	st := p.state
+func (p *attachment) createVhost() request {
+	st, mac := p.state, p.config.hwAddr(p.state)
 	return request{
 		doing: p.prefix + "create vhost-user interface on " + st.Socket + " (is its folder there, and may VPP write to it?)",
 		message: &vhost_user.CreateVhostUserIfV2{
@@ -252,13 +240,10 @@ func (p *attachment) createVhost(mac ethernet_types.MacAddress) request {
 // In L3 it may not: the pod remembers to which address it sends, and has to find it again
 // after a restart of VPP. The one made from the attachment's name is local and unicast,
 // as VPP's own choice is.
-func (c *Config) hwAddr(st *state) (mac ethernet_types.MacAddress, err error) {
-	switch {
-	case c.MAC != "":
-		return ethernet_types.ParseMacAddress(c.MAC)
-	case c.BridgeDomain != nil:
-		return mac, nil
+func (c *Config) hwAddr(st *state) ethernet_types.MacAddress {
+	if c.MAC != "" || c.BridgeDomain != nil {
+		return c.mac
 	}
 	sum := sha256.Sum256([]byte(st.Tag))
-	return ethernet_types.MacAddress{0x02, 0xfe, sum[0], sum[1], sum[2], sum[3]}, nil
+	return ethernet_types.MacAddress{0x02, 0xfe, sum[0], sum[1], sum[2], sum[3]}
 }

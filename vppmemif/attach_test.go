@@ -36,7 +36,7 @@ func newSeveral(t *testing.T, kind string) *several {
 		a.Netns, a.IfName = netns, fmt.Sprintf("net%d", i+1)
 		s.subjects = append(s.subjects, a)
 	}
-	s.d = delegateFor(t, r, s.subjects[0])
+	s.d = newDelegate(t)
 	return s
 }
 

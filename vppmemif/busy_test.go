@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plexus-cni/plexus/endpoint"
 	"github.com/plexus-cni/plexus/rig/standin"
 )
 
@@ -47,7 +48,7 @@ func TestBusyAPISocket(t *testing.T) {
 	go func() {
 		conn, err := dial(notifier{bounded(t), sentAway}, busy)
 		if err == nil {
-			conn.Disconnect()
+			conn.Close(endpoint.ErrClosed)
 		}
 		done <- err
 	}()

@@ -18,8 +18,10 @@ import (
 	"fmt"
 	"net/netip"
 
+	"go.fd.io/govpp/binapi/ethernet_types"
+
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/delegates/userspace"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // Config is the configuration of type vppmemif.
@@ -43,19 +45,19 @@ type Config struct {
 	Addresses []string `json:"addresses"` // of the vswitch's side, with prefix
 	Routes    []Route  `json:"routes"`    // into the vrf, through this interface
 
-	vhost     bool              // a vhost-user interface instead of a memif
-	gateways  bool              // the vswitch's side has the gateways that ipam gives
-	userspace *userspace.Config // nil: the type is vppmemif
-	names     map[string]string // of keys in the user's words, where they differ
+	VhostUser bool `json:"vhostUser"` // a vhost-user interface instead of a memif
+	Gateways  bool `json:"gateways"`  // the vswitch's side has the gateways that ipam gives
+
+	// What check reads from the texts above.
+	mac       ethernet_types.MacAddress
+	addresses []netip.Prefix
+	routes    []route
+
+	dialect *delegates.Dialect
 }
 
 // key is a key as the user has written it.
-func (c *Config) key(name string) string {
-	if other, ok := c.names[name]; ok {
-		return other
-	}
-	return name
-}
+func (c *Config) key(name string) string { return c.dialect.Key(name) }
 
 // Socket says where the socket is.
 type Socket struct {
@@ -87,16 +89,17 @@ type Route struct {
 	GW  string `json:"gw"`
 }
 
-func (r Route) String() string {
-	if r.GW == "" {
-		return r.Dst
-	}
-	return r.Dst + " via " + r.GW
+// route is a Route whose texts are read.
+type route struct {
+	Dst netip.Prefix `json:"dst"`
+	GW  netip.Addr   `json:"gw"` // zero for none
 }
 
-func (r Route) isIPv6() bool {
-	dst, err := netip.ParsePrefix(r.Dst)
-	return err == nil && dst.Addr().Is6()
+func (r route) String() string {
+	if !r.GW.IsValid() {
+		return r.Dst.String()
+	}
+	return fmt.Sprintf("%s via %s", r.Dst, r.GW)
 }
 
 // Where things are when the configuration does not say.
@@ -107,7 +110,7 @@ const (
 
 // defaultSocketDirs are the folders that a network may name on every node: plexus'
 // own, and those of userspace-cni and its examples.
-var defaultSocketDirs = []string{defaultSocketDir, userspaceSocketDir, "/var/lib/cni/usrspcni"}
+var defaultSocketDirs = []string{defaultSocketDir, "/var/run/vpp", "/var/lib/cni/usrspcni"}
 
 // Bounds, from VPP's sources and .api files.
 const (
@@ -120,9 +123,13 @@ const (
 	minMTU, maxMTU  = 68, 9216
 )
 
-func parse(network string, data []byte) (*Config, []string, error) {
-	c := &Config{}
-	object := fmt.Sprintf("network %s: vppmemif", network)
+// hasMAC reports whether the configuration gives the interface an address. In mode
+// ip a memif has none.
+func (c *Config) hasMAC() bool { return c.MAC != "" && (c.VhostUser || c.Mode == "ethernet") }
+
+func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, []string, error) {
+	c := &Config{dialect: dialect}
+	object := dialect.Object(network, "vppmemif")
 	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
 	if err != nil {
 		return nil, nil, err

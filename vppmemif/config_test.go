@@ -13,6 +13,10 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
+func parse(network string, data []byte) (*Config, []string, error) {
+	return parseAs(network, data, nil)
+}
+
 func TestParseDefaults(t *testing.T) {
 	c, warnings, err := parse("n", []byte(`{}`))
 	if err != nil || len(warnings) > 0 {
@@ -111,6 +115,11 @@ func TestParseRefuses(t *testing.T) {
 		{`"routes": [{"gw": "10.0.0.1"}]`, []string{`"routes[0].dst"`}},
 		{`"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]`, []string{`"routes[0].gw"`}},
 		{`"routes": [{"dst": "fe80::/64", "gw": "fe80::1%eth0"}]`, []string{`"routes[0].gw"`}},
+		{`"gateways": true, ` + domain, []string{`"bridgeDomain"`, "gateways"}},
+		{`"vhostUser": true, "secret": "x"`, []string{`"vhostUser"`, "secret"}},
+		{`"vhostUser": true, "queues": {"rx": 2}`, []string{`"vhostUser"`, "queues"}},
+		{`"vhostUser": true, "mode": "ip"`, []string{`"vhostUser"`, "mode ip"}},
+		{`"vhostUser": true, "socket": {"abstract": true}`, []string{`"vhostUser"`, "abstract"}},
 		{`"rol": "client"`, []string{"rol", "role"}},
 		{`"socket": {"fil": "x"}`, []string{"fil"}},
 		{`"bridgedomain": {"id": 1}, "bridgeDomian": {"id": 2}`, []string{"bridgeDomian", "bridgeDomain"}},

@@ -1,138 +1,239 @@
 package vppmemif
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"os"
+	"reflect"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/sirupsen/logrus"
+	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/memclnt"
-	"go.fd.io/govpp/core"
+	"go.fd.io/govpp/codec"
 
-	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/endpoint"
 )
 
-// govpp reads these settings without a lock: they are set before the first connection. Its
-// logs would go to standard error, where a runtime reads. It drops an answer that finds
-// 100 others unread, after this time.
-func init() {
-	core.SetLogLevel(logrus.FatalLevel)
-	core.ReplyChannelTimeout = replyTimeout
-}
-
-// vpps are the connections to VPPs, by API socket.
-type vpps struct {
-	pool    *endpoint.Pool[*connection]
-	mu      sync.Mutex
-	watched map[string]*connection // kept from one Watch to the next
-}
-
-func newVPPs() *vpps {
-	return &vpps{pool: &endpoint.Pool[*connection]{
-		Dial:        connect,
-		Unavailable: func(socket string, cause error) error { return unavailable(socket, cause) },
-	}}
-}
-
-// connection is a client's connection to the API of a VPP.
+// connection is a client's connection to the API socket of a VPP. A message follows a header
+// that has its length (VPP's src/vlibmemory/socket_api.c). govpp encodes and decodes the
+// messages. Its own connection tells nobody when VPP hangs up, reads messages of any length,
+// and drops an answer that finds 100 others unread.
 type connection struct {
-	*core.Connection
-	transport *transport
+	conn    net.Conn
+	in      *bufio.Reader
+	index   uint32                 // of this client, VPP's
+	ids     map[string]uint16      // numbers of the messages, by name and CRC
+	types   map[uint16]api.Message // of the messages, by number
+	writing sync.Mutex
+	broken  bool // half a message was written, or the goodbye; writing guards it
+	reading sync.WaitGroup
+	done    context.Context // done when nothing comes any more; its cause says why
+	stop    context.CancelCauseFunc
+
+	mu      sync.Mutex
+	last    uint32             // number of a request
+	waiting map[uint32]*answer // by the number of the request
 }
 
-// Ended reports whether VPP, or this process, has ended the connection.
-func (c *connection) Ended() bool { return c.transport.done.Err() != nil }
+// Numbers of the API socket.
+const (
+	headerSize   = 16      // bytes: 8 unused, the length in 4, 4 unused (memory_shared.h, msgbuf_t)
+	maxMessage   = 1 << 24 // bytes; a table of messages, the longest of all, has some hundred thousand
+	createNumber = 15      // of sockclnt_create, which introduces a client that knows no numbers yet
+)
 
-// Close ends the connection with all requests that wait over it, and says goodbye.
-func (c *connection) Close(cause error) {
-	if errors.As(cause, &endpoint.SilentError{}) {
-		c.transport.abandon(cause)
-	}
-	c.Disconnect()
-}
+// byeTimeout bounds the wait for VPP's answer to a goodbye.
+const byeTimeout = 100 * time.Millisecond
 
-// unavailable is the error of a VPP that does not answer.
-func unavailable(socket string, cause error) *delegates.Unavailable {
-	return &delegates.Unavailable{Endpoint: socket, Kind: "VPP", Err: cause, Hint: `is vpp running, and is "apiSocket" its API socket?`}
-}
+// errUnsent is the error of a request over a connection that had ended before.
+var errUnsent = errors.New("the connection has ended")
 
-// connect connects and checks, once for each connection, that this VPP speaks the
-// messages that plexus uses. A suspect VPP has to answer a ping, too.
-func connect(ctx context.Context, socket string, suspect bool) (*connection, error) {
-	conn, err := dial(ctx, socket)
+// newConnection connects and introduces the client. Connecting to a unix socket does
+// not wait; VPP has until ctx is done to answer.
+func newConnection(ctx context.Context, socket string) (*connection, error) {
+	conn, err := net.Dial("unix", socket)
 	if err != nil {
-		return nil, unavailable(socket, err)
-	}
-	if suspect {
-		bounded, cancel := context.WithTimeout(ctx, endpoint.ShortWait)
-		defer cancel()
-		if err := conn.ping(bounded); err != nil {
-			if bounded.Err() != nil {
-				err = endpoint.SilentError{Limit: endpoint.ShortWait}
-			}
-			conn.Close(err)
-			return nil, unavailable(socket, err)
-		}
-	}
-	if err := conn.compatible(ctx, messages()...); err != nil {
-		conn.Disconnect()
 		return nil, err
 	}
-	return conn, nil
+	c := &connection{conn: conn, in: bufio.NewReader(conn), waiting: map[uint32]*answer{}}
+	c.done, c.stop = context.WithCancelCause(context.Background())
+	giveUp := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	err = c.introduce()
+	if !giveUp() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c.reading.Go(c.read)
+	return c, nil
 }
 
-// dial connects. VPP lets five clients wait at its API socket (socksvr.c), and the kernel
-// sends the next one away: it tries again. A client whose connection ends before VPP
-// says a word tries again for a moment, too: a VPP that is dying lets clients wait that it
-// will never serve, and nobody listens there when it is dead.
-func dial(ctx context.Context, socket string) (*connection, error) {
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		t, err := openTransport(ctx, socket)
-		if err == nil {
-			conn, err := core.Connect(t)
-			if err != nil {
-				return nil, errors.Join(err, t.Disconnect())
-			}
-			return &connection{conn, t}, nil
-		}
-		dying := wait < 50*time.Millisecond &&
-			(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF))
-		if !errors.Is(err, syscall.EAGAIN) && !dying {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(wait):
+// introduce makes the connection a client of VPP's and learns the messages.
+func (c *connection) introduce() error {
+	reply := &memclnt.SockclntCreateReply{}
+	err := c.frame(&memclnt.SockclntCreate{Name: "plexus"}, createNumber, 0, replyTimeout)
+	if err == nil {
+		var data []byte
+		if data, err = c.next(); err == nil {
+			err = codec.DecodeMsg(data, reply)
 		}
 	}
-}
-
-// ping waits until VPP has answered a request without an effect.
-func (c *connection) ping(ctx context.Context) error {
-	bounded, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.transport.done, cancel)()
-	if _, err := memclnt.NewServiceClient(c.Connection).ControlPing(bounded, &memclnt.ControlPing{}); err != nil {
-		return errors.Join(err, context.Cause(c.transport.done))
+	switch {
+	case err != nil:
+		return fmt.Errorf("introduce to VPP: %w", err)
+	case reply.Response != 0:
+		return fmt.Errorf("introduce to VPP: it refuses (%d)", reply.Response)
+	}
+	c.index, c.ids, c.types = reply.Index, make(map[string]uint16, len(reply.MessageTable)), map[uint16]api.Message{}
+	for _, m := range reply.MessageTable {
+		name, _, _ := strings.Cut(m.Name, "\x00")
+		c.ids[name] = m.Index
+	}
+	for _, messages := range api.GetRegisteredMessages() {
+		for name, m := range messages {
+			if id, ok := c.ids[name]; ok {
+				c.types[id] = m
+			}
+		}
 	}
 	return nil
 }
 
-// close says goodbye to every VPP. Without a goodbye VPP keeps what it has of a client
-// until it finds out, and many such clients at once can keep it busy for good (25.06 to
-// 26.06).
-func (v *vpps) close() {
-	v.mu.Lock()
-	watched := v.watched
-	v.watched = nil
-	v.mu.Unlock()
-	for _, conn := range watched {
-		conn.Disconnect()
+// id is the number that VPP has given a message; ok is false for one that VPP does not know
+// by name and CRC.
+func (c *connection) id(m api.Message) (id uint16, ok bool) {
+	id, ok = c.ids[m.GetMessageName()+"_"+m.GetCrcString()]
+	return id, ok
+}
+
+// next is the next message, without its header.
+func (c *connection) next() ([]byte, error) {
+	var header [headerSize]byte
+	if _, err := io.ReadFull(c.in, header[:]); err != nil {
+		return nil, err
 	}
-	v.pool.Close()
+	size := binary.BigEndian.Uint32(header[8:])
+	if size < 6 || size > maxMessage {
+		return nil, fmt.Errorf("a message of %d bytes is none", size)
+	}
+	data := make([]byte, size)
+	_, err := io.ReadFull(c.in, data)
+	return data, err
+}
+
+// read gives the messages that come to the requests that wait for them, until the connection
+// ends.
+func (c *connection) read() {
+	for {
+		data, err := c.next()
+		if err != nil {
+			c.stop(err)
+			return
+		}
+		prototype := c.types[binary.BigEndian.Uint16(data)]
+		if _, bye := prototype.(*memclnt.SockclntDeleteReply); bye {
+			c.stop(net.ErrClosed)
+			return
+		}
+		number := binary.BigEndian.Uint32(data[2:])
+		c.mu.Lock()
+		if a := c.waiting[number]; a != nil && prototype != nil {
+			message := reflect.New(reflect.TypeOf(prototype).Elem()).Interface().(api.Message)
+			if a.add(message, codec.DecodeMsg(data, message)) {
+				delete(c.waiting, number)
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+// send sends a request with its number. A VPP that takes none for replyTimeout hangs. Nothing
+// is sent over a connection that has ended; the error is errUnsent then.
+func (c *connection) send(m api.Message, number uint32) error {
+	id, ok := c.id(m)
+	if !ok {
+		return fmt.Errorf("VPP does not know the message %s", m.GetMessageName())
+	}
+	if c.done.Err() != nil {
+		return errUnsent
+	}
+	c.writing.Lock()
+	err := c.frame(m, id, number, replyTimeout)
+	c.writing.Unlock()
+	if err != nil {
+		c.stop(err)
+	}
+	return err
+}
+
+// frame writes a request behind its header within a limit of time: the numbers of the message,
+// of the client and of the request are first in it. Half a message breaks the connection. The
+// caller holds writing.
+func (c *connection) frame(m api.Message, id uint16, number uint32, limit time.Duration) error {
+	data, err := codec.EncodeMsg(m, id)
+	if err != nil {
+		return err
+	}
+	if c.broken {
+		return net.ErrClosed
+	}
+	binary.BigEndian.PutUint32(data[2:], c.index)
+	binary.BigEndian.PutUint32(data[6:], number)
+	framed := make([]byte, headerSize, headerSize+len(data))
+	binary.BigEndian.PutUint32(framed[8:], uint32(len(data)))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(limit))
+	n, err := c.conn.Write(append(framed, data...))
+	c.broken = err != nil && n > 0
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return endpoint.SilentError{Limit: limit}
+	}
+	return err
+}
+
+// goodbye tells VPP that the client goes. Nothing is sent behind it. VPP keeps what it has of
+// a client that goes without (see Delegate.Close).
+func (c *connection) goodbye() error {
+	bye := &memclnt.SockclntDelete{Index: c.index}
+	id, ok := c.id(bye)
+	if !ok {
+		return errUnsent
+	}
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	err := c.frame(bye, id, 0, byeTimeout)
+	c.broken = true
+	return err
+}
+
+// Ended reports whether VPP, or this process, has ended the connection.
+func (c *connection) Ended() bool { return c.done.Err() != nil }
+
+// Close ends the connection with all requests that wait over it, says goodbye, and returns
+// when nothing is read any more. It does not wait for a VPP that does not answer: that one
+// reads the goodbye when it goes on.
+func (c *connection) Close(cause error) {
+	if !c.Ended() {
+		if errors.As(cause, &endpoint.SilentError{}) {
+			c.stop(cause)
+			_ = c.conn.SetWriteDeadline(time.Now()) // of a request that VPP does not take
+		}
+		if c.goodbye() == nil {
+			select {
+			case <-c.done.Done():
+			case <-time.After(byeTimeout):
+			}
+		}
+	}
+	c.stop(cause)
+	_ = c.conn.Close()
+	c.reading.Wait()
 }

@@ -3,6 +3,7 @@ package vppmemif
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -48,7 +49,7 @@ var damages = map[string]struct {
 		}, []string{"mtu is 1300, was 1400"}, []string{"mtu 1400"}},
 		{"another mac", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&interfaces.SwInterfaceSetMacAddress{SwIfIndex: i, MacAddress: ethernet_types.MacAddress{2, 0, 0, 0, 0, 0xb}}, &interfaces.SwInterfaceSetMacAddressReply{})
-		}, []string{"mac is 02:00:00:00:00:0b, was 02:00:00:00:00:0a"}, []string{"mac 02:00:00:00:00:0A"}},
+		}, []string{"mac is 02:00:00:00:00:0b, was 02:00:00:00:00:0a"}, []string{"mac 02:00:00:00:00:0a"}},
 		{"taken out of its domain", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i}, &l2.SwInterfaceSetL2BridgeReply{})
 		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12", "vlan 7"}},
@@ -94,8 +95,8 @@ var damages = map[string]struct {
 			by.address(i, "10.0.0.1/24", false)
 			by.address(i, "fd00::1/64", false)
 			by.route("10.1.0.0/16", i, "10.0.0.2", false)
-		}, []string{"address 10.0.0.1/24 is gone", "address fd00:0::1/64 is gone", "route 10.1.0.0/16 via 10.0.0.2 is gone"},
-			[]string{"address 10.0.0.1/24", "address fd00:0::1/64", "route 10.1.0.0/16"}},
+		}, []string{"address 10.0.0.1/24 is gone", "address fd00::1/64 is gone", "route 10.1.0.0/16 via 10.0.0.2 is gone"},
+			[]string{"address 10.0.0.1/24", "address fd00::1/64", "route 10.1.0.0/16"}},
 	}},
 }
 
@@ -282,7 +283,7 @@ func TestInspect(t *testing.T) {
 // indexOf is the number of an attachment's interface.
 func (d *Delegate) indexOf(t *testing.T, r *rig, raw []byte) interface_types.InterfaceIndex {
 	t.Helper()
-	s, err := d.vpps.open(bounded(t), r.Socket())
+	s, err := d.open(bounded(t), r.Socket())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,10 +323,7 @@ func (a *admin) route(dst string, index interface_types.InterfaceIndex, gw strin
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	path, err := pathOf(5, Route{dst, gw}, index)
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	path := pathOf(5, route{netip.MustParsePrefix(dst), netip.MustParseAddr(gw)}, index)
 	a.do(&ip.IPRouteAddDel{IsAdd: add, IsMultipath: true, Route: ip.IPRoute{TableID: 5, Prefix: prefix, NPaths: 1, Paths: []fib_types.FibPath{path}}}, &ip.IPRouteAddDelReply{})
 }
 

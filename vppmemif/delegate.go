@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/vpe"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 var (
@@ -22,23 +24,36 @@ var (
 
 // Delegate attaches pods to VPP.
 type Delegate struct {
-	log   *slog.Logger
-	parse func(network string, config []byte) (*Config, []string, error)
-	vpps  *vpps
+	log     *slog.Logger
+	pool    *endpoint.Pool[*connection] // by API socket
+	watched sync.Map                    // connections that are kept from one Watch to the next, by API socket
 }
 
 // New makes the delegate of type vppmemif.
-func New(log *slog.Logger) *Delegate { return &Delegate{log, parse, newVPPs()} }
+func New(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, pool: &endpoint.Pool[*connection]{Dial: connect, Unavailable: unavailable}}
+}
 
-// NewUserspace makes the delegate of type userspace, engine vpp.
-func NewUserspace(log *slog.Logger) *Delegate { return &Delegate{log, parseUserspace, newVPPs()} }
-
-// Close is delegates.Delegate.
-func (d *Delegate) Close() { d.vpps.close() }
+// Close is delegates.Delegate. It says goodbye to every VPP. Without a goodbye VPP keeps what
+// it has of a client until it finds out, and many such clients at once can keep it busy for
+// good (25.06 to 26.06).
+func (d *Delegate) Close() {
+	d.watched.Range(func(socket, conn any) bool {
+		d.watched.Delete(socket)
+		conn.(*connection).Close(endpoint.ErrClosed)
+		return true
+	})
+	d.pool.Close()
+}
 
 // Parse is delegates.Delegate. A configuration that cannot be accepted is a conf.Refusal.
 func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []string, error) {
-	c, warnings, err := d.parse(name, config)
+	return d.ParseAs(name, config, nil)
+}
+
+// ParseAs is Parse of a configuration that the user wrote in a dialect.
+func (d *Delegate) ParseAs(name string, config []byte, dialect *delegates.Dialect) (delegates.Network, []string, error) {
+	c, warnings, err := parseAs(name, config, dialect)
 	if err != nil {
 		return nil, nil, conf.Refuse(err)
 	}
@@ -65,7 +80,7 @@ func (n *network) Endpoint() string { return n.config.APISocket }
 
 // Ready is delegates.Network.
 func (n *network) Ready(ctx context.Context) error {
-	s, err := n.delegate.vpps.open(ctx, n.config.APISocket)
+	s, err := n.delegate.open(ctx, n.config.APISocket)
 	if err != nil {
 		return err
 	}
@@ -83,7 +98,7 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 	if err != nil {
 		return nil, err
 	}
-	s, err := n.delegate.vpps.open(ctx, st.API)
+	s, err := n.delegate.open(ctx, st.API)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +131,7 @@ func (s *session) isFree(ctx context.Context, st *state) error {
 }
 
 func isUsed(st *state, p *port) error {
-	return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.name, "socket.file")
+	return fmt.Errorf("socket %s is used by interface %s: choose another %q, or none", st.Socket, p.InterfaceName, "socket.file")
 }
 
 // isVacant refuses a place in a folder where VPP could not listen, or where another process
@@ -170,12 +185,14 @@ func (n *network) observe(ctx context.Context, a *delegates.Attachment) (*sessio
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := n.delegate.vpps.open(ctx, st.API)
+	s, err := n.delegate.open(ctx, st.API)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &attachment{Attachment: a, config: n.config, state: st, addresses: n.config.addresses(addressesOf(a.Result, st))}
-	p.view, err = s.look(ctx, p)
+	p := &attachment{Attachment: a, config: n.config, state: st, addresses: n.config.vswitchAddresses(addressesOf(a.Result, st))}
+	if p.view, err = s.look(ctx, p); err == nil && p.view.port != nil {
+		p.index = p.view.port.SwIfIndex
+	}
 	return s, p, err
 }
 
@@ -186,12 +203,40 @@ func (n *network) Check(ctx context.Context, a *delegates.Attachment) error {
 		return err
 	}
 	if err == nil {
-		err = errors.Join(p.differences()...)
+		err = errors.Join(p.lost()...)
 	}
 	if p.state.Abstract == "" {
 		err = errors.Join(err, p.state.Folder.Check(p.state.Role == "server", p.state.File))
 	}
 	return err
+}
+
+// lost are errors, one for each property in which VPP differs from an attachment that Attach
+// has made.
+func (p *attachment) lost() (errs []error) {
+	st, port := p.state, p.view.port
+	switch {
+	case port == nil && len(p.view.numbers) == 0 && !st.Vhost:
+		return []error{fmt.Errorf("socket %s is gone from VPP (has it been restarted?)", st.Socket)}
+	case port == nil:
+		return []error{fmt.Errorf("the %s on socket %s (id %d) is gone from VPP", st.kind(), st.Socket, st.ID)}
+	}
+	var all []string
+	if role := roleOf(port.server); role != p.config.Role {
+		all = append(all, was("role", role, p.config.Role))
+	}
+	if m := port.memif; m != nil && modeOf(m.Mode) != p.config.Mode {
+		all = append(all, was("mode", modeOf(m.Mode), p.config.Mode))
+	}
+	for _, d := range p.differences() {
+		if d.lost != "" {
+			all = append(all, d.lost)
+		}
+	}
+	for _, lost := range all {
+		errs = append(errs, fmt.Errorf("%s %s: %s", st.kind(), port.InterfaceName, lost))
+	}
+	return errs
 }
 
 // Describe is delegates.Network. Device-info is from the pod's side.
@@ -200,23 +245,21 @@ func (n *network) Describe(a *delegates.Attachment) (delegates.Description, erro
 	if err != nil {
 		return delegates.Description{}, err
 	}
-	annotations, err := n.config.userspace.Annotations(a, st.File)
-	return delegates.Description{DeviceInfo: deviceInfo(n.config, st), Annotations: annotations}, err
+	description := delegates.Description{DeviceInfo: deviceInfo(n.config, st)}
+	if dialect := n.config.dialect; dialect != nil {
+		description.Annotations, err = dialect.Annotations(a, st.File)
+	}
+	return description, err
 }
 
-// deviceInfo is the socket as the pod sees it: its side is the other one.
+// deviceInfo is the socket as the pod sees it: its side is the other one. The specification
+// has the former names of memif's roles.
 func deviceInfo(c *Config, st *state) *conf.DeviceInfo {
-	info := &conf.DeviceInfo{Type: conf.DeviceMemif, Version: conf.DeviceInfoVersion}
+	info, client := &conf.DeviceInfo{Version: conf.DeviceInfoVersion}, st.Role == "client"
 	if st.Vhost {
-		info.Type, info.VhostUser = conf.DeviceVhostUser, &conf.VhostDevice{Mode: "client", Path: st.path()}
-		if st.Role == "client" {
-			info.VhostUser.Mode = "server"
-		}
-		return info
-	}
-	info.Memif = &conf.MemifDevice{Role: "slave", Path: st.path(), Mode: c.Mode} // the specification has the former names
-	if st.Role == "client" {
-		info.Memif.Role = "master"
+		info.Type, info.VhostUser = conf.DeviceVhostUser, &conf.VhostDevice{Mode: either(client, "server", "client"), Path: st.path()}
+	} else {
+		info.Type, info.Memif = conf.DeviceMemif, &conf.MemifDevice{Role: either(client, "master", "slave"), Path: st.path(), Mode: c.Mode}
 	}
 	return info
 }

@@ -15,11 +15,12 @@ import (
 // removal is an attachment to remove.
 type removal struct {
 	api, tag, kind string
-	owner          string
+	ifName, owner  string
 	state          *state // nil: the tag is all that is known
 	recorded       bool   // the journal has the state
 	files          []shareddir.Use
 	ports          []port          // in VPP
+	domains        []string        // tags of bridge domains that go when they are empty
 	others         []shareddir.Use // of folders, by the sockets that VPP keeps
 	err            error
 }
@@ -39,17 +40,13 @@ func (d *Delegate) Detach(ctx context.Context, all []*delegates.Attachment) []er
 		}
 	}
 	for _, api := range slices.Sorted(maps.Keys(byVPP)) {
-		s, err := d.vpps.open(ctx, api)
-		if err == nil {
-			err = s.remove(ctx, byVPP[api])
-		}
-		for _, r := range byVPP[api] {
-			if !notRunning(err) {
+		if err := d.detachFrom(ctx, api, byVPP[api]); !notRunning(err) {
+			for _, r := range byVPP[api] {
 				r.fail(err)
 			}
 		}
 	}
-	d.clear(ctx, all, removals)
+	d.clear(ctx, removals)
 	errs := make([]error, len(all))
 	for i, r := range removals {
 		errs[i] = r.err
@@ -57,19 +54,43 @@ func (d *Delegate) Detach(ctx context.Context, all []*delegates.Attachment) []er
 	return errs
 }
 
+// detachFrom removes attachments from one VPP. The bridge domains of ours that an attachment
+// without a record may have joined are all that there are.
+func (d *Delegate) detachFrom(ctx context.Context, api string, all []*removal) error {
+	s, err := d.open(ctx, api)
+	if err != nil {
+		return err
+	}
+	snap, err := s.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		for _, p := range snap.ports {
+			if r.owns(&p) {
+				r.ports = append(r.ports, p)
+			}
+		}
+		if !r.recorded {
+			r.domains = snap.ownDomains(r.owner)
+		}
+	}
+	return s.remove(ctx, snap, all)
+}
+
 // clear removes the files of attachments that VPP has no longer, last attachment first.
 // Those of attachments that come later or have failed stay.
-func (d *Delegate) clear(ctx context.Context, all []*delegates.Attachment, removals []*removal) {
-	for i, r := range slices.Backward(removals) {
+func (d *Delegate) clear(ctx context.Context, all []*removal) {
+	for i, r := range slices.Backward(all) {
 		others := slices.Clone(r.others)
-		for k, other := range removals {
+		for k, other := range all {
 			if k < i || other.err != nil {
 				others = append(others, other.files...)
 			}
 		}
 		for _, use := range r.files {
 			if r.err == nil {
-				r.fail(delegates.Step(ctx, "%s: remove files from %s", all[i].IfName, use.Dir))
+				r.fail(delegates.Step(ctx, "%s: remove files from %s", r.ifName, use.Dir))
 			}
 			if r.err == nil {
 				r.fail(use.Clear(shareddir.Clearing{Log: d.log, Others: others, Recorded: r.recorded}))
@@ -87,7 +108,10 @@ func removalOf(a *delegates.Attachment) *removal {
 		if err != nil {
 			return &removal{err: err}
 		}
-		r := &removal{api: st.API, tag: st.Tag, kind: st.kind(), owner: a.Owner, state: st, recorded: true}
+		r := &removal{api: st.API, tag: st.Tag, kind: st.kind(), ifName: a.IfName, state: st, recorded: true}
+		if st.DomainTag != "" {
+			r.domains = []string{st.DomainTag}
+		}
 		r.addFiles(st)
 		return r
 	}
@@ -95,7 +119,7 @@ func removalOf(a *delegates.Attachment) *removal {
 	if c == nil || c.within(a.Bounds) != nil {
 		return &removal{}
 	}
-	r := &removal{api: c.APISocket, tag: tag(a.Owner, a.Sandbox, a.IfName), kind: kindOf(c.vhost), owner: a.Owner}
+	r := &removal{api: c.APISocket, tag: tag(a.Owner, a.Sandbox, a.IfName), kind: kindOf(c.VhostUser), ifName: a.IfName, owner: a.Owner}
 	if files, ok := shareddir.Marked(c.Socket.Dir, a.Sandbox, a.IfName, socketName(r.kind, a.Sandbox, a.IfName), unique(a)); ok {
 		r.files = append(r.files, files)
 	}

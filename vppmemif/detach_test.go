@@ -82,6 +82,7 @@ func TestEight(t *testing.T) {
 	s.pod.mustDetach(t)
 	wantSent(t, s.namesFrom(from), times{1, "memif_socket_filename_dump"}, times{1, "control_ping"}, times{1, "memif_dump"}, times{1, "control_ping"},
 		times{1, "sw_interface_vhost_user_dump"}, times{1, "control_ping"}, times{1, "sw_interface_dump"}, times{1, "control_ping"},
+		times{1, "bridge_domain_dump"}, times{1, "control_ping"},
 		times{8, "memif_delete"}, times{8, "memif_socket_filename_add_del_v2"},
 		times{1, "bridge_domain_dump"}, times{1, "control_ping"}, times{2, "bridge_domain_add_del_v2"})
 	same(t, before, s.world())

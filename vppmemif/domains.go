@@ -3,8 +3,8 @@ package vppmemif
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"go.fd.io/govpp/api"
@@ -32,59 +32,52 @@ func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {
 // member while an interface joins. VPP makes a domain that is missing when an interface
 // joins, and nobody owns that one. Every request locks in the same order. failed gets the
 // error of a tag.
-func (s *session) lockDomains(ctx context.Context, tags []string, failed func(tag string, err error)) (locked []string, unlock func()) {
+func (s *session) lockDomains(ctx context.Context, tags []string, failed func(tag string, err error)) (unlock func()) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	var locks []func()
 	for _, tag := range slices.Compact(slices.Sorted(slices.Values(tags))) {
-		release, err := lock.Take(ctx, "bridge-domain-"+digest(s.socket, tag), "bridge domain "+tag)
-		if err != nil {
+		if release, err := lock.Take(ctx, "bridge-domain-"+digest(s.socket, tag), "bridge domain "+tag); err != nil {
 			failed(tag, err)
-			continue
+		} else {
+			locks = append(locks, release)
 		}
-		locked, locks = append(locked, tag), append(locks, release)
 	}
-	return locked, func() {
+	return func() {
 		for _, release := range locks {
 			release()
 		}
 	}
 }
 
-// makeDomains returns the number of the bridge domain that each attachment joins, and
-// makes the missing ones. A domain with a name gets the number that is made from it,
-// or the next one that is free. domains are all that VPP has.
-func (s *session) makeDomains(ctx context.Context, all []*attachment, domains []*l2.BridgeDomainDetails) ([]uint32, error) {
-	numbers := make([]uint32, len(all))
+// makeDomains finds the numbers of the bridge domains that attachments join, makes the
+// missing ones, and flushes. A domain with a name gets the number that is made from it, or
+// the next one that is free. domains are all that VPP has.
+func (s *session) makeDomains(ctx context.Context, all []*attachment, domains []*l2.BridgeDomainDetails) error {
 	for range tries {
 		missing := map[string]bool{}
-		for i, p := range all {
-			if !p.joins() {
-				continue
-			}
-			at := slices.IndexFunc(domains, func(d *l2.BridgeDomainDetails) bool { return p.state.isDomain(p.config.BridgeDomain, d) })
+		for _, p := range all {
+			at := slices.IndexFunc(domains, func(d *l2.BridgeDomainDetails) bool { return p.joins() && p.state.isDomain(p.config.BridgeDomain, d) })
 			if at >= 0 {
-				numbers[i] = domains[at].BdID
-			} else if !missing[p.state.DomainTag] {
+				p.domain = domains[at].BdID
+			} else if p.joins() && !missing[p.state.DomainTag] {
 				missing[p.state.DomainTag] = true
 				s.makeDomain(p, &domains)
 			}
 		}
-		if len(missing) == 0 {
-			return numbers, nil
-		}
 		before := len(domains)
-		if err := s.flush(ctx); err != nil {
-			return nil, err
+		if err := s.flush(ctx); err != nil || len(missing) == 0 {
+			return err
 		}
 		if len(domains) < before+len(missing) { // another client has made one of that number meanwhile
-			var err error
-			if domains, err = s.domains(ctx); err != nil {
-				return nil, err
+			domains = nil
+			s.listDomains(&domains)
+			if err := s.flush(ctx); err != nil {
+				return err
 			}
 		}
 	}
-	return nil, fmt.Errorf("%d times VPP had a bridge domain with a number that was free before", tries)
+	return fmt.Errorf("%d times VPP had a bridge domain with a number that was free before", tries)
 }
 
 // makeDomain queues a bridge domain with the first number that domains have not. The next
@@ -98,7 +91,8 @@ func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) 
 	on := func(p *bool) bool { return p == nil || *p }
 	s.send(request{
 		doing: doing, message: &l2.BridgeDomainAddDelV2{
-			IsAdd: true, BdID: number, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination, BdTag: p.state.DomainTag,
+			IsAdd: true, BdID: number, BdTag: p.state.DomainTag,
+			Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination,
 		},
 		done: func(api.Message) {
 			*domains = append(*domains, &l2.BridgeDomainDetails{BdID: number, BdTag: p.state.DomainTag})
@@ -113,35 +107,24 @@ func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) 
 	})
 }
 
-// deleteDomains deletes the bridge domains with these tags that have no member. failed
-// gets the errors of single ones.
-func (s *session) deleteDomains(ctx context.Context, tags []string, failed func(tag string, err error)) error {
-	if len(tags) == 0 {
+// deleteDomains deletes the bridge domains that have no member, by tag.
+func (s *session) deleteDomains(ctx context.Context, byTag map[string]*removal) error {
+	if len(byTag) == 0 {
 		return nil
 	}
-	locked, unlock := s.lockDomains(ctx, tags, failed)
-	defer unlock()
-	domains, err := s.domains(ctx)
-	if err != nil {
+	defer s.lockDomains(ctx, slices.Collect(maps.Keys(byTag)), func(tag string, err error) {
+		byTag[tag].fail(err)
+		delete(byTag, tag)
+	})()
+	var domains []*l2.BridgeDomainDetails
+	s.listDomains(&domains)
+	if err := s.flush(ctx); err != nil {
 		return err
 	}
 	for _, d := range domains {
-		if !slices.Contains(locked, d.BdTag) || len(d.SwIfDetails) > 0 {
-			continue
+		if r := byTag[d.BdTag]; r != nil && len(d.SwIfDetails) == 0 { // an interface of another client may join
+			s.delete(r, fmt.Sprintf("bridge domain %d", d.BdID), &l2.BridgeDomainAddDelV2{BdID: d.BdID}, codeBDUsed, codeNone)
 		}
-		object, failed := fmt.Sprintf("bridge domain %d", d.BdID), func(err error) { failed(d.BdTag, err) }
-		s.delete(object, &l2.BridgeDomainAddDelV2{BdID: d.BdID}, failed, codeBDUsed, codeNone) // an interface of another client may have joined
 	}
 	return s.flush(ctx)
-}
-
-// ownDomains are the tags of the bridge domains that owner has made.
-func (s *session) ownDomains(ctx context.Context, owner string) (tags []string, err error) {
-	domains, err := s.domains(ctx)
-	for _, d := range domains {
-		if strings.HasPrefix(d.BdTag, ownerTag(owner)+domainMark) {
-			tags = append(tags, d.BdTag)
-		}
-	}
-	return tags, err
 }

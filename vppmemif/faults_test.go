@@ -46,7 +46,7 @@ func begin(t *testing.T, keys func(*rig) map[string]any) *trial {
 	r.admin().table(5)
 	a := r.attachment(sandboxA, keys(r))
 	a.Netns = newPod(t)
-	return &trial{rig: r, d: delegateFor(t, r, a), a: a}
+	return &trial{rig: r, d: newDelegate(t), a: a}
 }
 
 func (c *trial) do(ctx context.Context, call string) (err error) {
@@ -181,7 +181,7 @@ func failing(t *testing.T, keys func(*rig) map[string]any, call string, e ending
 	if stateless {
 		raw = nil
 	}
-	mustDel(t, delegateFor(t, c.rig, c.a), c.a, raw)
+	mustDel(t, newDelegate(t), c.a, raw)
 	same(t, before, c.world())
 	// And it works from here.
 	again := &trial{rig: c.rig, d: c.d, a: c.a}

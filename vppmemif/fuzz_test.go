@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"go.fd.io/govpp/binapi/memclnt"
 
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 )
 
 // FuzzConfig feeds configurations and records: nothing panics, and accepted values are
@@ -30,9 +32,10 @@ func FuzzConfig(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, parse := range []func(string, []byte) (*Config, []string, error){parse, parseUserspace} {
-			if c, _, err := parse("n", data); err == nil {
-				inRange(t, c)
+		d := New(slog.New(slog.DiscardHandler))
+		for _, parser := range []delegates.Delegate{d, userspace.New(userspace.EngineVPP, d)} {
+			if n, _, err := parser.Parse("n", data); err == nil {
+				inRange(t, configOf(&delegates.Attachment{Network: n}))
 			}
 		}
 		s, err := decodeState(&delegates.Attachment{Sandbox: sandboxA, Netns: "/run/netns/x", IfName: "net1", Name: "n", Owner: testOwner, State: data})
@@ -72,9 +75,9 @@ func inRange(t *testing.T, c *Config) {
 	}
 }
 
-// FuzzTransport has arbitrary bytes from the other end of the API socket: an introduction
+// FuzzConnection has arbitrary bytes from the other end of the API socket: an introduction
 // or an error, then messages or an end.
-func FuzzTransport(f *testing.F) {
+func FuzzConnection(f *testing.F) {
 	reply := make([]byte, 6)
 	data, err := (&memclnt.SockclntCreateReply{Count: 1, MessageTable: []memclnt.MessageTableEntry{{Index: 7, Name: "show_version_51077d14"}}}).Marshal(nil)
 	if err != nil {
@@ -90,7 +93,7 @@ func FuzzTransport(f *testing.F) {
 		ours, theirs := net.Pipe()
 		defer ours.Close()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }() // to the end of ours
-		w := &transport{conn: ours, in: bufio.NewReader(bytes.NewReader(data))}
+		w := &connection{conn: ours, in: bufio.NewReader(bytes.NewReader(data))}
 		w.done, w.stop = context.WithCancelCause(t.Context())
 		if err := w.introduce(); err == nil && w.ids == nil {
 			t.Error("introduced without messages")

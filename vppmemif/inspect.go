@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"go.fd.io/govpp/binapi/memif"
+
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -24,14 +26,14 @@ func (p *attachment) facts() map[string]string {
 		return map[string]string{"interface": "missing", "socket": p.state.Socket}
 	}
 	facts := map[string]string{
-		"interface":   port.name,
-		"sw_if_index": fmt.Sprint(port.index),
-		"admin":       upOrDown(v.isUp()),
-		"link":        upOrDown(v.isLinkUp()),
+		"interface":   port.InterfaceName,
+		"sw_if_index": fmt.Sprint(port.SwIfIndex),
+		"admin":       either(port.isUp(), "up", "down"),
+		"link":        either(port.isLinkUp(), "up", "down"),
 		"role":        roleOf(port.server),
 		"socket":      port.socket,
-		"tag":         port.tag(),
-		"mtu":         fmt.Sprint(v.mtu()),
+		"tag":         port.Tag,
+		"mtu":         fmt.Sprint(port.Mtu[0]),
 	}
 	set := func(key string, there bool, value any) {
 		if there {
@@ -44,8 +46,8 @@ func (p *attachment) facts() map[string]string {
 		facts["mode"], facts["id"] = modeOf(m.Mode), fmt.Sprint(m.ID)
 		facts["ring size"], facts["buffer size"] = fmt.Sprint(m.RingSize), fmt.Sprint(m.BufferSize)
 	}
-	set("mac", ethernet, v.mac())
-	set("vlan", v.vlan() != 0, v.vlan())
+	set("mac", ethernet, port.L2Address)
+	set("vlan", port.vlan() != 0, port.vlan())
 	if d := v.domain; d != nil {
 		set("bridge domain", true, d.BdID)
 		set("bridge domain tag", d.BdTag != "", d.BdTag)
@@ -59,8 +61,8 @@ func (p *attachment) facts() map[string]string {
 	for _, a := range v.addresses {
 		addresses = append(addresses, a.String())
 	}
-	for i, r := range p.config.Routes {
-		if v.hasRoute(i) {
+	for _, r := range p.config.routes {
+		if v.routes[r] {
 			routes = append(routes, r.String())
 		}
 	}
@@ -69,10 +71,22 @@ func (p *attachment) facts() map[string]string {
 	return facts
 }
 
-// upOrDown is a state in VPP's words.
-func upOrDown(up bool) string {
-	if up {
-		return "up"
+// either is yes or no.
+func either(which bool, yes, no string) string {
+	if which {
+		return yes
 	}
-	return "down"
+	return no
+}
+
+func roleOf(server bool) string { return either(server, "server", "client") }
+
+func modeOf(m memif.MemifMode) string {
+	switch m {
+	case memif.MEMIF_MODE_API_ETHERNET:
+		return "ethernet"
+	case memif.MEMIF_MODE_API_IP:
+		return "ip"
+	}
+	return m.String()
 }

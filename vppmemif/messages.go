@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.fd.io/govpp/api"
 	interfaces "go.fd.io/govpp/binapi/interface"
@@ -16,58 +17,52 @@ import (
 	"go.fd.io/govpp/binapi/vpe"
 )
 
-// messages are those that plexus sends and reads for every attachment. VPP has to speak
-// them as plexus does.
+// messages are the requests that plexus sends for every attachment. VPP has to speak them,
+// and the answers, as plexus does.
 func messages() []api.Message {
 	return []api.Message{
-		&memif.MemifSocketFilenameAddDelV2{}, &memif.MemifSocketFilenameAddDelV2Reply{},
-		&memif.MemifSocketFilenameDump{}, &memif.MemifSocketFilenameDetails{},
-		&memif.MemifCreateV2{}, &memif.MemifCreateV2Reply{}, &memif.MemifDelete{}, &memif.MemifDeleteReply{},
-		&memif.MemifDump{}, &memif.MemifDetails{},
-		&interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetFlagsReply{},
-		&interfaces.SwInterfaceSetMtu{}, &interfaces.SwInterfaceSetMtuReply{},
-		&interfaces.SwInterfaceSetMacAddress{}, &interfaces.SwInterfaceSetMacAddressReply{},
-		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceTagAddDelReply{},
-		&interfaces.SwInterfaceDump{}, &interfaces.SwInterfaceDetails{},
-		&interfaces.SwInterfaceAddDelAddress{}, &interfaces.SwInterfaceAddDelAddressReply{},
-		&interfaces.SwInterfaceSetTable{}, &interfaces.SwInterfaceSetTableReply{},
-		&l2.BridgeDomainAddDelV2{}, &l2.BridgeDomainAddDelV2Reply{}, &l2.BridgeDomainDump{}, &l2.BridgeDomainDetails{},
-		&l2.SwInterfaceSetL2Bridge{}, &l2.SwInterfaceSetL2BridgeReply{},
-		&l2.L2InterfaceVlanTagRewrite{}, &l2.L2InterfaceVlanTagRewriteReply{},
-		&memclnt.ControlPing{}, &memclnt.ControlPingReply{},
-		&ip.IPRouteAddDel{}, &ip.IPRouteAddDelReply{},
+		&memif.MemifSocketFilenameAddDelV2{}, &memif.MemifSocketFilenameDump{},
+		&memif.MemifCreateV2{}, &memif.MemifDelete{}, &memif.MemifDump{},
+		&interfaces.SwInterfaceSetFlags{}, &interfaces.SwInterfaceSetMtu{}, &interfaces.SwInterfaceSetMacAddress{},
+		&interfaces.SwInterfaceTagAddDel{}, &interfaces.SwInterfaceDump{},
+		&interfaces.SwInterfaceAddDelAddress{}, &interfaces.SwInterfaceSetTable{},
+		&l2.BridgeDomainAddDelV2{}, &l2.BridgeDomainDump{}, &l2.SwInterfaceSetL2Bridge{}, &l2.L2InterfaceVlanTagRewrite{},
+		&memclnt.ControlPing{}, &ip.IPRouteAddDel{},
 	}
 }
 
 // layer3Messages are those by which the L3 of an attachment is read.
 func layer3Messages() []api.Message {
-	return []api.Message{
-		&interfaces.SwInterfaceGetTable{}, &interfaces.SwInterfaceGetTableReply{},
-		&ip.IPAddressDump{}, &ip.IPAddressDetails{}, &ip.IPRouteDump{}, &ip.IPRouteDetails{},
-	}
+	return []api.Message{&interfaces.SwInterfaceGetTable{}, &ip.IPAddressDump{}, &ip.IPRouteDump{}}
 }
 
 // routeMessages are those by which routes without a record are read.
-func routeMessages() []api.Message {
-	return []api.Message{&ip.IPTableDump{}, &ip.IPTableDetails{}, &ip.IPRouteDump{}, &ip.IPRouteDetails{}}
-}
+func routeMessages() []api.Message { return []api.Message{&ip.IPTableDump{}, &ip.IPRouteDump{}} }
 
 // vhostMessages are those of vhost-user, a plugin of VPP that memif does without.
 func vhostMessages() []api.Message {
-	return []api.Message{
-		&vhost_user.CreateVhostUserIfV2{}, &vhost_user.CreateVhostUserIfV2Reply{},
-		&vhost_user.DeleteVhostUserIf{}, &vhost_user.DeleteVhostUserIfReply{},
-		&vhost_user.SwInterfaceVhostUserDump{}, &vhost_user.SwInterfaceVhostUserDetails{},
-	}
+	return []api.Message{&vhost_user.CreateVhostUserIfV2{}, &vhost_user.DeleteVhostUserIf{}, &vhost_user.SwInterfaceVhostUserDump{}}
 }
 
-// unknown are the messages that VPP does not know by name and CRC.
-func (c *connection) unknown(messages ...api.Message) (names []string) {
-	for _, m := range messages {
-		if _, err := c.transport.GetMsgID(m.GetMessageName(), m.GetCrcString()); err != nil {
-			names = append(names, m.GetMessageName()+"_"+m.GetCrcString())
+// unknown are the messages that VPP does not know by name and CRC, of requests and of the
+// answers to them.
+func (c *connection) unknown(requests ...api.Message) (names []string) {
+	asked := map[string]bool{}
+	for _, r := range requests {
+		asked[r.GetMessageName()] = true
+	}
+	for _, messages := range api.GetRegisteredMessages() {
+		for id, m := range messages {
+			name := m.GetMessageName()
+			request, isReply := strings.CutSuffix(name, "_reply")
+			dump, isDetail := strings.CutSuffix(name, "_details")
+			used := asked[name] || isReply && asked[request] || isDetail && asked[dump+"_dump"]
+			if _, known := c.ids[id]; used && !known {
+				names = append(names, id)
+			}
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -77,12 +72,10 @@ func (c *connection) compatible(ctx context.Context, messages ...api.Message) er
 	if len(names) == 0 {
 		return nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, replyTimeout)
-	defer cancel()
 	version := "unknown"
-	if reply, err := vpe.NewServiceClient(c).ShowVersion(bounded, &vpe.ShowVersion{}); err == nil {
-		version = reply.Version
-	}
+	_, _, _ = c.exchange(ctx, replyTimeout, request{message: &vpe.ShowVersion{}, done: func(reply api.Message) {
+		version = reply.(*vpe.ShowVersionReply).Version
+	}})
 	return fmt.Errorf("VPP %s does not speak the messages %v as plexus does: plexus works with VPP 24.10 to 26.06", version, names)
 }
 

@@ -14,47 +14,28 @@ import (
 	"go.fd.io/govpp/binapi/vhost_user"
 )
 
-// remove removes the interfaces and sockets of attachments at one VPP, and the bridge
-// domains of ours that are empty then. The error is that of a VPP that does not answer;
-// VPP's refusals are in the removals.
-func (s *session) remove(ctx context.Context, all []*removal) error {
-	snap, err := s.snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	for _, r := range all {
-		for _, p := range snap.ports {
-			if r.owns(&p) {
-				r.ports = append(r.ports, p)
-			}
-		}
-	}
+// remove removes the interfaces and sockets of attachments at one VPP, and their bridge
+// domains that are empty then. The error is that of a VPP that does not answer; VPP's
+// refusals are in the removals.
+func (s *session) remove(ctx context.Context, snap *snapshot, all []*removal) error {
 	if err := s.deleteFrom(ctx, snap, all); err != nil {
 		return err
 	}
 	domains := map[string]*removal{} // by tag
 	for _, r := range all {
-		switch {
-		case r.err != nil:
-		case !r.recorded:
-			tags, err := s.ownDomains(ctx, r.owner)
-			if err != nil {
-				return err
-			}
-			for _, tag := range tags {
+		for _, tag := range r.domains {
+			if r.err == nil {
 				domains[tag] = r
 			}
-		case r.state.DomainTag != "":
-			domains[r.state.DomainTag] = r
 		}
 	}
-	return s.deleteDomains(ctx, slices.Sorted(maps.Keys(domains)), func(tag string, err error) { domains[tag].fail(err) })
+	return s.deleteDomains(ctx, domains)
 }
 
 // owns reports whether an interface is the attachment's. An interface that has no tag yet
 // is, on a socket that is surely the attachment's.
 func (r *removal) owns(p *port) bool {
-	return p.tag() == r.tag || p.tag() == "" && r.state != nil && (r.recorded || r.state.Own || r.state.Alone) && p.isOf(r.state)
+	return p.Tag == r.tag || p.Tag == "" && r.state != nil && (r.recorded || r.state.Own || r.state.Alone) && p.isOf(r.state)
 }
 
 // sockets are the names of the sockets that go with the attachment.
@@ -72,7 +53,7 @@ func (r *removal) sockets() (names []string) {
 
 // deleteFrom deletes the routes, the interfaces and the sockets of attachments from VPP.
 func (s *session) deleteFrom(ctx context.Context, snap *snapshot, all []*removal) error {
-	if err := s.deleteRoutes(ctx, all); err != nil {
+	if err := s.deleteRoutes(ctx, snap, all); err != nil {
 		return err
 	}
 	ports := map[interface_types.InterfaceIndex]*removal{}
@@ -82,36 +63,30 @@ func (s *session) deleteFrom(ctx context.Context, snap *snapshot, all []*removal
 			continue
 		}
 		for _, p := range r.ports {
-			ports[p.index] = r
-			s.deletePort(&p, r.fail)
+			ports[p.SwIfIndex] = r
+			s.deletePort(r, &p)
 		}
 		for _, name := range r.sockets() {
 			sockets[name] = r
 		}
 	}
+	var left []string
 	for _, p := range snap.ports {
-		if ports[p.index] == nil {
+		if ports[p.SwIfIndex] == nil {
 			delete(sockets, p.socket) // another interface uses it
+			left = append(left, p.socket)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(sockets)) {
-		for _, number := range snap.numbers(name) {
-			s.delete("socket "+name, &memif.MemifSocketFilenameAddDelV2{SocketID: number}, sockets[name].fail)
+	for _, number := range slices.Sorted(maps.Keys(snap.sockets)) {
+		name := snap.sockets[number]
+		if r := sockets[name]; r != nil {
+			s.delete(r, "socket "+name, &memif.MemifSocketFilenameAddDelV2{SocketID: number})
+		} else { // also of an interface that is not there yet
+			left = append(left, name)
 		}
 	}
 	if err := s.flush(ctx); err != nil {
 		return err
-	}
-	var left []string
-	for _, p := range snap.ports {
-		if ports[p.index] == nil {
-			left = append(left, p.socket)
-		}
-	}
-	for _, name := range snap.sockets { // also of an interface that is not there yet
-		if sockets[name] == nil {
-			left = append(left, name)
-		}
 	}
 	others := usesOf(left)
 	for _, r := range all {
@@ -121,50 +96,41 @@ func (s *session) deleteFrom(ctx context.Context, snap *snapshot, all []*removal
 }
 
 // delete queues a deletion. The codes say that the object is gone.
-func (s *session) delete(object string, m api.Message, failed func(error), gone ...api.VPPApiError) {
+func (s *session) delete(r *removal, object string, m api.Message, gone ...api.VPPApiError) {
 	s.send(request{doing: "delete " + object, message: m, refused: func(err error) error {
 		if !isCode(err, gone...) {
-			failed(fmt.Errorf("delete %s: %w", object, err))
+			r.fail(fmt.Errorf("delete %s: %w", object, err))
 		}
 		return nil
 	}})
 }
 
-func (s *session) deletePort(p *port, failed func(error)) {
+func (s *session) deletePort(r *removal, p *port) {
 	if p.memif == nil {
-		s.delete("vhost "+p.name, &vhost_user.DeleteVhostUserIf{SwIfIndex: p.index}, failed, codeNoInterface)
+		s.delete(r, "vhost "+p.InterfaceName, &vhost_user.DeleteVhostUserIf{SwIfIndex: p.SwIfIndex}, codeNoInterface)
 		return
 	}
-	s.delete("memif "+p.name, &memif.MemifDelete{SwIfIndex: p.index}, failed, codeNoInterface)
+	s.delete(r, "memif "+p.InterfaceName, &memif.MemifDelete{SwIfIndex: p.SwIfIndex}, codeNoInterface)
 }
 
-func (s *session) deleteRoute(dst string, m *ip.IPRouteAddDel, failed func(error)) {
-	s.delete("route "+dst, m, failed, codeNone, codeNoFIB, codeNoPath)
+func (s *session) deleteRoute(r *removal, dst string, m *ip.IPRouteAddDel) {
+	s.delete(r, "route "+dst, m, codeNone, codeNoFIB, codeNoPath)
 }
 
-// deleteRecordedRoutes queues the routes through an interface, before it is deleted: VPP
-// keeps them for the interface that gets its number next.
-func (s *session) deleteRecordedRoutes(st *state, p *port, failed func(error)) {
-	for _, r := range st.Routes {
-		m, err := changeRoute(st.VRF, r, p.index, false)
-		if err != nil {
-			failed(fmt.Errorf("delete route %s: %w", r.Dst, err))
-			continue
-		}
-		s.deleteRoute(r.Dst, m, failed)
-	}
-}
-
-// deleteRoutes deletes the routes through the interfaces of attachments, those of the
-// record or, without one, all that VPP has.
-func (s *session) deleteRoutes(ctx context.Context, all []*removal) error {
+// deleteRoutes deletes the routes through the interfaces of attachments before these: VPP keeps
+// them for the interface that gets the number next. They are those of the record or, without
+// one, all that VPP has. A member of a bridge domain has none.
+func (s *session) deleteRoutes(ctx context.Context, snap *snapshot, all []*removal) error {
 	unrecorded := map[uint32]*removal{} // by interface
 	for _, r := range all {
 		for _, p := range r.ports {
+			if !r.recorded && snap.domainOf(p.SwIfIndex) == nil {
+				unrecorded[uint32(p.SwIfIndex)] = r
+			}
 			if r.recorded {
-				s.deleteRecordedRoutes(r.state, &p, r.fail)
-			} else {
-				unrecorded[uint32(p.index)] = r
+				for _, route := range r.state.Routes {
+					s.deleteRoute(r, route.Dst.String(), changeRoute(r.state.VRF, route, p.SwIfIndex, false))
+				}
 			}
 		}
 	}
@@ -177,20 +143,8 @@ func (s *session) deleteRoutes(ctx context.Context, all []*removal) error {
 }
 
 // deleteUnrecordedRoutes reads the routes of all tables and queues those through the
-// interfaces. A member of a bridge domain has none.
+// interfaces.
 func (s *session) deleteUnrecordedRoutes(ctx context.Context, interfaces map[uint32]*removal) error {
-	domains, err := s.domains(ctx)
-	if err != nil {
-		return err
-	}
-	for _, d := range domains {
-		for _, member := range d.SwIfDetails {
-			delete(interfaces, uint32(member.SwIfIndex))
-		}
-	}
-	if len(interfaces) == 0 {
-		return nil
-	}
 	if err := s.conn.compatible(ctx, routeMessages()...); err != nil {
 		for _, r := range interfaces {
 			r.fail(err)
@@ -215,7 +169,7 @@ func (s *session) deleteUnrecordedRoutes(ctx context.Context, interfaces map[uin
 				continue
 			}
 			route := ip.IPRoute{TableID: d.Route.TableID, Prefix: d.Route.Prefix, NPaths: 1, Paths: []fib_types.FibPath{path}}
-			s.deleteRoute(d.Route.Prefix.String(), &ip.IPRouteAddDel{IsMultipath: true, Route: route}, r.fail)
+			s.deleteRoute(r, d.Route.Prefix.String(), &ip.IPRouteAddDel{IsMultipath: true, Route: route})
 		}
 	}
 	return nil

@@ -60,7 +60,7 @@ func (s *session) adopt(ctx context.Context, p *attachment) error {
 		return isUsed(st, p.view.other)
 	case port == nil:
 		return st.isVacant()
-	case port.tag() != "" && port.tag() != st.Tag:
+	case port.Tag != "" && port.Tag != st.Tag:
 		return isUsed(st, port)
 	case port.server != (st.Role == "server"), port.memif != nil && modeOf(port.memif.Mode) != p.config.Mode:
 		return s.discard(ctx, p)
@@ -76,7 +76,7 @@ func (s *session) adopt(ctx context.Context, p *attachment) error {
 // isDeaf reports whether nothing is connected to the interface and nothing can connect: the
 // folder has no socket with a listener.
 func (p *attachment) isDeaf() bool {
-	return p.state.Role == "server" && p.state.Abstract == "" && !p.view.isLinkUp() && !p.state.Listened(p.state.File)
+	return p.state.Role == "server" && p.state.Abstract == "" && !p.view.port.isLinkUp() && !p.state.Listened(p.state.File)
 }
 
 // discard deletes an interface that is of no use to the pod.
@@ -89,17 +89,10 @@ func (s *session) discard(ctx context.Context, p *attachment) error {
 		return err
 	}
 	r := &removal{state: st, recorded: true, ports: []port{*p.view.port}}
-	if err := s.deleteRoutes(ctx, []*removal{r}); err != nil {
-		return err
-	}
-	if r.err == nil {
-		s.deletePort(p.view.port, r.fail)
-		r.fail(s.flush(ctx))
-	}
-	if r.err != nil {
+	if r.fail(s.deleteFrom(ctx, p.view.snap, []*removal{r})); r.err != nil {
 		return r.err
 	}
-	p.view = &view{numbers: p.view.numbers, dangling: p.view.dangling}
+	p.view = &view{dangling: p.view.dangling}
 	return nil
 }
 
@@ -123,24 +116,24 @@ func (s *session) restoreTables(ctx context.Context, p *attachment) error {
 	if vrf == 0 || p.view.tables == [2]uint32{vrf, vrf} {
 		return nil
 	}
-	if err := s.conn.compatible(ctx, append(routeMessages(), api.Message(&ip.IPTableAddDel{}), &ip.IPTableAddDelReply{})...); err != nil {
+	if err := s.conn.compatible(ctx, append(routeMessages(), &ip.IPTableAddDel{})...); err != nil {
 		return err
 	}
 	all, err := s.tables(ctx)
 	if err != nil {
 		return err
 	}
-	for i, family := range []string{"IPv4", "IPv6"} {
-		six := i == 1
-		if slices.ContainsFunc(all, func(t *ip.IPTableDetails) bool { return t.Table.TableID == vrf && t.Table.IsIP6 == six }) {
+	for _, family := range families {
+		table := ip.IPTable{TableID: vrf, IsIP6: family.six}
+		if slices.ContainsFunc(all, func(t *ip.IPTableDetails) bool { return t.Table.TableID == vrf && t.Table.IsIP6 == family.six }) {
 			continue
 		}
 		doing := fmt.Sprintf("make table %d", vrf)
 		if err := p.step(ctx, doing); err != nil {
 			return err
 		}
-		s.send(request{doing: doing, message: &ip.IPTableAddDel{IsAdd: true, Table: ip.IPTable{TableID: vrf, IsIP6: six}}, done: func(api.Message) {
-			p.made = append(p.made, fmt.Sprintf("table %d of %s", vrf, family))
+		s.send(request{doing: doing, message: &ip.IPTableAddDel{IsAdd: true, Table: table}, done: func(api.Message) {
+			p.made = append(p.made, fmt.Sprintf("table %d of %s", vrf, family.name))
 		}})
 	}
 	return s.flush(ctx)

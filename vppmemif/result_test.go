@@ -19,7 +19,7 @@ import (
 // ipam.
 func routedByUserspace(r *rig) map[string]any {
 	return map[string]any{
-		"apiSocket": nil, "socket": nil, "type": "userspace", "sharedDir": r.dir, "kubeconfig": "/etc/kubeconfig",
+		"socket": nil, "type": "userspace", "sharedDir": r.dir, "kubeconfig": "/etc/kubeconfig",
 		"host":      map[string]any{"engine": "vpp", "iftype": "memif", "netType": "interface", "memif": map[string]any{"role": "master", "mode": "ip"}},
 		"container": map[string]any{"engine": "vpp", "iftype": "memif", "netType": "interface"},
 	}
@@ -49,7 +49,7 @@ func attachWithIPAM(t *testing.T, r *rig) (*Delegate, *delegates.Attachment) {
 	t.Helper()
 	s := r.attachment(sandboxA, routedByUserspace(r))
 	s.Netns = newPod(t)
-	d := delegateFor(t, r, s)
+	d := newDelegate(t)
 	a, err := s.of(d, nil)
 	if err == nil {
 		a.State, err = a.Network.Prepare(bounded(t), a)

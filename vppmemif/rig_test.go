@@ -299,7 +299,7 @@ func (a *admin) second(socket, id uint32, tag string) {
 // socketIDs are the numbers of the sockets that there are.
 func (r *rig) socketIDs(d *Delegate) map[string]uint32 {
 	r.t.Helper()
-	s, err := d.vpps.open(bounded(r.t), r.Socket())
+	s, err := d.open(bounded(r.t), r.Socket())
 	if err != nil {
 		r.t.Fatal(err)
 	}

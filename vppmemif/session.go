@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"strings"
 	"syscall"
@@ -11,7 +12,6 @@ import (
 
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/memclnt"
-	"go.fd.io/govpp/core"
 
 	"github.com/plexus-cni/plexus/endpoint"
 )
@@ -39,8 +39,8 @@ type request struct {
 }
 
 // open begins a session.
-func (v *vpps) open(ctx context.Context, socket string) (*session, error) {
-	s := &session{pool: v.pool, socket: socket}
+func (d *Delegate) open(ctx context.Context, socket string) (*session, error) {
+	s := &session{pool: d.pool, socket: socket}
 	return s, s.connect(ctx)
 }
 
@@ -77,7 +77,7 @@ func (s *session) flush(ctx context.Context) error {
 	for len(all) > 0 {
 		first := !s.used
 		s.used = true
-		refusal, at, err := s.conn.exchange(ctx, all)
+		refusal, at, err := s.conn.exchange(ctx, replyTimeout, all...)
 		switch {
 		case err == nil:
 			return refusal
@@ -100,7 +100,7 @@ func (s *session) flush(ctx context.Context) error {
 // fail closes the connection after a request that has failed, and says why it has.
 func (s *session) fail(err error) error {
 	var silent endpoint.SilentError
-	if cause := context.Cause(s.conn.transport.done); errors.As(cause, &silent) { // to another request
+	if cause := context.Cause(s.conn.done); errors.As(cause, &silent) { // to another request
 		err = silent
 	} else if cause != nil {
 		err = fmt.Errorf("it has ended the connection: %w", cause)
@@ -115,76 +115,105 @@ func (s *session) fail(err error) error {
 
 // isUnsent reports whether a request has not reached VPP.
 func isUnsent(err error) bool {
-	return errors.Is(err, core.ErrNotConnected) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, errUnsent) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
-// exchange sends requests and reads the answers. Each request has a stream of its own, by
-// which govpp finds its answer. refusal is the first one, at is the request that failed.
-func (c *connection) exchange(ctx context.Context, all []request) (refusal error, at int, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(c.transport.done, func() { cancel(nil) })()
-	streams := make([]api.Stream, len(all))
-	for at, r := range all {
-		if streams[at], err = c.NewStream(ctx); err != nil {
-			return nil, at, err
+// answer is VPP's answer to a request, as it comes in.
+type answer struct {
+	isDump  bool
+	last    string // name of the message that ends it
+	replies []api.Message
+	err     error         // of a message that is none of it, or cannot be decoded
+	whole   chan struct{} // closed when nothing more comes
+}
+
+// add takes the next message of the answer, and reports whether it is the last. err is that
+// of a message that cannot be decoded.
+func (a *answer) add(reply api.Message, err error) (whole bool) {
+	end := reply.GetMessageName() == a.last
+	if err == nil && !end && !a.isDump {
+		err = fmt.Errorf("VPP answered with %s", reply.GetMessageName())
+	}
+	a.replies, a.err = append(a.replies, reply), err
+	if whole = end || err != nil; whole {
+		close(a.whole)
+	}
+	return whole
+}
+
+// exchange sends requests and reads the answers, each of which may take as long as limit.
+// refusal is the first one, at is the request that failed.
+func (c *connection) exchange(ctx context.Context, limit time.Duration, all ...request) (refusal error, at int, err error) {
+	answers := make([]answer, len(all))
+	c.mu.Lock()
+	first := c.last + 1
+	for i, r := range all {
+		c.last++
+		answers[i] = r.answer()
+		c.waiting[c.last] = &answers[i]
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i := range all {
+			delete(c.waiting, first+uint32(i))
 		}
-		defer streams[at].Close()
-		if err = streams[at].SendMsg(r.message); err == nil && r.isDump() {
-			err = streams[at].SendMsg(&memclnt.ControlPing{})
+	}()
+	for at, r := range all {
+		err := c.send(r.message, first+uint32(at))
+		if err == nil && answers[at].isDump {
+			err = c.send(&memclnt.ControlPing{}, first+uint32(at))
 		}
 		if err != nil {
 			return nil, at, err
 		}
 	}
-	silence := time.AfterFunc(replyTimeout, func() { cancel(endpoint.SilentError{Limit: replyTimeout}) })
-	defer silence.Stop()
-	for at, r := range all {
-		refused, err := r.read(streams[at])
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, at, context.Cause(ctx)
-		case err != nil:
-			return nil, at, err
-		case refusal == nil:
+	for at := range answers {
+		a := &answers[at]
+		select {
+		case <-a.whole:
+		case <-ctx.Done():
+			return nil, at, ctx.Err()
+		case <-c.done.Done():
+			return nil, at, net.ErrClosed
+		case <-time.After(limit):
+			return nil, at, endpoint.SilentError{Limit: limit}
+		}
+		if a.err != nil {
+			return nil, at, a.err
+		}
+		if refused := all[at].use(a.replies); refusal == nil {
 			refusal = refused
 		}
-		silence.Reset(replyTimeout)
 	}
 	return refusal, 0, nil
 }
 
-// isDump reports whether the answers to a request end with that to a ping behind it.
-func (r *request) isDump() bool { return strings.HasSuffix(r.message.GetMessageName(), "_dump") }
-
-// read reads the answer to a request, all of them to a dump.
-func (r *request) read(stream api.Stream) (refusal, err error) {
-	last := r.message.GetMessageName() + "_reply"
-	if r.isDump() {
-		last = (&memclnt.ControlPingReply{}).GetMessageName()
+// answer is the answer to a request before it comes. That to a dump ends with that to a ping
+// behind it.
+func (r *request) answer() answer {
+	a := answer{last: r.message.GetMessageName() + "_reply", whole: make(chan struct{})}
+	if a.isDump = strings.HasSuffix(r.message.GetMessageName(), "_dump"); a.isDump {
+		a.last = (&memclnt.ControlPingReply{}).GetMessageName()
 	}
-	for {
-		reply, err := stream.RecvMsg()
-		if err != nil {
-			return nil, err
-		}
-		end := reply.GetMessageName() == last
-		if !end && !r.isDump() {
-			return nil, fmt.Errorf("VPP answered with %s", reply.GetMessageName())
-		}
-		if refusal := refusalOf(reply); refusal != nil {
-			if r.refused != nil {
-				return r.refused(refusal), nil
-			}
-			return fmt.Errorf("%s: %w", r.doing, refusal), nil
-		}
-		if r.done != nil {
+	return a
+}
+
+// use gives an answer to its use, or returns VPP's refusal.
+func (r *request) use(replies []api.Message) error {
+	for _, reply := range replies {
+		refusal := refusalOf(reply)
+		switch {
+		case refusal != nil && r.refused != nil:
+			return r.refused(refusal)
+		case refusal != nil:
+			return fmt.Errorf("%s: %w", r.doing, refusal)
+		case r.done != nil:
 			r.done(reply)
 		}
-		if end {
-			return nil, nil
-		}
 	}
+	return nil
 }
 
 // refusalOf is the error code of a reply. The replies that plexus reads call it retval; a

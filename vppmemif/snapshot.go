@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
@@ -22,29 +23,33 @@ const (
 	noInterface   = ^uint32(0)
 )
 
-// snapshot is a list of VPP's sockets and interfaces.
+// snapshot is a list of VPP's sockets, interfaces and bridge domains.
 type snapshot struct {
 	sockets    map[uint32]string // names of memif sockets by number; two numbers may have one name
 	interfaces map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails
 	ports      []port
+	domains    []*l2.BridgeDomainDetails
 }
 
 // port is an interface on a socket.
 type port struct {
-	index   interface_types.InterfaceIndex
-	name    string // VPP's
-	socket  string
-	details *interfaces.SwInterfaceDetails // nil if it has gone meanwhile
-	memif   *memif.MemifDetails            // nil: vhost-user
-	server  bool                           // VPP listens
+	*interfaces.SwInterfaceDetails
+	socket string
+	memif  *memif.MemifDetails // nil: vhost-user
+	server bool                // VPP listens
 }
 
-func (p *port) tag() string {
-	if p.details == nil {
-		return ""
+// vlan is the tag that the pod's frames get, 0 for none.
+func (p *port) vlan() uint32 {
+	if p.VtrOp != vtrPush1 {
+		return 0
 	}
-	return p.details.Tag
+	return p.VtrTag1
 }
+
+func (p *port) isUp() bool { return p.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0 }
+
+func (p *port) isLinkUp() bool { return p.Flags&interface_types.IF_STATUS_API_FLAG_LINK_UP != 0 }
 
 // isOf reports whether the port is at the place of an attachment's: its socket, and the
 // number on it.
@@ -57,11 +62,24 @@ func (s *session) listDomains(all *[]*l2.BridgeDomainDetails) {
 	list(s, "bridge domains", &l2.BridgeDomainDump{BdID: ^uint32(0), SwIfIndex: allInterfaces}, all)
 }
 
-// domains lists bridge domains.
-func (s *session) domains(ctx context.Context) (all []*l2.BridgeDomainDetails, err error) {
-	s.listDomains(&all)
-	err = s.flush(ctx)
-	return all, err
+// domainOf is the bridge domain of an interface, nil for none.
+func (snap *snapshot) domainOf(index interface_types.InterfaceIndex) *l2.BridgeDomainDetails {
+	for _, d := range snap.domains {
+		if slices.ContainsFunc(d.SwIfDetails, func(member l2.BridgeDomainSwIf) bool { return member.SwIfIndex == index }) {
+			return d
+		}
+	}
+	return nil
+}
+
+// ownDomains are the tags of the bridge domains that owner has made.
+func (snap *snapshot) ownDomains(owner string) (tags []string) {
+	for _, d := range snap.domains {
+		if strings.HasPrefix(d.BdTag, ownerTag(owner)+domainMark) {
+			tags = append(tags, d.BdTag)
+		}
+	}
+	return tags
 }
 
 // tables lists tables.
@@ -71,9 +89,10 @@ func (s *session) tables(ctx context.Context) (all []*ip.IPTableDetails, err err
 	return all, err
 }
 
-// snapshot lists sockets, and the interfaces of memif and vhost-user. A VPP without the
-// plugin vhost-user has none of those.
+// snapshot lists sockets, the interfaces of memif and vhost-user, and bridge domains. A VPP
+// without the plugin vhost-user has no interfaces of that kind.
 func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
+	snap := &snapshot{sockets: map[uint32]string{}, interfaces: map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}}
 	var sockets []*memif.MemifSocketFilenameDetails
 	var memifs []*memif.MemifDetails
 	var vhosts []*vhost_user.SwInterfaceVhostUserDetails
@@ -84,21 +103,26 @@ func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
 		list(s, "vhost-user interfaces", &vhost_user.SwInterfaceVhostUserDump{SwIfIndex: allInterfaces}, &vhosts)
 	}
 	list(s, "interfaces", &interfaces.SwInterfaceDump{SwIfIndex: allInterfaces}, &all)
+	s.listDomains(&snap.domains)
 	if err := s.flush(ctx); err != nil {
 		return nil, err
 	}
-	snap := &snapshot{sockets: map[uint32]string{}, interfaces: map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}}
 	for _, d := range sockets {
 		snap.sockets[d.SocketID] = d.SocketFilename
 	}
 	for _, d := range all {
 		snap.interfaces[d.SwIfIndex] = d
 	}
+	add := func(index interface_types.InterfaceIndex, socket string, m *memif.MemifDetails, server bool) {
+		if details := snap.interfaces[index]; details != nil { // otherwise it has gone meanwhile
+			snap.ports = append(snap.ports, port{details, socket, m, server})
+		}
+	}
 	for _, m := range memifs {
-		snap.ports = append(snap.ports, port{m.SwIfIndex, m.IfName, snap.sockets[m.SocketID], snap.interfaces[m.SwIfIndex], m, m.Role == memif.MEMIF_ROLE_API_MASTER})
+		add(m.SwIfIndex, snap.sockets[m.SocketID], m, m.Role == memif.MEMIF_ROLE_API_MASTER)
 	}
 	for _, v := range vhosts {
-		snap.ports = append(snap.ports, port{v.SwIfIndex, v.InterfaceName, v.SockFilename, snap.interfaces[v.SwIfIndex], nil, v.IsServer})
+		add(v.SwIfIndex, v.SockFilename, nil, v.IsServer)
 	}
 	return snap, nil
 }

@@ -27,7 +27,7 @@ type state struct {
 	DomainTag     string  `json:"domainTag,omitempty"`
 	Domain        uint32  `json:"domain,omitempty"` // number that the configuration gives, or the first to try
 	VRF           uint32  `json:"vrf,omitempty"`
-	Routes        []Route `json:"routes,omitempty"` // VPP keeps them when their interface goes
+	Routes        []route `json:"routes,omitempty"` // VPP keeps them when their interface goes
 }
 
 // name is the interface in words.
@@ -40,12 +40,7 @@ func (s *state) name() string {
 
 func (s *state) kind() string { return kindOf(s.Vhost) }
 
-func kindOf(vhost bool) string {
-	if vhost {
-		return "vhost"
-	}
-	return "memif"
-}
+func kindOf(vhost bool) string { return either(vhost, "vhost", "memif") }
 
 // path is the socket as results and device-info have it.
 func (s *state) path() string {
@@ -57,7 +52,7 @@ func (s *state) path() string {
 
 // decide chooses names. It looks at the folder's place, nothing else.
 func decide(c *Config, a *delegates.Attachment) (*state, error) {
-	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.vhost, VRF: c.VRF, Routes: c.Routes}
+	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.VhostUser, VRF: c.VRF, Routes: c.routes}
 	if b := c.BridgeDomain; b != nil {
 		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
 		if b.ID == 0 {
@@ -80,10 +75,13 @@ func decide(c *Config, a *delegates.Attachment) (*state, error) {
 	if s.File == "" {
 		s.File = socketName(s.kind(), a.Sandbox, a.IfName)
 	}
-	if c.userspace != nil {
+	if c.dialect != nil {
 		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
-	w := shareddir.Options{Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Key: func(name string) string { return c.key("socket." + name) }}
+	w := shareddir.Options{
+		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket,
+		Key: func(name string) string { return c.key("socket." + name) },
+	}
 	var err error
 	if s.Folder, err = shareddir.Choose(w, a, s.File, unique(a)); err != nil {
 		return nil, err

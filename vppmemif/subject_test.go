@@ -3,11 +3,13 @@ package vppmemif
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/delegates/userspace"
 )
 
 // subject is an attachment of a test, and the configuration of its network.
@@ -20,11 +22,33 @@ type subject struct {
 func (s subject) of(d *Delegate, state json.RawMessage) (*delegates.Attachment, error) {
 	a := s.Attachment
 	a.State = state
-	n, _, err := d.Parse(a.Name, s.Conf)
+	parser := delegates.Delegate(d)
+	if strings.Contains(string(s.Conf), `"type":"userspace"`) {
+		parser = userspace.New(userspace.EngineVPP, atSocket{d, s.Conf})
+	}
+	n, _, err := parser.Parse(a.Name, s.Conf)
 	if err == nil {
 		a.Network = n
 	}
 	return &a, err
+}
+
+// atSocket takes the API socket from the configuration that was translated: userspace-cni's
+// form can name none.
+type atSocket struct {
+	*Delegate
+	conf []byte
+}
+
+// ParseAs is userspace.Backend.
+func (s atSocket) ParseAs(network string, config []byte, dialect *delegates.Dialect) (delegates.Network, []string, error) {
+	n, warnings, err := s.Delegate.ParseAs(network, config, dialect)
+	if err == nil {
+		var named struct{ APISocket string }
+		err = json.Unmarshal(s.conf, &named)
+		configOf(&delegates.Attachment{Network: n}).APISocket = named.APISocket
+	}
+	return n, warnings, err
 }
 
 func (d *Delegate) prepare(ctx context.Context, s subject) (json.RawMessage, error) {

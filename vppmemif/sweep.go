@@ -14,7 +14,9 @@ import (
 
 // Sweep is delegates.Delegate. keep gets the beginning of the container ID. A VPP that
 // does not run has nothing.
-func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error {
+func (d *Delegate) Sweep(
+	ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool,
+) []error {
 	apis := []string{defaultAPISocket}
 	for _, e := range endpoints {
 		if filepath.IsAbs(e) && !slices.Contains(apis, e) {
@@ -38,7 +40,7 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, 
 // sweepAt goes by the tags alone. A tag is no licence for the socket's path: of files it
 // removes those alone that the attachment's names lead to, below the bases.
 func (d *Delegate) sweepAt(ctx context.Context, api, owner string, bases []string, keep func(sandbox, ifName string) bool) error {
-	s, err := d.vpps.open(ctx, api)
+	s, err := d.open(ctx, api)
 	if err != nil {
 		return err
 	}
@@ -48,35 +50,31 @@ func (d *Delegate) sweepAt(ctx context.Context, api, owner string, bases []strin
 	}
 	var all []*removal
 	for _, p := range snap.ports {
-		sandbox, ifName, ours := parseTag(owner, p.tag())
+		sandbox, ifName, ours := parseTag(owner, p.Tag)
 		if !ours || keep(sandbox, ifName) {
 			continue
 		}
-		r := &removal{tag: p.tag(), ports: []port{p}}
+		r := &removal{tag: p.Tag, ifName: ifName, ports: []port{p}}
+		file, link := socketName(kindOf(p.memif == nil), sandbox, ifName), uniqueOf(owner, sandbox, ifName)
 		for _, base := range bases {
-			if files, ok := shareddir.Marked(base, sandbox, ifName, socketName(kindOf(p.memif == nil), sandbox, ifName), uniqueOf(owner, sandbox, ifName)); ok {
-				r.files = append(r.files, files)
+			if use, ok := shareddir.Marked(base, sandbox, ifName, file, link); ok {
+				r.files = append(r.files, use)
 			}
 		}
 		all = append(all, r)
 	}
-	if err := s.deleteFrom(ctx, snap, all); err != nil {
-		return err
+	for _, tag := range snap.ownDomains(owner) {
+		all = append(all, &removal{tag: tag, domains: []string{tag}})
 	}
-	var errs []error
+	err = s.remove(ctx, snap, all)
+	if err == nil {
+		d.clear(ctx, all)
+	}
+	errs := []error{err}
 	for _, r := range all {
-		for _, use := range r.files {
-			if r.err == nil {
-				r.fail(use.Clear(shareddir.Clearing{Log: d.log, Others: r.others}))
-			}
-		}
 		if r.err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", r.tag, r.err))
 		}
 	}
-	tags, err := s.ownDomains(ctx, owner)
-	if err == nil {
-		err = s.deleteDomains(ctx, tags, func(_ string, err error) { errs = append(errs, err) })
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }

@@ -2,7 +2,6 @@ package vppmemif
 
 import (
 	"encoding/json"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,31 +13,14 @@ import (
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
-// vhost are the keys of a vhost-user interface in userspace-cni's words. Its
-// configurations name no API socket.
+// vhost are the keys of a vhost-user interface in userspace-cni's words, and the rig's API
+// socket.
 func vhost(r *rig, mode string) map[string]any {
 	return map[string]any{
-		"apiSocket": nil, "socket": nil, "type": "userspace", "sharedDir": r.dir,
+		"socket": nil, "type": "userspace", "sharedDir": r.dir,
 		"host":      map[string]any{"engine": "vpp", "iftype": "vhostuser", "netType": "bridge", "vhost": map[string]any{"mode": mode}, "bridge": map[string]any{"bridgeName": "blue"}},
 		"container": map[string]any{"engine": "vpp", "iftype": "vhostuser", "netType": "interface"},
 	}
-}
-
-// delegateFor is the delegate of an attachment's type, with the rig's API socket
-// where the configuration can name none.
-func delegateFor(t testing.TB, r *rig, a subject) *Delegate {
-	if !strings.Contains(string(a.Conf), `"type":"userspace"`) {
-		return newDelegate(t)
-	}
-	d := NewUserspace(slog.New(slog.NewTextHandler(t.Output(), nil)))
-	d.parse = func(network string, data []byte) (*Config, []string, error) {
-		c, warnings, err := parseUserspace(network, data)
-		if err == nil {
-			c.APISocket = filepath.Join(r.vpp, standin.SocketName)
-		}
-		return c, warnings, err
-	}
-	return d
 }
 
 // vhost-user on VPP: the stand-in has the interface and its place in the bridge
@@ -48,7 +30,7 @@ func TestVhostUser(t *testing.T) {
 		t.Run("mode "+mode, func(t *testing.T) {
 			r := newRig(t, standin.Options{})
 			a := r.attachment(sandboxA, vhost(r, mode))
-			d := delegateFor(t, r, a)
+			d := newDelegate(t)
 			before := r.world()
 			raw, err := d.prepare(bounded(t), a)
 			if err != nil {
@@ -109,7 +91,7 @@ func TestVhostUser(t *testing.T) {
 func TestVhostUserMissing(t *testing.T) {
 	r := newRig(t, standin.Options{CRC: map[string]string{"create_vhost_user_if_v2": "", "sw_interface_vhost_user_dump": ""}})
 	a := r.attachment(sandboxA, vhost(r, "server"))
-	_, err := delegateFor(t, r, a).prepare(bounded(t), a)
+	_, err := newDelegate(t).prepare(bounded(t), a)
 	wantError(t, err, "create_vhost_user_if_v2", "does not speak")
 	m := r.attachment(sandboxA, nil)
 	d := newDelegate(t)
@@ -120,7 +102,7 @@ func TestVhostUserMissing(t *testing.T) {
 func TestVhostUserSweep(t *testing.T) {
 	r := newRig(t, standin.Options{})
 	a := r.attachment(sandboxA, vhost(r, "server"))
-	d := delegateFor(t, r, a)
+	d := newDelegate(t)
 	before := r.world()
 	raw, err := d.prepare(bounded(t), a)
 	if err == nil {
@@ -147,7 +129,7 @@ func TestVhostUserRefused(t *testing.T) {
 		change(keys["host"].(map[string]any))
 		a := r.attachment(sandboxA, keys)
 		before := r.world()
-		_, err := delegateFor(t, r, a).prepare(bounded(t), a)
+		_, err := newDelegate(t).prepare(bounded(t), a)
 		wantError(t, err, says)
 		same(t, before, r.world())
 	}

@@ -1,18 +1,19 @@
+// Package userspace reads configurations of userspace-cni. It translates each into the keys
+// of a backend, ovsdpdk or vppmemif, and has what a container written for userspace-cni
+// reads.
 package userspace
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-
-	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
 // Config is a userspace-cni configuration, every key of it (its Go types in
-// pkg/types). A backend reads it as one of its own.
+// pkg/types).
 type Config struct {
 	Name       string `json:"name"`
 	Kubeconfig string `json:"kubeconfig"`
@@ -61,14 +62,6 @@ const (
 	EngineOVS = "ovs-dpdk"
 )
 
-// Annotations by which userspace-cni hands its configuration to the pod, and
-// where it looks for the sockets when the pod mounts no volume shared-dir.
-const (
-	userspaceConfigAnnotation = "userspace/configuration-data"
-	userspaceDirAnnotation    = "userspace/mapped-dir"
-	userspaceMappedDir        = "/var/lib/cni/usrspcni"
-)
-
 // Engine is the engine that a configuration of type userspace names.
 func Engine(data []byte) (string, error) {
 	var u struct {
@@ -86,98 +79,49 @@ func Engine(data []byte) (string, error) {
 	return "", fmt.Errorf("userspace: key %q: %.40q, allowed are %s, %s", "host.engine", u.Host.Engine, EngineOVS, EngineVPP)
 }
 
-// Parse reads a configuration of type userspace for one engine. The
-// returned function makes an error about one of its keys.
-func Parse(network, engine string, data []byte) (u *Config, warnings []string, bad func(key, format string, args ...any) error, err error) {
-	u = &Config{}
-	object := fmt.Sprintf("network %s: userspace", network)
-	bad = func(key, format string, args ...any) error {
-		return fmt.Errorf("%s: key %q: %s", object, key, fmt.Sprintf(format, args...))
-	}
-	if warnings, err = conf.Decode(object, data, u, conf.RefuseSlips); err != nil {
-		return nil, nil, bad, err
-	}
-	if u.Host.Engine != engine {
-		return nil, nil, bad, bad("host.engine", "%.40q, allowed is %s", u.Host.Engine, engine)
-	}
-	switch u.Container.Engine {
-	case "", EngineOVS, EngineVPP:
-	default:
-		return nil, nil, bad, bad("container.engine", "%.40q, allowed are %s, %s", u.Container.Engine, EngineOVS, EngineVPP)
-	}
-	return u, warnings, bad, nil
+// Backend is a backend that reads translated configurations.
+type Backend interface {
+	delegates.Delegate
+	// ParseAs is Parse of a configuration that the user wrote in a dialect.
+	ParseAs(network string, config []byte, dialect *delegates.Dialect) (delegates.Network, []string, error)
 }
 
-// userspaceData is the document that the container reads, from an annotation or from the file
-// beside the socket.
-type userspaceData struct {
-	ContainerID string       `json:"containerId"`
-	IfName      string       `json:"ifName"`
-	Name        string       `json:"name"`
-	Config      Side         `json:"config"`
-	IPResult    types.Result `json:"ipResult"` // of CNI 0.4.0, which readers of 1.0.0 read as well
+// Delegate is the backend of one engine, for configurations of type userspace.
+type Delegate struct {
+	Backend
+	engine string
 }
 
-// ConfigurationData fills empty fields of the container's half from the host's. socketFile is the name of the socket.
-func (u *Config) ConfigurationData(a *delegates.Attachment, socketFile string, ipam *types100.Result) ([]byte, error) {
-	side := u.Container
-	if side.IfType == "" {
-		side.IfType = u.Host.IfType
-	}
-	if side.NetType == "" {
-		side.NetType = "interface"
-	}
-	other := func(value, first, second string) string {
-		if value == first {
-			return second
-		}
-		return first
-	}
-	switch side.IfType {
-	case "vhostuser":
-		if side.Vhost.Mode == "" {
-			side.Vhost.Mode = other(u.Host.Vhost.Mode, "client", "server")
-		}
-		side.Vhost.SocketFile = socketFile
-	case "memif":
-		if side.Memif.Role == "" {
-			side.Memif.Role = other(u.Host.Memif.Role, "master", "slave")
-		}
-		if side.Memif.Mode == "" {
-			side.Memif.Mode = u.Host.Memif.Mode
-		}
-		side.Memif.SocketFile = socketFile
-	}
-	result := &types100.Result{
-		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{{Name: a.IfName, Sandbox: a.Netns}},
-	}
-	if ipam != nil {
-		for _, ip := range ipam.IPs {
-			result.IPs = append(result.IPs, &types100.IPConfig{Address: ip.Address})
-		}
-		result.Routes, result.DNS = ipam.Routes, ipam.DNS
-	}
-	old, err := result.GetAsVersion("0.4.0")
+// New makes the delegate of type userspace for an engine. The backend is in use under its own
+// name as well.
+func New(engine string, backend Backend) Delegate { return Delegate{backend, engine} }
+
+// Parse translates a configuration for the backend. A configuration that cannot be accepted
+// is a conf.Refusal.
+func (d Delegate) Parse(network string, config []byte) (delegates.Network, []string, error) {
+	u := &Config{}
+	dialect := &delegates.Dialect{Plugin: "userspace", Document: u.document, Annotations: u.annotations}
+	object := dialect.Object(network, "")
+	warnings, err := conf.Decode(object, config, u, conf.RefuseSlips)
 	if err != nil {
-		return nil, err
+		return nil, nil, conf.Refuse(err)
 	}
-	return json.Marshal(userspaceData{a.Sandbox, a.IfName, u.Name, side, old})
+	keys, err := u.translate(d.engine, dialect)
+	if err != nil {
+		return nil, nil, conf.Refuse(fmt.Errorf("%s: %w", object, err))
+	}
+	translated, err := withRequests(keys, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, _, err := d.ParseAs(network, translated, dialect)
+	return n, warnings, err
 }
 
-// Annotations are the annotations of userspace-cni for the container, which it writes with a
-// kubeconfig; nil without one. They have the addresses of the attachment's result.
-func (u *Config) Annotations(a *delegates.Attachment, socketFile string) (map[string]string, error) {
-	if u == nil || u.Kubeconfig == "" {
-		return nil, nil
-	}
-	data, err := u.ConfigurationData(a, socketFile, a.Result)
-	if err != nil {
-		return nil, err
-	}
-	mapped := userspaceMappedDir
-	if a.Pod != nil && a.Pod.SharedDirMount != "" {
-		mapped = a.Pod.SharedDirMount
-	}
-	return map[string]string{userspaceConfigAnnotation: "[" + string(data) + "]", userspaceDirAnnotation: mapped}, nil
+// Sweep does nothing: the backend under its own name sweeps the marks of both.
+func (Delegate) Sweep(context.Context, string, []string, conf.Bounds, func(sandbox, ifName string) bool) []error {
+	return nil
 }
+
+// Close does nothing: the backend is closed under its own name.
+func (Delegate) Close() {}

@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
+	"github.com/plexus-cni/plexus/rig/process"
 	"github.com/plexus-cni/plexus/rig/standin"
 )
 
@@ -19,27 +16,23 @@ func (b *bench) agentSocket() string { return filepath.Join(b.dir, "agent.sock")
 
 // startAgent runs plexusd serve without an API server.
 func (b *bench) startAgent() (stop func(), err error) {
-	cmd := exec.Command(filepath.Join(b.bin, "plexusd"), "serve", "--standalone", "--socket", b.agentSocket(), "--data-dir", filepath.Join(b.dir, "data"))
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p, err := process.Start(process.Options{Name: "the agent"},
+		filepath.Join(b.bin, "plexusd"), "serve", "--standalone", "--socket", b.agentSocket(), "--data-dir", filepath.Join(b.dir, "data"))
+	if err != nil {
 		return nil, err
 	}
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}
-	for limit := time.Now().Add(10 * time.Second); ; {
+	err = p.Await(context.Background(), "the agent listens", func() (bool, error) {
 		conn, err := net.Dial("unix", b.agentSocket())
-		if err == nil {
-			return stop, conn.Close()
+		if err != nil {
+			return false, nil
 		}
-		if time.Now().After(limit) {
-			stop()
-			return nil, errors.Join(err, errors.New(log.String()))
-		}
+		return true, conn.Close()
+	})
+	if err != nil {
+		p.Kill()
+		return nil, err
 	}
+	return p.Stop, nil
 }
 
 // agentMemifs times n memifs of one pod through the agent, whole processes, beside

@@ -358,7 +358,7 @@ func BenchmarkMemory(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	n.agent.stop()
+	n.stopAgent()
 	if err := n.startAgent(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func BenchmarkMemory(b *testing.B) {
 			all = append(all, s)
 		}
 		time.Sleep(3 * time.Second) // the agent rests
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.cmd.Process.Pid))
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.PID()))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -22,7 +22,7 @@ const plexusImage = "ghcr.io/plexus-cni/plexus:latest"
 // becomeDaemonSet takes the hand-made installation away and makes the image.
 func (n *testNode) becomeDaemonSet(t *testing.T) {
 	t.Helper()
-	n.agent.stop()
+	n.stopAgent()
 	if err := os.Remove(filepath.Join(confDir, "00-plexus.conf")); err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func TestResourceClaim(t *testing.T) {
 	await(t, "the second network is there", func() error {
 		out := n.must(t, "get", "pod", "claimer", "-o", `jsonpath={.metadata.annotations['k8s\.v1\.cni\.cncf\.io/network-status']}`)
 		if !strings.Contains(out, `"net2"`) {
-			return fmt.Errorf("network-status %s\nagent: %s", out, n.agent.lastLines(5))
+			return fmt.Errorf("network-status %s\nagent: %s", out, n.agent.Tail())
 		}
 		return nil
 	})

@@ -25,7 +25,7 @@ func (n *testNode) has(t testing.TB, app string, want ...string) pod {
 			have = append(have, s.Interface+"="+s.Name)
 		}
 		if !slices.Equal(have, want) {
-			return fmt.Errorf("have %v\nagent: %s", have, n.agent.lastLines(5))
+			return fmt.Errorf("have %v\nagent: %s", have, n.agent.Tail())
 		}
 		return nil
 	})

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/plexus-cni/plexus/rig/ovs"
+	"github.com/plexus-cni/plexus/rig/process"
 	"github.com/plexus-cni/plexus/rig/standin"
 )
 
@@ -31,7 +32,7 @@ type testNode struct {
 	ovs     *ovs.Switch
 	vpp     *standin.Process
 	empty   string // state of VPP without pods
-	agent   *agentProcess
+	agent   *process.Process
 	account string // kubeconfig of plexus' service account
 }
 
@@ -97,10 +98,10 @@ func inside(m *testing.M, text string) int {
 	if err := n.install(ctx); err != nil {
 		return complain(err)
 	}
-	defer n.agent.stop()
+	defer n.stopAgent()
 	status := m.Run()
 	if status != 0 {
-		fmt.Fprintln(os.Stderr, "the agent's log:\n"+n.agent.lastLines(60))
+		fmt.Fprintln(os.Stderr, "the agent's log:\n"+n.agent.Tail())
 	}
 	return status
 }
@@ -153,22 +154,13 @@ func (f *failing) Helper()                           {}
 func (f *failing) Fatal(args ...any)                 { f.err = errors.New(fmt.Sprint(args...)) }
 func (f *failing) Fatalf(format string, args ...any) { f.err = fmt.Errorf(format, args...) }
 
-// agentProcess is a plexusd serve.
-type agentProcess struct {
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{}
-}
-
 func (n *testNode) startAgent(ctx context.Context, flags ...string) error {
 	if err := n.launchAgent(flags...); err != nil {
 		return err
 	}
 	return eventually(ctx, "the agent is ready", func() error {
-		select {
-		case <-n.agent.done:
-			return errors.New(n.agent.lastLines(20))
-		default:
+		if err := n.agent.Ended(); err != nil {
+			return err
 		}
 		_, err := n.ask("GET", "/readyz")
 		return err
@@ -176,43 +168,16 @@ func (n *testNode) startAgent(ctx context.Context, flags ...string) error {
 }
 
 // launchAgent starts the agent and does not wait for it.
-func (n *testNode) launchAgent(flags ...string) error {
-	log, err := os.OpenFile(filepath.Join(n.Dir, "log/plexusd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	args := append([]string{"serve", "--kubeconfig", n.account, "--node", "plexus-node"}, flags...)
-	a := &agentProcess{cmd: exec.Command("/opt/cni/bin/plexusd", args...), log: log, done: make(chan struct{})}
-	a.cmd.Stdout, a.cmd.Stderr = log, log
-	if err := a.cmd.Start(); err != nil {
-		return errors.Join(err, log.Close())
-	}
-	go func() { _ = a.cmd.Wait(); close(a.done) }()
-	n.agent = a
-	return nil
+func (n *testNode) launchAgent(flags ...string) (err error) {
+	args := append([]string{"/opt/cni/bin/plexusd", "serve", "--kubeconfig", n.account, "--node", "plexus-node"}, flags...)
+	n.agent, err = process.Start(process.Options{Name: "the agent", Log: filepath.Join(n.Dir, "log/plexusd.log")}, args...)
+	return err
 }
 
-// stop ends the agent as a container runtime does.
-func (a *agentProcess) stop() {
-	_ = a.cmd.Process.Signal(syscall.SIGTERM)
-	<-a.done
-	_ = a.log.Close()
-}
-
-// kill ends it at once.
-func (a *agentProcess) kill() {
-	_ = a.cmd.Process.Kill()
-	<-a.done
-	_ = a.log.Close()
-}
-
-func (a *agentProcess) lastLines(count int) string {
-	data, err := os.ReadFile(a.log.Name())
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	return strings.Join(lines[max(0, len(lines)-count):], "\n")
+// stopAgent ends the agent as a container runtime does that has patience.
+func (n *testNode) stopAgent() {
+	_ = n.agent.Signal(syscall.SIGTERM)
+	<-n.agent.Done()
 }
 
 // ask asks the agent on its socket.

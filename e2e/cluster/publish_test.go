@@ -54,7 +54,7 @@ func TestPublish(t *testing.T) {
 				}
 			}
 			if !slices.Equal(have, want) {
-				return fmt.Errorf("have %v\nagent: %s", have, n.agent.lastLines(5))
+				return fmt.Errorf("have %v\nagent: %s", have, n.agent.Tail())
 			}
 			return nil
 		})
@@ -93,7 +93,7 @@ func TestPublish(t *testing.T) {
 
 	n.control(t, "/apiserver/stop", nil)
 	do("ADD", "next")
-	n.agent.kill()
+	n.agent.Kill()
 	n.control(t, "/apiserver/start", nil)
 	if err := n.startAgent(t.Context()); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 func TestReadingOverTCP(t *testing.T) {
 	n := theNode
 	const address = "127.0.0.1:9499"
-	n.agent.stop()
+	n.stopAgent()
 	if err := n.startAgent(t.Context(), "--listen", address); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
 			t.Errorf("%s with token %.8q: %s %.300s (%v), want %d and %q", test.path, test.token, resp.Status, text, err, test.want, test.says)
 		}
 	}
-	n.agent.stop()
+	n.stopAgent()
 	if err := n.startAgent(t.Context()); err != nil {
 		t.Fatal(fmt.Errorf("without --listen: %w", err))
 	}

@@ -54,7 +54,7 @@ func TestRestartedVPP(t *testing.T) {
 		defer cancel()
 		for i, p := range peers {
 			if err := p.WaitLink(ctx); err != nil {
-				t.Fatalf("%s: %s: %v\nagent: %s", when, pods[i].Metadata.Name, err, n.agent.lastLines(30))
+				t.Fatalf("%s: %s: %v\nagent: %s", when, pods[i].Metadata.Name, err, n.agent.Tail())
 			}
 		}
 		for i, p := range peers[1:] {

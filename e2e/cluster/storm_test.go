@@ -131,12 +131,12 @@ func (n *testNode) killAgents(ctx context.Context, t *testing.T, quiet <-chan st
 		case <-time.After(time.Duration(300+rand.IntN(2500)) * time.Millisecond): // the moment is what is tested
 		}
 		if kills%5 == 4 {
-			n.agent.stop()
+			n.stopAgent()
 			if err := replace("/opt/cni/bin/plexusd"); err != nil {
 				t.Errorf("upgrade: %v", err)
 			}
 		} else {
-			n.agent.kill()
+			n.agent.Kill()
 		}
 		if err := n.launchAgent(); err != nil {
 			t.Errorf("start the agent: %v", err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/plexus-cni/plexus/agent"
@@ -37,9 +38,12 @@ func Answer() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	var mu sync.Mutex // steps come from several networks at once under "parallel"
 	n := 0
 	var steps bytes.Buffer
 	ctx := delegates.WithSteps(context.Background(), func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		fmt.Fprintln(&steps, step)
 		if n++; n != at {
 			return nil
@@ -51,6 +55,8 @@ func Answer() int {
 		return fmt.Errorf("injected failure at step %d, %s", n, step)
 	})
 	status := agent.Answer(ctx, agent.OSCall("plexus"))
+	mu.Lock()
+	defer mu.Unlock()
 	if err := os.WriteFile(os.Getenv(stepsEnv), steps.Bytes(), 0o600); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

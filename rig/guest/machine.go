@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 const (
@@ -36,37 +35,26 @@ func (m *machine) file(name string) string { return filepath.Join(m.dir, name) }
 func (m *machine) run(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	for _, old := range []string{"control", "console"} { // of a run before, in the folder of -keep
+	for _, old := range []string{"control", "console", "qemu.log"} { // of a run before, in the folder of -keep
 		_ = os.Remove(m.file(old))
 	}
-	log, err := os.Create(m.file("qemu.log"))
-	if err != nil {
-		return 0, fmt.Errorf("make a log: %w", err)
-	}
-	defer log.Close()
-
-	cmd := exec.CommandContext(ctx, qemu, m.args()...)
-	// Not the file itself: QEMU would make it non-blocking for all who have it.
-	cmd.Stdout = struct{ io.Writer }{os.Stdout}
-	cmd.Stderr = log
-	// Interrupting the whole group leaves it to this process to end QEMU. If this
-	// process is killed, QEMU is too: by the kernel, when the thread that started
-	// it ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = 10 * time.Second
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start QEMU: %w: run rig/guest/packages.sh", err)
+	p, err := process.Start(process.Options{
+		Name: "QEMU", Log: m.file("qemu.log"),
+		// Not the file itself: QEMU would make it non-blocking for all who have it.
+		Stdout: struct{ io.Writer }{os.Stdout},
+	}, append([]string{qemu}, m.args()...)...)
+	if err != nil {
+		return 0, fmt.Errorf("%w: run rig/guest/packages.sh", err)
 	}
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		m.watch(ctx, cancel, began)
 	}()
-	err = cmd.Wait()
+	p.Wait(ctx)
 	why := context.Cause(ctx) // nil if QEMU ended by itself
+	p.Kill()
 	cancel(nil)
 	<-watched
 
@@ -80,7 +68,7 @@ func (m *machine) run(ctx context.Context) (int, error) {
 	if reason, ok := m.told("fail"); ok {
 		why = errors.New(reason)
 	} else if why == nil {
-		why = fmt.Errorf("the guest ended before the program did (QEMU: %v): is -memory %d too small?", err, m.memory)
+		why = fmt.Errorf("the guest ended before the program did (QEMU: %v): is -memory %d too small?", p.Ended(), m.memory)
 	}
 	return 0, fmt.Errorf("%w%s%s", why, tail("QEMU", m.file("qemu.log")), tail("its console", m.file("console")))
 }

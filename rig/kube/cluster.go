@@ -44,11 +44,11 @@ type Cluster struct {
 	serverIP             string
 	serverPort, etcdPort int
 
-	etcd, apiserver, scheduler, controllers *process
+	etcd, apiserver, scheduler, controllers *daemon
 
 	node                *node
 	link                *link
-	containerd, kubelet *process
+	containerd, kubelet *daemon
 	cgroups             bool
 	localImport         bool
 }
@@ -192,7 +192,7 @@ func (c *Cluster) Close() error {
 	if c.node != nil {
 		c.node.close()
 	}
-	for _, p := range []*process{c.kubelet, c.containerd, c.controllers, c.scheduler, c.apiserver, c.etcd} {
+	for _, p := range []*daemon{c.kubelet, c.containerd, c.controllers, c.scheduler, c.apiserver, c.etcd} {
 		p.kill()
 	}
 	if c.link != nil {
@@ -223,12 +223,12 @@ func (c *Cluster) Log(program string) string { return c.path("log/" + program + 
 func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
 
 // start starts one of the prepared programs.
-func (c *Cluster) start(name string, in *node, args ...string) (*process, error) {
+func (c *Cluster) start(name string, in *node, args ...string) (*daemon, error) {
 	program, err := c.program(name)
 	if err != nil {
 		return nil, err
 	}
-	return startProcess(name, c.Log(name), in, c.environ(), 0, append([]string{program}, args...)...)
+	return startDaemon(name, c.Log(name), in, c.environ(), 0, append([]string{program}, args...)...)
 }
 
 // program is the path of one of the prepared programs.

@@ -87,7 +87,7 @@ func (c *Cluster) launchAPIServer() error {
 // awaitAPIServer waits until the API server is ready.
 func (c *Cluster) awaitAPIServer(ctx context.Context) error {
 	return c.apiserver.await(ctx, "the API server is ready", func(ctx context.Context) (bool, error, error) {
-		if err := c.etcd.ended(); err != nil {
+		if err := c.etcd.Ended(); err != nil {
 			return false, nil, err
 		}
 		_, err := c.client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)

@@ -30,7 +30,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = l.name
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsPid(c.node.holder.pid())}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsPid(c.node.holder.PID())}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("link the node: add %s: %w", l.name, err)
 	}

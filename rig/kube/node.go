@@ -31,7 +31,7 @@ var nodeScript []byte
 // node is a process that holds namespaces: mount, network and process. When it
 // ends the kernel ends all that runs in them.
 type node struct {
-	holder *process
+	holder *daemon
 	pidfd  int
 }
 
@@ -45,13 +45,13 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err := os.WriteFile(script, nodeScript, 0o755); err != nil {
 		return fmt.Errorf("write the node's script: %w", err)
 	}
-	holder, err := startProcess("node", c.path("log/node.log"), nil, c.environ(),
+	holder, err := startDaemon("node", c.path("log/node.log"), nil, c.environ(),
 		unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID, "/bin/sh", script, c.dir, pause)
 	if err != nil {
 		return err
 	}
 	c.node = &node{holder: holder, pidfd: -1}
-	if c.node.pidfd, err = unix.PidfdOpen(holder.pid(), 0); err != nil {
+	if c.node.pidfd, err = unix.PidfdOpen(holder.PID(), 0); err != nil {
 		return fmt.Errorf("open the node: %w", err)
 	}
 	return holder.await(ctx, "the node's namespaces are ready", func(context.Context) (bool, error, error) {
@@ -84,13 +84,13 @@ func (c *Cluster) NodeIP() string { return c.link.node }
 
 // Netns is the path of the node's network namespace.
 func (c *Cluster) Netns() string {
-	return filepath.Join("/proc", strconv.Itoa(c.node.holder.pid()), "ns", "net")
+	return filepath.Join("/proc", strconv.Itoa(c.node.holder.PID()), "ns", "net")
 }
 
 // NodePath is where the machine sees a path of the node. Sockets can be dialled
 // there too.
 func (c *Cluster) NodePath(path string) string {
-	return filepath.Join("/proc", strconv.Itoa(c.node.holder.pid()), "root", path)
+	return filepath.Join("/proc", strconv.Itoa(c.node.holder.PID()), "root", path)
 }
 
 // ConfDir is the folder that is /etc/cni/net.d in the node.
@@ -105,7 +105,7 @@ func (c *Cluster) NodeCommand(ctx context.Context, cmd ...string) *exec.Cmd {
 	if c.node == nil {
 		return &exec.Cmd{Args: cmd, Err: errNoNode}
 	}
-	args := []string{"--target", strconv.Itoa(c.node.holder.pid()), "--mount", "--net", "--pid", "--"}
+	args := []string{"--target", strconv.Itoa(c.node.holder.PID()), "--mount", "--net", "--pid", "--"}
 	n := exec.CommandContext(ctx, "nsenter", append(args, cmd...)...)
 	n.Env = c.environ()
 	// nsenter waits for the command, which it had to start as a child: both have to

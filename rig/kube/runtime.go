@@ -137,8 +137,8 @@ func (c *Cluster) WaitNode(ctx context.Context) error {
 // awaitNode waits until the API server's Node is as it should be.
 func (c *Cluster) awaitNode(ctx context.Context, what string, check func(*corev1.Node) error) error {
 	return c.kubelet.await(ctx, what, func(ctx context.Context) (bool, error, error) {
-		for _, p := range []*process{c.controllers, c.scheduler, c.containerd} {
-			if err := p.ended(); err != nil {
+		for _, p := range []*daemon{c.controllers, c.scheduler, c.containerd} {
+			if err := p.Ended(); err != nil {
 				return false, nil, err
 			}
 		}

@@ -1,33 +1,27 @@
 package memif
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // Testpmd is a peer of another make: dpdk-testpmd with the driver net_memif as a
 // client. It counts what it receives, and floods what it sends to an address
 // nobody has. It polls core 1 all the time.
 type Testpmd struct {
-	name string
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  lockedText
-	done chan struct{} // closed when it has ended
-	turn sync.Mutex    // held while a command is under way
+	name  string
+	child *process.Process
+	out   process.Buffer // what it prints, between prompts
+	turn  sync.Mutex     // held while a command is under way
 }
 
 const prompt = "testpmd> "
@@ -46,35 +40,15 @@ func StartTestpmd(ctx context.Context, dir, socket string, id uint32) (*Testpmd,
 	}
 	device := fmt.Sprintf("--vdev=net_memif0,role=client,id=%d,socket=%s,socket-abstract=%s,mac=%s",
 		id, name, flag, addressOf(hash.Sum([]byte{0x02, 0x74})))
-	p := &Testpmd{name: fmt.Sprintf("testpmd at %s/%d", socket, id), done: make(chan struct{})}
-	p.cmd = exec.Command("stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--no-telemetry", "--no-huge", "--no-shconf",
+	p := &Testpmd{name: fmt.Sprintf("testpmd at %s/%d", socket, id)}
+	child, err := process.Start(process.Options{Name: p.name, Dir: dir, Env: append(os.Environ(), "RUNTIME_DIRECTORY="+dir), Out: &p.out, Piped: true},
+		"stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--no-telemetry", "--no-huge", "--no-shconf",
 		"--iova-mode=va", "-m", "128", fmt.Sprintf("--file-prefix=memif-%x", hash.Sum32()), device, "--",
 		"-i", "--no-mlockall", "--auto-start", "--no-flush-rx", "--forward-mode=rxonly", "--total-num-mbufs=4096")
-	p.cmd.Dir = dir
-	p.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir)
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	p.cmd.WaitDelay = 2 * time.Second
-	var err error
-	if p.in, err = p.cmd.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("start %s: make pipe: %w", p.name, err)
+	if err != nil {
+		return nil, err
 	}
-	started := make(chan error)
-	go func() {
-		// The kernel sends Pdeathsig when the thread that started the child
-		// ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = p.cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
-	}
+	p.child = child
 	if _, err := p.answer(ctx, 0); err != nil {
 		p.Stop()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
@@ -147,8 +121,8 @@ func (p *Testpmd) counter(ctx context.Context, direction string) (int, error) {
 func (p *Testpmd) command(ctx context.Context, line string) (string, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	mark := p.out.prompts()
-	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
+	mark := p.prompts()
+	if _, err := io.WriteString(p.child.In, line+"\n"); err != nil {
 		return "", fmt.Errorf("%s: tell %q: %w", p.name, line, err)
 	}
 	out, err := p.answer(ctx, mark)
@@ -161,63 +135,19 @@ func (p *Testpmd) command(ctx context.Context, line string) (string, error) {
 // answer waits for a prompt more than there were and returns what came before.
 func (p *Testpmd) answer(ctx context.Context, prompts int) (out string, err error) {
 	err = p.poll(ctx, "answers", func() (bool, error) {
-		select {
-		case <-p.done:
-			return false, fmt.Errorf("it ended (%v): %s", p.cmd.ProcessState, p.out.text())
-		default:
-		}
-		parts := strings.Split(p.out.text(), prompt) // looked at once: more may come at any time
+		parts := strings.Split(p.out.String(), prompt) // looked at once: more may come at any time
 		out = parts[max(0, len(parts)-2)]
 		return len(parts)-1 > prompts, nil
 	})
 	return out, err
 }
 
+// prompts is how many prompts were printed.
+func (p *Testpmd) prompts() int { return strings.Count(p.out.String(), prompt) }
+
 func (p *Testpmd) poll(ctx context.Context, what string, condition func() (bool, error)) error {
-	ctx, cancel := limited(ctx)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ok, err := condition(); ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s %s: %w", p.name, what, errors.Join(ctx.Err(), errors.New(p.out.last())))
-		case <-tick.C:
-		}
-	}
+	return p.child.Await(ctx, p.name+" "+what, condition)
 }
 
 // Stop ends it. Stopping twice is no error.
-func (p *Testpmd) Stop() {
-	_ = p.cmd.Process.Kill()
-	<-p.done
-}
-
-// lockedText is what a process prints, between prompts.
-type lockedText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedText) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedText) prompts() int { return strings.Count(l.text(), prompt) }
-
-// last is what was printed since the last prompt but one.
-func (l *lockedText) last() string {
-	parts := strings.Split(l.text(), prompt)
-	return strings.Join(parts[max(0, len(parts)-2):], prompt)
-}
+func (p *Testpmd) Stop() { p.child.Kill() }

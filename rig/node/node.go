@@ -25,10 +25,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"runtime"
 	"syscall"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // marker is the environment variable that tells a process of this binary which
@@ -90,37 +90,25 @@ func runOutside() (int, error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("a node needs namespaces, interfaces and mounts: run as root")
 	}
-	// Pdeathsig fires when the starting thread ends: keep it for as long as
-	// the process.
-	runtime.LockOSThread()
-
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = os.Args
-	cmd.Env = environ(roleInit)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-		// A group of its own: a ^C at the terminal reaches the node once,
-		// through here.
-		Setpgid: true,
+	// It is in a group of its own: a ^C at the terminal reaches the node once, through here.
+	p, err := process.Start(process.Options{
+		Name: os.Args[0] + " in new namespaces", Program: "/proc/self/exe", Env: environ(roleInit), Inherit: true,
+		Namespaces: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+	}, os.Args...)
+	if err != nil {
+		return 0, err
 	}
-	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start %s in new namespaces: %w", os.Args[0], err)
-	}
-	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s)
+	for {
+		select {
+		case s := <-signals:
+			_ = p.Signal(s.(syscall.Signal))
+		case <-p.Done():
+			return status(p.Status()), nil
 		}
-	}()
-	err := cmd.Wait()
-	if cmd.ProcessState == nil {
-		return 0, fmt.Errorf("wait for the init of the node: %w", err)
 	}
-	return status(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
 }
 
 // forwarded are the signals passed on from the user to the inner process.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 const prompt = "testpmd> "
@@ -64,7 +66,7 @@ func (c *console) prompted() bool {
 }
 
 // command gives a command to p and returns its answer.
-func (c *console) command(ctx context.Context, p *process, line string) (string, error) {
+func (c *console) command(ctx context.Context, p *process.Process, line string) (string, error) {
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
@@ -77,14 +79,14 @@ func (c *console) command(ctx context.Context, p *process, line string) (string,
 	c.mu.Lock()
 	c.pending++
 	c.mu.Unlock()
-	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
+	if _, err := io.WriteString(p.In, line+"\n"); err != nil {
 		return "", err
 	}
 	return c.wait(ctx, p)
 }
 
 // wait returns the last answer once every command given has been answered.
-func (c *console) wait(ctx context.Context, p *process) (string, error) {
+func (c *console) wait(ctx context.Context, p *process.Process) (string, error) {
 	for {
 		c.mu.Lock()
 		pending, answer, changed := c.pending, c.answer, c.changed
@@ -94,8 +96,8 @@ func (c *console) wait(ctx context.Context, p *process) (string, error) {
 		}
 		select {
 		case <-changed:
-		case <-p.done:
-			return "", p.ended()
+		case <-p.Done():
+			return "", p.Ended()
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // VSCtl runs ovs-vsctl on the database and returns what it prints, without the
@@ -51,7 +53,7 @@ func (s *Switch) env() []string {
 
 // run runs a tool and returns what it prints to stdout.
 func (s *Switch) run(ctx context.Context, tool string, args ...string) (string, error) {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := process.Limited(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Env = append(os.Environ(), s.env()...)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // RingSize is the number of frames that fit into a queue of a peer. So many
@@ -42,7 +44,7 @@ type PeerOptions struct {
 // 1 all the time, while there is traffic and while there is none, except after
 // Idle. It takes commands from one goroutine at a time; others wait.
 type Peer struct {
-	process *process
+	child   *process.Process
 	console *console
 	socket  string // to be removed in the end; empty for a client
 	files   string // the folder DPDK makes for it
@@ -85,18 +87,18 @@ func StartPeer(ctx context.Context, dir, socket string, o PeerOptions) (*Peer, e
 	if o.FrameSize != 0 {
 		argv = append(argv, fmt.Sprintf("--txpkts=%d", o.FrameSize))
 	}
-	process, err := start("peer "+filepath.Base(socket), p.console, dir, []string{"RUNTIME_DIRECTORY=" + dir}, true, argv...)
+	child, err := start("peer "+filepath.Base(socket), p.console, dir, []string{"RUNTIME_DIRECTORY=" + dir}, true, argv...)
 	if err != nil {
 		return nil, err
 	}
-	p.process = process
+	p.child = child
 	if o.Client {
 		return p, nil
 	}
 	p.socket = socket
-	err = poll(ctx, "the peer listens at "+socket, func() (bool, error) {
+	err = process.Poll(ctx, "the peer listens at "+socket, func() (bool, error) {
 		// Not by connecting: the first connection is the switch's.
-		return p.console.contains("waiting for client connection"), process.ended()
+		return p.console.contains("waiting for client connection"), child.Ended()
 	})
 	if err != nil {
 		return nil, errors.Join(err, p.Stop())
@@ -108,12 +110,12 @@ func StartPeer(ctx context.Context, dir, socket string, o PeerOptions) (*Peer, e
 func (p *Peer) MAC() net.HardwareAddr { return p.mac }
 
 // PID is the process id of the peer.
-func (p *Peer) PID() int { return p.process.pid() }
+func (p *Peer) PID() int { return p.child.PID() }
 
 // WaitLink returns when the switch has connected and the link of the device is
 // up, also after it has been down.
 func (p *Peer) WaitLink(ctx context.Context) error {
-	return poll(ctx, "the link of "+p.process.name+" is up", func() (bool, error) {
+	return process.Poll(ctx, "the link of "+p.child.Name()+" is up", func() (bool, error) {
 		out, err := p.command(ctx, "show port info 0")
 		return strings.Contains(out, "Link status: up"), err
 	})
@@ -134,24 +136,24 @@ func (p *Peer) Listen(ctx context.Context) error {
 
 // command gives a command to the peer and returns what it answers.
 func (p *Peer) command(ctx context.Context, line string) (string, error) {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := process.Limited(ctx)
 	defer cancel()
-	out, err := p.console.command(ctx, p.process, line)
+	out, err := p.console.command(ctx, p.child, line)
 	if err != nil {
-		return "", fmt.Errorf("tell %s %q: %w", p.process.name, line, err)
+		return "", fmt.Errorf("tell %s %q: %w", p.child.Name(), line, err)
 	}
 	return out, nil
 }
 
 // Stop ends the peer and removes its files. Stopping twice is no error.
 func (p *Peer) Stop() error {
-	if p.process.ended() == nil && p.console.prompted() {
+	if p.child.Ended() == nil && p.console.prompted() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		// It does not answer to this one: it ends.
-		_, _ = p.console.command(ctx, p.process, "quit")
+		_, _ = p.console.command(ctx, p.child, "quit")
 	}
-	p.process.kill()
+	p.child.Kill()
 	if err := os.RemoveAll(p.files); err != nil {
 		return fmt.Errorf("stop peer: remove its files: %w", err)
 	}

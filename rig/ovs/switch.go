@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 const (
@@ -41,8 +43,8 @@ var otherConfig = []string{
 type Switch struct {
 	dir      string
 	log      io.Writer
-	db       *process
-	vswitchd *process // nil in light mode and while it is stopped
+	db       *process.Process
+	vswitchd *process.Process // nil in light mode and while it is stopped
 }
 
 // Start runs a database server and a switch daemon with all their files in dir,
@@ -68,7 +70,7 @@ func Start(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
 func StartDB(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
 	s := &Switch{dir: dir}
 	if log != nil {
-		s.log = &lockedWriter{to: log}
+		s.log = &process.Buffer{Most: 1, To: log} // several processes write to it
 	}
 	if _, err := s.run(ctx, "ovsdb-tool", "create", s.path("conf.db"), schema); err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func (s *Switch) PID() int {
 	if s.vswitchd == nil {
 		return 0
 	}
-	return s.vswitchd.pid()
+	return s.vswitchd.PID()
 }
 
 // StartVswitchd starts the daemon and returns when it answers and has taken
@@ -116,8 +118,8 @@ func (s *Switch) StartVswitchd(ctx context.Context) error {
 	}
 	s.vswitchd = p
 	if err := s.waitVswitchd(ctx, next); err != nil {
-		if p.ended() == nil {
-			err = fmt.Errorf("%w; ovs-vswitchd printed last:\n%s", err, p.tail)
+		if p.Ended() == nil {
+			err = p.Explain(err)
 		}
 		s.killVswitchd()
 		return fmt.Errorf("start ovs-vswitchd: %w", err)
@@ -144,7 +146,7 @@ func (s *Switch) waitVswitchd(ctx context.Context, number string) error {
 	p := s.vswitchd
 	go func() {
 		select {
-		case <-p.done: // nobody to wait for any more
+		case <-p.Done(): // nobody to wait for any more
 			cancel()
 		case <-ctx.Done():
 		}
@@ -157,7 +159,7 @@ func (s *Switch) waitVswitchd(ctx context.Context, number string) error {
 	if err == nil {
 		_, err = s.VSCtl(ctx, condition...)
 	}
-	return errors.Join(p.ended(), err)
+	return errors.Join(p.Ended(), err)
 }
 
 // StopVswitchd kills the daemon as a crash would (SIGKILL) and returns when it
@@ -172,7 +174,7 @@ func (s *Switch) StopVswitchd() error {
 }
 
 func (s *Switch) killVswitchd() {
-	s.vswitchd.kill()
+	s.vswitchd.Kill()
 	s.vswitchd = nil
 	os.Remove(s.path("ovs-vswitchd.ctl"))
 	os.Remove(s.path("ovs-vswitchd.pid"))
@@ -188,7 +190,7 @@ func (s *Switch) signalVswitchd(sig syscall.Signal) error {
 	if s.vswitchd == nil {
 		return fmt.Errorf("send %s to ovs-vswitchd: it does not run", sig)
 	}
-	return s.vswitchd.signal(sig)
+	return s.vswitchd.Signal(sig)
 }
 
 // PauseOVSDB makes the database server hang (SIGSTOP) until ResumeOVSDB.
@@ -201,7 +203,7 @@ func (s *Switch) signalOVSDB(sig syscall.Signal) error {
 	if s.db == nil {
 		return fmt.Errorf("send %s to ovsdb-server: it does not run", sig)
 	}
-	return s.db.signal(sig)
+	return s.db.Signal(sig)
 }
 
 // StartOVSDB starts the database server after StopOVSDB, with what was stored.
@@ -216,15 +218,15 @@ func (s *Switch) StartOVSDB(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, "ovsdb-server accepts connections at "+sock, func() (bool, error) {
+	err = process.Poll(ctx, "ovsdb-server accepts connections at "+sock, func() (bool, error) {
 		conn, err := net.Dial("unix", sock)
 		if err != nil {
-			return false, p.ended()
+			return false, p.Ended()
 		}
 		return true, conn.Close()
 	})
 	if err != nil {
-		p.kill()
+		p.Kill()
 		return err
 	}
 	s.db = p
@@ -236,7 +238,7 @@ func (s *Switch) StopOVSDB() error {
 	if s.db == nil {
 		return errors.New("stop ovsdb-server: it does not run")
 	}
-	s.db.kill()
+	s.db.Kill()
 	s.db = nil
 	for _, f := range []string{"db.sock", "ovsdb-server.ctl", "ovsdb-server.pid"} {
 		os.Remove(s.path(f))
@@ -248,17 +250,17 @@ func (s *Switch) StopOVSDB() error {
 // files stay in the folder. Stopping twice is no error.
 func (s *Switch) Stop() error {
 	if s.vswitchd != nil {
-		_ = s.vswitchd.signal(syscall.SIGCONT)
+		_ = s.vswitchd.Signal(syscall.SIGCONT)
 		ctx, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
 		// A daemon that is merely told to end leaves its devices for the next.
 		if _, err := s.AppCtl(ctx, "exit", "--cleanup"); err == nil {
-			s.vswitchd.wait(ctx)
+			s.vswitchd.Wait(ctx)
 		}
 		s.killVswitchd()
 	}
 	if s.db != nil {
-		s.db.stop()
+		s.db.Stop()
 		s.db = nil
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"net"
 	"regexp"
 	"strconv"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // chunk is how many frames are sent at one go: a quarter of a ring.
@@ -27,15 +29,15 @@ func (p *Peer) SetDestination(ctx context.Context, mac net.HardwareAddr) error {
 // of the peer. Large numbers go in pieces; the receiver is not waited for.
 func (p *Peer) Send(ctx context.Context, n int) error {
 	if n%p.queues != 0 {
-		return fmt.Errorf("send %d frames from %s: not a multiple of its %d queues", n, p.process.name, p.queues)
+		return fmt.Errorf("send %d frames from %s: not a multiple of its %d queues", n, p.child.Name(), p.queues)
 	}
 	begin, err := p.Sent(ctx)
 	if err != nil {
 		return err
 	}
 	var sent int
-	what := fmt.Sprintf("%s has sent %d frames", p.process.name, n)
-	err = poll(ctx, what, func() (bool, error) {
+	what := fmt.Sprintf("%s has sent %d frames", p.child.Name(), n)
+	err = process.Poll(ctx, what, func() (bool, error) {
 		for sent < n {
 			left := (n - sent) / p.queues
 			size := max(min(left, burst), 1)
@@ -61,7 +63,7 @@ func (p *Peer) Send(ctx context.Context, n int) error {
 		return sent >= n, nil
 	})
 	if err == nil && sent > n {
-		err = fmt.Errorf("send %d frames from %s: its rings were full and it has sent %d", n, p.process.name, sent)
+		err = fmt.Errorf("send %d frames from %s: its rings were full and it has sent %d", n, p.child.Name(), sent)
 	}
 	return err
 }
@@ -85,7 +87,7 @@ func (p *Peer) counter(ctx context.Context, direction string) (int, error) {
 	}
 	match := counters[direction].FindStringSubmatch(out)
 	if match == nil {
-		return 0, fmt.Errorf("tell %s %q: no %s counter in its answer: %q", p.process.name, command, direction, out)
+		return 0, fmt.Errorf("tell %s %q: no %s counter in its answer: %q", p.child.Name(), command, direction, out)
 	}
 	return strconv.Atoi(match[1])
 }
@@ -93,10 +95,10 @@ func (p *Peer) counter(ctx context.Context, direction string) (int, error) {
 // WaitReceived returns when total frames have arrived at the peer since it
 // started. The error of a deadline says how many have.
 func (p *Peer) WaitReceived(ctx context.Context, total int) error {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := process.Limited(ctx)
 	defer cancel()
 	got := 0
-	err := poll(ctx, fmt.Sprintf("%s has received %d frames", p.process.name, total), func() (bool, error) {
+	err := process.Poll(ctx, fmt.Sprintf("%s has received %d frames", p.child.Name(), total), func() (bool, error) {
 		n, err := p.Received(ctx)
 		if err == nil {
 			got = n

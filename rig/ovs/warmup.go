@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // patience is how long a frame may take before it is held to be lost.
@@ -14,7 +16,7 @@ const patience = 100 * time.Millisecond
 // learned both addresses, and until none of these frames is under way. From
 // then on no frame between them is flooded, or lost for being the first.
 func WarmUp(ctx context.Context, a, b *Peer) error {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := process.Limited(ctx)
 	defer cancel()
 	for _, p := range []*Peer{a, b} {
 		if err := p.WaitLink(ctx); err != nil {
@@ -61,8 +63,8 @@ func (p *path) open(ctx context.Context) (err error) {
 // queue the switch does not poll yet keeps what is sent to it, so that this
 // shows of all queues that they are polled.
 func (p *path) probe(ctx context.Context) error {
-	what := fmt.Sprintf("%s hears %s", p.to.process.name, p.from.process.name)
-	return poll(ctx, what, func() (bool, error) {
+	what := fmt.Sprintf("%s hears %s", p.to.child.Name(), p.from.child.Name())
+	return process.Poll(ctx, what, func() (bool, error) {
 		before, err := p.to.Received(ctx)
 		if err != nil {
 			return false, err
@@ -87,8 +89,8 @@ func (p *path) settle(ctx context.Context) error {
 		return err
 	}
 	last, since := 0, time.Now()
-	what := fmt.Sprintf("no frame is under way from %s to %s", p.from.process.name, p.to.process.name)
-	return poll(ctx, what, func() (bool, error) {
+	what := fmt.Sprintf("no frame is under way from %s to %s", p.from.child.Name(), p.to.child.Name())
+	return process.Poll(ctx, what, func() (bool, error) {
 		now, err := p.to.Received(ctx)
 		if err != nil {
 			return false, err

@@ -9,14 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"sync"
-	"syscall"
-	"time"
 
 	"go.fd.io/govpp/adapter/socketclient"
 	"go.fd.io/govpp/binapi/vpe"
 	"go.fd.io/govpp/core"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // Find is the program of the machine's VPP, empty if it has none.
@@ -31,9 +29,8 @@ func Find() string {
 // Process is a running VPP.
 type Process struct {
 	socket string
-	cmd    *exec.Cmd
-	ended  sync.WaitGroup
-	done   chan struct{}
+	shared string // the names of its shared memory begin so
+	*process.Process
 }
 
 // started numbers the VPPs of this process; each has shared memory by a name.
@@ -64,54 +61,23 @@ func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, config, dir, socket, name), 0o644); err != nil {
 		return nil, fmt.Errorf("start VPP: %w", err)
 	}
-	out, err := os.Create(filepath.Join(dir, "output"))
+	child, err := process.Start(process.Options{Name: "VPP"}, program, "-c", file)
 	if err != nil {
-		return nil, fmt.Errorf("start VPP: %w", err)
+		return nil, err
 	}
-	defer out.Close()
-	p := &Process{socket: socket, cmd: exec.Command(program, "-c", file), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	begun := make(chan error)
-	p.ended.Go(func() {
-		runtime.LockOSThread() // the signal at this thread's death is the process'
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		begun <- err
+	p := &Process{socket: socket, shared: "/dev/shm/" + name, Process: child}
+	err = p.Await(ctx, "the API of VPP answers", func() (bool, error) {
+		conn, err := core.Connect(socketclient.NewVppClient(p.socket))
 		if err == nil {
-			_ = p.cmd.Wait()
+			conn.Disconnect()
 		}
-		for _, end := range []string{"-global_vm", "-vpe-api"} {
-			_ = os.Remove("/dev/shm/" + name + end)
-		}
-		close(p.done)
+		return err == nil, nil
 	})
-	if err := <-begun; err != nil {
-		return nil, fmt.Errorf("start VPP: %w", err)
-	}
-	if err := p.await(ctx, out.Name()); err != nil {
+	if err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start VPP: %w", err)
 	}
 	return p, nil
-}
-
-// await waits until the API answers.
-func (p *Process) await(ctx context.Context, output string) error {
-	for {
-		if conn, err := core.Connect(socketclient.NewVppClient(p.socket)); err == nil {
-			conn.Disconnect()
-			return nil
-		}
-		select {
-		case <-p.done:
-			text, _ := os.ReadFile(output)
-			return fmt.Errorf("it has ended: %s", text)
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // Socket is the path of the API socket.
@@ -119,8 +85,10 @@ func (p *Process) Socket() string { return p.socket }
 
 // Kill kills VPP. What its sockets leave behind stays.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
-	p.ended.Wait()
+	p.Process.Kill()
+	for _, end := range []string{"-global_vm", "-vpe-api"} {
+		_ = os.Remove(p.shared + end)
+	}
 }
 
 // State is what VPP has, see State.
