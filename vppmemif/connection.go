@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.fd.io/govpp/api"
@@ -32,7 +33,7 @@ type connection struct {
 	ids     map[string]uint16      // numbers of the messages, by name and CRC
 	types   map[uint16]api.Message // of the messages, by number
 	writing sync.Mutex
-	broken  bool // half a message was written, or the goodbye; writing guards it
+	broken  bool // half of a write was written, or the goodbye; writing guards it
 	reading sync.WaitGroup
 	done    context.Context // done when nothing comes any more; its cause says why
 	stop    context.CancelCauseFunc
@@ -79,13 +80,17 @@ func newConnection(ctx context.Context, socket string) (*connection, error) {
 
 // introduce makes the connection a client of VPP's and learns the messages.
 func (c *connection) introduce() error {
-	reply := &memclnt.SockclntCreateReply{}
-	err := c.frame(&memclnt.SockclntCreate{Name: "plexus"}, createNumber, 0, replyTimeout)
+	create, reply := &memclnt.SockclntCreate{Name: "plexus"}, &memclnt.SockclntCreateReply{}
+	c.ids = map[string]uint16{nameOf(create): createNumber}
+	data, err := c.frame(nil, create, 0)
 	if err == nil {
-		var data []byte
-		if data, err = c.next(); err == nil {
-			err = codec.DecodeMsg(data, reply)
-		}
+		err = c.write(data, replyTimeout)
+	}
+	if err == nil {
+		data, err = c.next()
+	}
+	if err == nil {
+		err = codec.DecodeMsg(data, reply)
 	}
 	switch {
 	case err != nil:
@@ -111,9 +116,12 @@ func (c *connection) introduce() error {
 // id is the number that VPP has given a message; ok is false for one that VPP does not know
 // by name and CRC.
 func (c *connection) id(m api.Message) (id uint16, ok bool) {
-	id, ok = c.ids[m.GetMessageName()+"_"+m.GetCrcString()]
+	id, ok = c.ids[nameOf(m)]
 	return id, ok
 }
+
+// nameOf is how VPP's table calls a message.
+func nameOf(m api.Message) string { return m.GetMessageName() + "_" + m.GetCrcString() }
 
 // next is the next message, without its header.
 func (c *connection) next() ([]byte, error) {
@@ -156,45 +164,40 @@ func (c *connection) read() {
 	}
 }
 
-// send sends a request with its number. A VPP that takes none for replyTimeout hangs. Nothing
-// is sent over a connection that has ended; the error is errUnsent then.
-func (c *connection) send(m api.Message, number uint32) error {
+// frame appends a request behind its header to others: the numbers of the message, of the
+// client and of the request are first in it.
+func (c *connection) frame(out []byte, m api.Message, number uint32) ([]byte, error) {
 	id, ok := c.id(m)
 	if !ok {
-		return fmt.Errorf("VPP does not know the message %s", m.GetMessageName())
+		return nil, fmt.Errorf("VPP does not know the message %s", m.GetMessageName())
 	}
-	if c.done.Err() != nil {
-		return errUnsent
-	}
-	c.writing.Lock()
-	err := c.frame(m, id, number, replyTimeout)
-	c.writing.Unlock()
-	if err != nil {
-		c.stop(err)
-	}
-	return err
-}
-
-// frame writes a request behind its header within a limit of time: the numbers of the message,
-// of the client and of the request are first in it. Half a message breaks the connection. The
-// caller holds writing.
-func (c *connection) frame(m api.Message, id uint16, number uint32, limit time.Duration) error {
 	data, err := codec.EncodeMsg(m, id)
 	if err != nil {
-		return err
-	}
-	if c.broken {
-		return net.ErrClosed
+		return nil, err
 	}
 	binary.BigEndian.PutUint32(data[2:], c.index)
 	binary.BigEndian.PutUint32(data[6:], number)
-	framed := make([]byte, headerSize, headerSize+len(data))
-	binary.BigEndian.PutUint32(framed[8:], uint32(len(data)))
+	out = binary.BigEndian.AppendUint32(append(out, make([]byte, headerSize/2)...), uint32(len(data)))
+	out = append(out, make([]byte, headerSize/2-4)...)
+	return append(out, data...), nil
+}
+
+// write writes requests, all at once. A VPP that does not take them within the limit hangs.
+// The error is errUnsent when VPP has not got a byte of them. Half of them breaks the connection.
+func (c *connection) write(requests []byte, limit time.Duration) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.broken {
+		return errUnsent
+	}
 	_ = c.conn.SetWriteDeadline(time.Now().Add(limit))
-	n, err := c.conn.Write(append(framed, data...))
+	n, err := c.conn.Write(requests)
 	c.broken = err != nil && n > 0
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return endpoint.SilentError{Limit: limit}
+	case n == 0 && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)):
+		return fmt.Errorf("%w: %w", errUnsent, err)
 	}
 	return err
 }
@@ -202,14 +205,12 @@ func (c *connection) frame(m api.Message, id uint16, number uint32, limit time.D
 // goodbye tells VPP that the client goes. Nothing is sent behind it. VPP keeps what it has of
 // a client that goes without (see Delegate.Close).
 func (c *connection) goodbye() error {
-	bye := &memclnt.SockclntDelete{Index: c.index}
-	id, ok := c.id(bye)
-	if !ok {
-		return errUnsent
+	data, err := c.frame(nil, &memclnt.SockclntDelete{Index: c.index}, 0)
+	if err == nil {
+		err = c.write(data, byeTimeout)
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	err := c.frame(bye, id, 0, byeTimeout)
 	c.broken = true
 	return err
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"reflect"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.fd.io/govpp/api"
@@ -85,7 +84,7 @@ func (s *session) flush(ctx context.Context) error {
 			s.pool.Retire(s.socket, s.conn)
 			return fmt.Errorf("%s: VPP at %s: %w", all[at].doing, s.socket, ctx.Err())
 		}
-		again := first && at == 0 && isUnsent(err)
+		again := first && errors.Is(err, errUnsent)
 		err = s.fail(err)
 		if !again {
 			return fmt.Errorf("%s: %w", all[at].doing, unavailable(s.socket, err))
@@ -113,11 +112,6 @@ func (s *session) fail(err error) error {
 	return err
 }
 
-// isUnsent reports whether a request has not reached VPP.
-func isUnsent(err error) bool {
-	return errors.Is(err, errUnsent) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
-}
-
 // answer is VPP's answer to a request, as it comes in.
 type answer struct {
 	isDump  bool
@@ -141,8 +135,8 @@ func (a *answer) add(reply api.Message, err error) (whole bool) {
 	return whole
 }
 
-// exchange sends requests and reads the answers, each of which may take as long as limit.
-// refusal is the first one, at is the request that failed.
+// exchange sends requests, all in one write, and reads the answers, each of which may take as
+// long as limit. refusal is the first one, at is the request that failed.
 func (c *connection) exchange(ctx context.Context, limit time.Duration, all ...request) (refusal error, at int, err error) {
 	answers := make([]answer, len(all))
 	c.mu.Lock()
@@ -160,14 +154,21 @@ func (c *connection) exchange(ctx context.Context, limit time.Duration, all ...r
 			delete(c.waiting, first+uint32(i))
 		}
 	}()
+	var requests []byte
 	for at, r := range all {
-		err := c.send(r.message, first+uint32(at))
+		requests, err = c.frame(requests, r.message, first+uint32(at))
 		if err == nil && answers[at].isDump {
-			err = c.send(&memclnt.ControlPing{}, first+uint32(at))
+			requests, err = c.frame(requests, &memclnt.ControlPing{}, first+uint32(at))
 		}
 		if err != nil {
 			return nil, at, err
 		}
+	}
+	if c.done.Err() != nil {
+		return nil, 0, errUnsent
+	}
+	if err := c.write(requests, limit); err != nil {
+		return nil, 0, err
 	}
 	for at := range answers {
 		a := &answers[at]
