@@ -18,7 +18,7 @@ import (
 // has the port's name or its socket.
 func (n *network) survey(ctx context.Context, s *state) error {
 	ops := []ovsdb.Operation{
-		configured("dpdk_initialized"),
+		configured("dpdk_initialized", "dpdk_version"),
 		selectRows("Bridge", equal("name", n.Bridge), "datapath_type"),
 	}
 	if s != nil {
@@ -31,8 +31,11 @@ func (n *network) survey(ctx context.Context, s *state) error {
 	if err != nil {
 		return err
 	}
-	if rows := results[0].Rows; len(rows) == 0 || rows[0]["dpdk_initialized"] != true {
-		return fmt.Errorf("OVS at %s has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log", n.OVSDB)
+	switch rows := results[0].Rows; {
+	case len(rows) == 1 && text(rows[0], "dpdk_version") == noDPDK:
+		return fmt.Errorf("OVS at %s was built without DPDK: run an ovs-vswitchd that has it (Debian: package openvswitch-switch-dpdk)", n.OVSDB)
+	case len(rows) == 0 || rows[0]["dpdk_initialized"] != true:
+		return vswitchdUnavailable(n.OVSDB, errors.New("it has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log"))
 	}
 	if err := n.d.db.requireProgress(n.OVSDB, results[0].Rows); err != nil {
 		return err
@@ -41,7 +44,7 @@ func (n *network) survey(ctx context.Context, s *state) error {
 	case len(rows) == 0 && !n.CreateBridge:
 		return conf.Refuse(fmt.Errorf("key %q: OVS at %s has no bridge %s: make it with datapath_type=netdev, or set \"createBridge\": true", n.dialect.Key("bridge"), n.OVSDB, n.Bridge))
 	case len(rows) > 0 && text(rows[0], "datapath_type") != datapath:
-		return fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.dialect.Key("bridge"), n.Bridge, text(rows[0], "datapath_type"))
+		return conf.Refuse(fmt.Errorf("key %q: bridge %s has datapath_type %q: vhost-user needs a bridge of datapath_type netdev", n.dialect.Key("bridge"), n.Bridge, text(rows[0], "datapath_type")))
 	}
 	if s == nil {
 		return nil
@@ -58,7 +61,7 @@ func (n *network) survey(ctx context.Context, s *state) error {
 		if pod != "" {
 			pod = " of pod " + pod
 		}
-		return fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(rows[0], "name"), pod, n.dialect.Key("vhost.socketFile"))
+		return conf.Refuse(fmt.Errorf("socket %s is used by interface %s%s: choose another %q, or none", s.Place(s.File), text(rows[0], "name"), pod, n.dialect.Key("vhost.socketFile")))
 	}
 	return nil
 }

@@ -122,9 +122,9 @@ func vlanRange(item json.RawMessage) (first, last int, ok bool) {
 }
 
 const (
-	maxVLAN = 4095  // ovs-vswitchd.conf.db(5), Port: tag, trunks
-	minMTU  = 68    // RFC 791
-	maxMTU  = 65535 // ovs-vswitchd.conf.db(5) leaves it to the device; DPDK's field has 16 bits
+	maxVLAN = 4095 // ovs-vswitchd.conf.db(5), Port: tag, trunks
+	minMTU  = 68   // RFC 791
+	maxMTU  = 9702 // OVS' lib/netdev-dpdk.c: NETDEV_DPDK_MAX_PKT_LEN less headers with two tags
 )
 
 // The modes of the vswitch's side of the socket.
@@ -191,6 +191,12 @@ func (c *Config) check() error {
 	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > maxVLAN) {
 		bad("vlan", "%d, want 0 to %d", *c.VLAN, maxVLAN)
 	}
+	if c.Trunk != nil && len(c.Trunk) == 0 {
+		if c.VLAN == nil {
+			bad("trunk", "an empty list would let every VLAN pass: name VLANs, or set \"vlan\"")
+		}
+		c.Trunk = nil // with vlan: no other VLAN passes, which is an access port
+	}
 	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU) {
 		bad("mtu", "%d, want %d to %d", c.MTU, minMTU, maxMTU)
 	}
@@ -201,9 +207,9 @@ func (c *Config) check() error {
 		if *m.value == "" {
 			continue
 		}
-		hw, err := net.ParseMAC(*m.value)
-		if err != nil || len(hw) != 6 || hw[0]&1 != 0 {
-			bad(m.key, "%.40q, want 6 bytes like 02:00:00:00:00:01, no multicast address", *m.value)
+		hw, err := conf.UnicastMAC(*m.value)
+		if err != nil {
+			bad(m.key, "%v", err)
 			continue
 		}
 		*m.value = hw.String()

@@ -61,7 +61,7 @@ func TestParseMAC(t *testing.T) {
 
 func TestParseAccepts(t *testing.T) {
 	for _, keys := range []string{
-		`, "vlan": 4095`, `, "mtu": 68`, `, "mtu": 65535`, `, "trunk": []`, `, "trunk": [0, {"minID": 5, "maxID": 5}]`,
+		`, "vlan": 4095`, `, "mtu": 68`, `, "mtu": 9702`, `, "vlan": 7, "trunk": []`, `, "trunk": [0, {"minID": 5, "maxID": 5}]`,
 		`, "ovsdb": "tcp:127.0.0.1:6640"`, `, "ovsdb": "unix:/` + strings.Repeat("x", maxSocketPath-1) + `"`,
 		`, "vhost": {"socketFile": "` + strings.Repeat("x", nameMax) + `"}`, `, "vhost": {"socketFile": "a b..ü"}`,
 		`, "vhost": {"permissions": "777"}`, `, "vhost": {"permissions": "0"}`, `, "MTU": 1500`,
@@ -113,8 +113,10 @@ func TestParseRefuses(t *testing.T) {
 		{`, "vlan": 4096`, []string{`"vlan"`, "4096", "0 to 4095"}},
 		{`, "vlan": "7"`, []string{"vlan", "number"}},
 		{`, "vlan": 1.5`, []string{"vlan", "number"}},
-		{`, "mtu": 67`, []string{`"mtu"`, "68 to 65535"}},
-		{`, "mtu": 65536`, []string{`"mtu"`, "68 to 65535"}},
+		{`, "trunk": []`, []string{`"trunk"`, "every VLAN", `"vlan"`}},
+		{`, "mtu": 67`, []string{`"mtu"`, "68 to 9702"}},
+		{`, "mtu": 9703`, []string{`"mtu"`, "68 to 9702"}},
+		{`, "mac": "00:00:00:00:00:00"`, []string{`"mac"`, "not all zero"}},
 		{`, "mtu": -1`, []string{`"mtu"`}},
 		{`, "mac": "01:00:00:00:00:01"`, []string{`"mac"`, "multicast"}},
 		{`, "mac": "ff:ff:ff:ff:ff:ff"`, []string{`"mac"`, "multicast"}},

@@ -52,7 +52,7 @@ func FuzzConfig(f *testing.F) {
 
 func inRange(t *testing.T, c *Config) {
 	t.Helper()
-	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > 4095) || c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > 4095) || c.MTU != 0 && (c.MTU < 68 || c.MTU > 9702) {
 		t.Errorf("vlan %v mtu %d", c.VLAN, c.MTU)
 	}
 	for i, id := range c.Trunk {

@@ -12,6 +12,7 @@ const (
 	typeServer = "dpdkvhostuser"
 	datapath   = "netdev"            // the userspace datapath
 	optionPath = "vhost-server-path" // of an interface of typeClient: the socket
+	noDPDK     = "none"              // dpdk_version of an ovs-vswitchd without DPDK (lib/dpdk-stub.c)
 )
 
 // Marks of ownership in external_ids (ovs-vswitchd.conf.db(5)).

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -14,6 +13,7 @@ import (
 
 	"go.fd.io/govpp/binapi/ethernet_types"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -49,8 +49,8 @@ func (config *Config) check() error {
 	c.need(c.RingSize&(c.RingSize-1) == 0 && c.RingSize <= maxRingSize, "ringSize", "%d, want a power of 2 up to %d", c.RingSize, maxRingSize)
 	c.need(c.MTU == 0 || minMTU <= c.MTU && c.MTU <= maxMTU, "mtu", "%d, want %d to %d", c.MTU, minMTU, maxMTU)
 	if c.MAC != "" {
-		hw, err := net.ParseMAC(c.MAC)
-		c.need(err == nil && len(hw) == 6 && hw[0]&1 == 0, "mac", "%.40q, want 6 bytes like 02:00:00:00:00:01, no multicast address", c.MAC)
+		hw, err := conf.UnicastMAC(c.MAC)
+		c.need(err == nil, "mac", "%v", err)
 		c.mac = ethernet_types.NewMacAddress(hw)
 	}
 	memifOnly := c.Socket.Abstract || c.Mode == "ip" || c.ID != 0 || c.Secret != "" || c.Queues != Queues{} || c.RingSize != 0 || c.BufSize != 0
