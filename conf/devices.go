@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // NeedsDevices reports whether a network uses a device that a device plugin has assigned to
@@ -34,7 +36,7 @@ func AssignDevices(references []Reference, definitions []*Definition, given map[
 			continue
 		}
 		if d.ResourceName != "" && !slices.Contains(given[d.ResourceName], deviceID) {
-			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", deviceID, d.ResourceName, cmp.Or(strings.Join(given[d.ResourceName], ", "), "none")))
+			errs = append(errs, fmt.Errorf("%s: key %q: %.60q is none of the pod's devices of resource %s: it has %s", d.Origin, "deviceID", deviceID, d.ResourceName, listDevices(given[d.ResourceName])))
 			continue
 		}
 		assign(d, deviceID)
@@ -54,12 +56,51 @@ func AssignDevices(references []Reference, definitions []*Definition, given map[
 			errs = append(errs, fmt.Errorf("%s: the pod has %d devices of resource %s, and other networks have them all: request one for each network", d.Origin, len(pool), d.ResourceName))
 			continue
 		}
+		if why := badDevice(pool[free]); why != "" {
+			errs = append(errs, fmt.Errorf("%s: the pod was given a device of resource %s whose ID %.60q %s: look at the device plugin or the driver of that resource", d.Origin, d.ResourceName, pool[free], why))
+			continue
+		}
 		copied := *d
 		copied.DeviceID = pool[free]
 		assign(&copied, copied.DeviceID)
 		all[i] = &copied
 	}
 	return all, errors.Join(errs...)
+}
+
+// maxDeviceID bounds a device's ID, in bytes.
+const maxDeviceID = 256
+
+// badDevice tells what is wrong with the ID of a device that a device plugin or a claim has
+// given, "" for nothing. Plugins use it in paths.
+func badDevice(id string) string {
+	switch {
+	case id == "":
+		return "is empty"
+	case len(id) > maxDeviceID:
+		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(id), maxDeviceID)
+	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
+		return "has characters that are no text"
+	case slices.Contains(strings.Split(id, "/"), ".."):
+		return "leads out of a folder"
+	}
+	return ""
+}
+
+// listDevices lists IDs for people, the first ones of many.
+func listDevices(ids []string) string {
+	const most = 16
+	var list []string
+	for _, id := range ids[:min(len(ids), most)] {
+		if badDevice(id) != "" {
+			id = fmt.Sprintf("%.60q", id)
+		}
+		list = append(list, id)
+	}
+	if more := len(ids) - most; more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return cmp.Or(strings.Join(list, ", "), "none")
 }
 
 // namesDevice reports whether a key of a plugin configuration names the device,

@@ -1,6 +1,8 @@
 package conf_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -12,7 +14,15 @@ func TestAssignDevices(t *testing.T) {
 		return &conf.Definition{Origin: "NetworkAttachmentDefinition shop/" + name, Name: "shop/" + name, ResourceName: resource, Config: []byte(anyNAD)}
 	}
 	a, b, plain := network("a", "x.com/vf"), network("b", "x.com/other"), network("plain", "")
-	given := map[string][]string{"x.com/vf": {"0000:01:10.0", "0000:01:10.2"}, "x.com/other": {"0000:02:10.0"}}
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprint("d", i))
+	}
+	given := map[string][]string{
+		"x.com/vf": {"0000:01:10.0", "0000:01:10.2"}, "x.com/other": {"0000:02:10.0"},
+		"x.com/empty": {""}, "x.com/long": {strings.Repeat("a", 15<<20)}, "x.com/control": {"0000:01:10.0\n"}, "x.com/bytes": {"\xff"},
+		"x.com/out": {"../../etc"}, "x.com/inner": {"a/../b"}, "x.com/folder": {"a..b/c"}, "x.com/many": many,
+	}
 	for name, test := range map[string]struct {
 		annotation  string
 		definitions []*conf.Definition
@@ -26,6 +36,15 @@ func TestAssignDevices(t *testing.T) {
 		"none":                               {"c", []*conf.Definition{network("c", "x.com/none")}, nil, []string{"shop/c", "no device", "x.com/none", "container"}},
 		"asked for twice":                    {`[{"name":"a","deviceID":"0000:01:10.0"},{"name":"a","deviceID":"0000:01:10.0"}]`, []*conf.Definition{a, a}, nil, []string{"0000:01:10.0", "already"}},
 		"asked for, another pod's":           {`[{"name":"a","deviceID":"0000:09:10.0"}]`, []*conf.Definition{a}, nil, []string{"0000:09:10.0", "x.com/vf", "0000:01:10.2"}},
+		"empty":                              {"c", []*conf.Definition{network("c", "x.com/empty")}, nil, []string{"shop/c", "x.com/empty", "is empty", "device plugin"}},
+		"too long":                           {"c", []*conf.Definition{network("c", "x.com/long")}, nil, []string{"shop/c", "x.com/long", "15728640 bytes"}},
+		"control characters":                 {"c", []*conf.Definition{network("c", "x.com/control")}, nil, []string{"shop/c", `10.0\n"`}},
+		"no UTF-8":                           {"c", []*conf.Definition{network("c", "x.com/bytes")}, nil, []string{"shop/c", "no text"}},
+		"a path":                             {"c", []*conf.Definition{network("c", "x.com/out")}, nil, []string{"shop/c", "../../etc"}},
+		"a path inside":                      {"c", []*conf.Definition{network("c", "x.com/inner")}, nil, []string{"shop/c", "a/../b"}},
+		"a name with a folder":               {"c", []*conf.Definition{network("c", "x.com/folder")}, []string{"a..b/c"}, nil},
+		"none of many":                       {`[{"name":"c","deviceID":"x"}]`, []*conf.Definition{network("c", "x.com/many")}, nil, []string{"d15, and 984 more"}},
+		"none of a long one":                 {`[{"name":"c","deviceID":"x"}]`, []*conf.Definition{network("c", "x.com/long")}, nil, []string{"aaa"}},
 		"asked for twice without a resource": {`[{"name":"plain","deviceID":"0000:09:10.0"},{"name":"plain","deviceID":"0000:09:10.0"}]`, []*conf.Definition{plain, plain}, nil, []string{"already"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,6 +53,9 @@ func TestAssignDevices(t *testing.T) {
 			all, err := conf.AssignDevices(wanted, test.definitions, given)
 			checkError(t, err, test.says...)
 			if err != nil {
+				if len(err.Error()) > 1000 {
+					t.Errorf("the error has %d bytes", len(err.Error()))
+				}
 				return
 			}
 			var got []string

@@ -76,7 +76,7 @@ func (l *Live) claimedDevices(ctx context.Context, pod *conf.Pod) (map[string][]
 	if err != nil {
 		return nil, err
 	}
-	given := map[string][]string{}
+	given := &deviceSet{}
 	inv := &inventory{cluster: l.Cluster, node: p.Spec.NodeName, lists: map[[2]string][]resourcev1.ResourceSlice{}}
 	for _, claim := range claims {
 		results, err := l.Cluster.allocation(ctx, p.Namespace, claim.name)
@@ -91,14 +91,16 @@ func (l *Live) claimedDevices(ctx context.Context, pod *conf.Pod) (map[string][]
 			}
 			switch {
 			case resource != "" && device != "":
-				given[resource] = appendNew(given[resource], device)
+				if err := given.add(resource, device); err != nil {
+					return nil, err
+				}
 			case resource != "" || device != "":
 				l.Cluster.Log.Warn("a device of a resource claim is ignored", "pod", pod.String(), "claim", claim.name, "device", deviceName(r),
 					"why", "it has one of the attributes "+attributeDomain+"/"+attributeResource+", "+attributeDevice+" and not the other")
 			}
 		}
 	}
-	return given, nil
+	return given.byResource(), nil
 }
 
 // deviceName is the name of an allocated device, as Kubernetes writes it.

@@ -2,13 +2,17 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
@@ -92,6 +96,9 @@ func TestDevicesOfPod(t *testing.T) {
 	}
 }
 
+// kubeletsOwn is written by Kubernetes 1.36.3, see the tests of kube/checkpoint.
+const kubeletsOwn = `{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ContainerName":"b","ResourceName":"x.com/vf","DeviceIDs":{"-1":["b-"],"0":["b0"],"1":["b1"],"10":["b10"],"2":["b2"]},"AllocResp":"CgVoZWxsbw=="},{"PodUID":"u2","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"0":["d9"]},"AllocResp":null},{"PodUID":"u1","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"0":["a1","b0","a0"]},"AllocResp":""},{"PodUID":"u1","ContainerName":"b","ResourceName":"x.com/gpu","DeviceIDs":{"-1":["g"]},"AllocResp":null}],"RegisteredDevices":{"x.com/gpu":["g"],"x.com/none":null,"x.com/vf":["a0","a1","b0"]}},"Checksum":337074366}`
+
 // Without the API the checkpoint is read, in both its forms.
 func TestDevicesFromCheckpoint(t *testing.T) {
 	dir := t.TempDir()
@@ -112,14 +119,13 @@ func TestDevicesFromCheckpoint(t *testing.T) {
 		text string
 		want map[string][]string
 	}{
-		"by NUMA node": {`{"Data":{"PodDeviceEntries":[
-			{"PodUID":"u1","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"1":["d2"],"0":["d1"]},"AllocResp":""},
-			{"PodUID":"u2","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"0":["d9"]}},
-			{"PodUID":"u1","ContainerName":"b","ResourceName":"x.com/gpu","DeviceIDs":{"-1":["g"]}}],"RegisteredDevices":{}},"Checksum":1}`,
-			map[string][]string{"x.com/vf": {"d1", "d2"}, "x.com/gpu": {"g"}}},
-		"as a list": {`{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ResourceName":"x.com/vf","DeviceIDs":["d1"]}]}}`, map[string][]string{"x.com/vf": {"d1"}}},
-		"broken":    {`{"Data":`, nil},
-		"numbers":   {`{"Data":{"PodDeviceEntries":[{"PodUID":"u1","DeviceIDs":3}]}}`, nil},
+		"by NUMA node":   {kubeletsOwn, map[string][]string{"x.com/vf": {"b-", "b0", "b1", "b2", "b10", "a1", "a0"}, "x.com/gpu": {"g"}}},
+		"as a list":      {`{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ResourceName":"x.com/vf","DeviceIDs":["d1"]}]}}`, map[string][]string{"x.com/vf": {"d1"}}},
+		"broken":         {`{"Data":`, nil},
+		"null":           {`null`, nil},
+		"another format": {`{"policyName":"none","defaultCpuSet":"","checksum":1}`, nil},
+		"checksum":       {strings.Replace(kubeletsOwn, "d9", "d8", 1), nil},
+		"numbers":        {`{"Data":{"PodDeviceEntries":[{"PodUID":"u1","DeviceIDs":3}]}}`, nil},
 	} {
 		write(test.text)
 		got, err := d.OfPod(t.Context(), app)
@@ -135,5 +141,57 @@ func TestDevicesFromCheckpoint(t *testing.T) {
 	}
 	if _, err := d.OfPod(t.Context(), &conf.Pod{Namespace: "shop", Name: "app"}); err == nil || !strings.Contains(err.Error(), "UID") {
 		t.Errorf("without a UID: %v", err)
+	}
+}
+
+// The checkpoint is read when it is a regular file. A FIFO that nobody writes to does not block.
+func TestCheckpointThatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "device-plugins"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "device-plugins/kubelet_internal_checkpoint"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := (&Devices{Dir: dir}).OfPod(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"})
+	if err == nil || !strings.Contains(err.Error(), "kubelet_internal_checkpoint: it is no regular file") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A pod has a bounded number of devices, which are read in linear time: each is looked up once.
+// (In quadratic time the largest answer takes longer than a test may.)
+func TestManyDevices(t *testing.T) {
+	ids := make([]string, maxDevices+1)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("0000:%04x:%x", i>>4, i)
+	}
+	app := &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"}
+	read := func(ids []string) (map[string][]string, error) {
+		dir := t.TempDir()
+		twice := []*podresources.ContainerDevices{devices("x.com/vf", ids...), devices("x.com/vf", ids...)}
+		(&kubelet{pods: []*podresources.PodResources{pod("app", twice, twice)}}).serve(t, dir)
+		return (&Devices{Dir: dir}).OfPod(t.Context(), app)
+	}
+	got, err := read(ids[:maxDevices])
+	if err != nil || !slices.Equal(got["x.com/vf"], ids[:maxDevices]) {
+		t.Errorf("%d devices, %v", len(got["x.com/vf"]), err)
+	}
+	if _, err = read(ids); err == nil || !strings.Contains(err.Error(), "more than 65536 devices") {
+		t.Errorf("one more: %v", err)
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "device-plugins"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]any{"Data": map[string]any{"PodDeviceEntries": []any{map[string]any{"PodUID": "u1", "ResourceName": "x.com/vf", "DeviceIDs": map[string]any{"0": ids[:maxDevices]}}}}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "device-plugins/kubelet_internal_checkpoint"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = (&Devices{Dir: dir}).OfPod(t.Context(), app); err != nil || !slices.Equal(got["x.com/vf"], ids[:maxDevices]) {
+		t.Errorf("checkpoint: %d devices, %v", len(got["x.com/vf"]), err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/file"
 )
 
 // Manifests is a folder of manifests and a folder of network files. It reads
@@ -60,6 +61,7 @@ type metadata struct {
 type podSpec struct {
 	Volumes    []map[string]json.RawMessage `json:"volumes"`
 	Containers []struct {
+		Name         string `json:"name"`
 		VolumeMounts []struct {
 			Name      string `json:"name"`
 			MountPath string `json:"mountPath"`
@@ -258,16 +260,7 @@ func isManifest(name string) bool {
 }
 
 // readRegular reads a regular file of at most limit bytes.
-func readRegular(file string, limit int64) ([]byte, error) {
-	st, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes", file, limit)
-	}
-	return os.ReadFile(file)
-}
+func readRegular(path string, limit int64) ([]byte, error) { return file.ReadRegular(path, limit) }
 
 // Pod finds a pod by name, and by UID where both the request and the manifest
 // have one (a static pod's manifest has none).

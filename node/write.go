@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/plexus-cni/plexus/file"
 )
 
@@ -46,25 +44,7 @@ func write(dir, name string, mode fs.FileMode, data []byte) (changed bool, err e
 
 // readRegular reads a file that may be anything: a FIFO does not block it, and
 // a huge one is refused.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s: more than %d bytes", path, maxFile)
-	}
-	return data, err
-}
+func readRegular(path string) ([]byte, error) { return file.ReadRegular(path, maxFile) }
 
 // clearTemps removes what a killed installer has left. The caller has the lock,
 // so nobody is writing one.
