@@ -16,6 +16,8 @@ type Pod struct {
 	Volumes     []Volume          `json:"volumes,omitempty"`
 	// SharedDirMount is where a container mounts the volume shared-dir.
 	SharedDirMount string `json:"sharedDirMount,omitempty"`
+	// Containers are the names of the containers: sidecars, the pod's own, then init containers.
+	Containers []string `json:"-"` // for the order of devices
 	// Ended: the pod is being deleted, or its phase is Succeeded or Failed.
 	Ended bool `json:"-"`
 }

@@ -31,7 +31,8 @@ type podClaim struct {
 	entry, name string
 }
 
-// claimsOf are the pod's claims, each ResourceClaim once. An entry without a
+// claimsOf are the pod's claims, each ResourceClaim once: those of its spec, then the one that
+// the scheduler has made for its extended resources (KEP-5004). An entry without a
 // ResourceClaim is left out (k8s.io/api/core/v1, PodResourceClaimStatus).
 func claimsOf(p *corev1.Pod) ([]podClaim, error) {
 	var claims []podClaim
@@ -53,6 +54,9 @@ func claimsOf(p *corev1.Pod) ([]podClaim, error) {
 			seen[*name] = true
 			claims = append(claims, podClaim{c.Name, *name})
 		}
+	}
+	if extended := p.Status.ExtendedResourceClaimStatus; extended != nil && extended.ResourceClaimName != "" && !seen[extended.ResourceClaimName] {
+		claims = append(claims, podClaim{"extended resources", extended.ResourceClaimName})
 	}
 	return claims, nil
 }

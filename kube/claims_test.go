@@ -243,6 +243,31 @@ func TestClaimsCost(t *testing.T) {
 	}
 }
 
+// The claim that the scheduler has made for a pod's extended resources is a claim as the others,
+// in a pod of the API server and in one of the watch.
+func TestClaimOfExtendedResources(t *testing.T) {
+	a := newStandIn(t)
+	a.pod.Spec.ResourceClaims, a.pod.Status.ResourceClaimStatuses = nil, nil
+	a.pod.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{
+		RequestMappings:   []corev1.ContainerExtendedResourceRequest{{ContainerName: "app", ResourceName: "x.com/vf", RequestName: "vf"}},
+		ResourceClaimName: "app-nic-x7k",
+	}
+	want := map[string][]string{"x.com/vf": {"0000:01:10.0", "0000:01:10.2"}}
+	got, _, err := a.devices(map[string][]string{})
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	slimmed, err := slim(a.pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := &Live{Cluster: &Cluster{Kubeconfig: a.kubeconfig()}, pod: slimmed.(*corev1.Pod)}
+	got, err = live.claimedDevices(t.Context(), &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"})
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("of the watch: %v %s", err, diff)
+	}
+}
+
 // Where a device may be, and how its driver may write of it.
 func TestClaimedDevice(t *testing.T) {
 	four, list := int64(4), []string{"a"}

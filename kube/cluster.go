@@ -116,12 +116,14 @@ func slim(o any) (any, error) {
 		kept.Spec.NodeName, kept.Spec.HostNetwork = o.Spec.NodeName, o.Spec.HostNetwork
 		kept.Spec.ResourceClaims = o.Spec.ResourceClaims
 		kept.Status.Phase, kept.Status.ResourceClaimStatuses = o.Status.Phase, o.Status.ResourceClaimStatuses
+		kept.Status.ExtendedResourceClaimStatus = o.Status.ExtendedResourceClaimStatus
 		kept.Spec.Volumes = slices.DeleteFunc(slices.Clone(o.Spec.Volumes), func(v corev1.Volume) bool { return v.HostPath == nil && v.EmptyDir == nil })
+		for _, container := range o.Spec.InitContainers {
+			kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: container.Name, RestartPolicy: container.RestartPolicy})
+		}
 		for _, container := range o.Spec.Containers {
 			mounts := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != conf.SharedDir })
-			if len(mounts) > 0 {
-				kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{VolumeMounts: mounts})
-			}
+			kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: container.Name, VolumeMounts: mounts})
 		}
 		return kept, nil
 	case *nadapi.NetworkAttachmentDefinition:
@@ -150,6 +152,7 @@ func podOf(p *corev1.Pod) *conf.Pod {
 			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name})
 		}
 	}
+	pod.Containers = containersOf(&p.Spec)
 	for _, container := range p.Spec.Containers {
 		for _, m := range container.VolumeMounts {
 			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
@@ -158,6 +161,24 @@ func podOf(p *corev1.Pod) *conf.Pod {
 		}
 	}
 	return pod
+}
+
+// containersOf are the names of a pod's containers in the order in which they get devices:
+// sidecars, which are init containers that go on, and the pod's own, as the kubelet lists
+// them, then the other init containers, whose devices the others have by then.
+func containersOf(spec *corev1.PodSpec) (names []string) {
+	var others []string
+	for _, container := range spec.InitContainers {
+		if policy := container.RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
+			names = append(names, container.Name)
+		} else {
+			others = append(others, container.Name)
+		}
+	}
+	for _, container := range spec.Containers {
+		names = append(names, container.Name)
+	}
+	return append(names, others...)
 }
 
 // hashAnnotation of a static pod's mirror has the pod's UID in the kubelet (k8s.io/kubernetes/pkg/kubelet/types).

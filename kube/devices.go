@@ -1,11 +1,13 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/file"
@@ -73,7 +75,7 @@ func (d *Devices) pluginDevices(ctx context.Context, pod *conf.Pod) (map[string]
 	return given, nil
 }
 
-// readCheckpoint reads the kubelet's checkpoint, whose entries are in no order.
+// readCheckpoint reads the kubelet's checkpoint. Its entries are in no order.
 func readCheckpoint(path string, pod *conf.Pod) (map[string][]string, error) {
 	if pod.UID == "" {
 		return nil, errors.New("its UID is not known, and the kubelet's checkpoint knows pods by nothing else")
@@ -89,13 +91,25 @@ func readCheckpoint(path string, pod *conf.Pod) (map[string][]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	entries = slices.DeleteFunc(entries, func(e checkpoint.Entry) bool { return e.PodUID != pod.UID })
+	slices.SortStableFunc(entries, func(a, b checkpoint.Entry) int {
+		return cmp.Compare(place(pod, a.Container), place(pod, b.Container))
+	})
 	given := &deviceSet{}
 	for _, e := range entries {
-		if e.PodUID == pod.UID {
-			err = errors.Join(err, given.add(e.Resource, e.DeviceIDs...))
+		if err := given.add(e.Resource, e.DeviceIDs...); err != nil {
+			return nil, err
 		}
 	}
-	return given.byResource(), err
+	return given.byResource(), nil
+}
+
+// place is the place of a container in its pod. An unknown one is behind the others.
+func place(pod *conf.Pod, container string) int {
+	if at := slices.Index(pod.Containers, container); at >= 0 {
+		return at
+	}
+	return len(pod.Containers)
 }
 
 // deviceSet has the devices of a pod by resource, each once, in the order of their arrival.

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -99,10 +101,37 @@ func TestDevicesOfPod(t *testing.T) {
 // kubeletsOwn is written by Kubernetes 1.36.3, see the tests of kube/checkpoint.
 const kubeletsOwn = `{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ContainerName":"b","ResourceName":"x.com/vf","DeviceIDs":{"-1":["b-"],"0":["b0"],"1":["b1"],"10":["b10"],"2":["b2"]},"AllocResp":"CgVoZWxsbw=="},{"PodUID":"u2","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"0":["d9"]},"AllocResp":null},{"PodUID":"u1","ContainerName":"a","ResourceName":"x.com/vf","DeviceIDs":{"0":["a1","b0","a0"]},"AllocResp":""},{"PodUID":"u1","ContainerName":"b","ResourceName":"x.com/gpu","DeviceIDs":{"-1":["g"]},"AllocResp":null}],"RegisteredDevices":{"x.com/gpu":["g"],"x.com/none":null,"x.com/vf":["a0","a1","b0"]}},"Checksum":337074366}`
 
+// Devices come in the order of the pod's containers, whatever the order of the kubelet's answer
+// is; those of a container that the pod does not name come last.
+func TestDevicesInTheOrderOfContainers(t *testing.T) {
+	dir := t.TempDir()
+	answer := pod("app")
+	for _, name := range []string{"gone", "init", "second", "first", "sidecar"} {
+		answer.Containers = append(answer.Containers, &podresources.ContainerResources{Name: name, Devices: []*podresources.ContainerDevices{devices("x.com/vf", name+"1", name+"0")}})
+	}
+	(&kubelet{pods: []*podresources.PodResources{answer}}).serve(t, dir)
+	always := corev1.ContainerRestartPolicyAlways
+	slimmed, err := slim(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "app", UID: "u1"},
+		Spec: corev1.PodSpec{
+			InitContainers: []corev1.Container{{Name: "init"}, {Name: "sidecar", RestartPolicy: &always}},
+			Containers:     []corev1.Container{{Name: "first"}, {Name: "second"}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := (&Devices{Dir: dir}).OfPod(t.Context(), podOf(slimmed.(*corev1.Pod)))
+	want := map[string][]string{"x.com/vf": {"sidecar1", "sidecar0", "first1", "first0", "second1", "second0", "init1", "init0", "gone1", "gone0"}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+}
+
 // Without the API the checkpoint is read, in both its forms.
 func TestDevicesFromCheckpoint(t *testing.T) {
 	dir := t.TempDir()
-	app := &conf.Pod{Namespace: "shop", Name: "app", UID: "u1"}
+	app := &conf.Pod{Namespace: "shop", Name: "app", UID: "u1", Containers: []string{"a", "b"}}
 	d := &Devices{Dir: dir}
 	if _, err := d.OfPod(t.Context(), app); err == nil || !strings.Contains(err.Error(), "podresources") || !strings.Contains(err.Error(), "kubelet_internal_checkpoint") {
 		t.Errorf("with neither: %v", err)
@@ -119,7 +148,7 @@ func TestDevicesFromCheckpoint(t *testing.T) {
 		text string
 		want map[string][]string
 	}{
-		"by NUMA node":   {kubeletsOwn, map[string][]string{"x.com/vf": {"b-", "b0", "b1", "b2", "b10", "a1", "a0"}, "x.com/gpu": {"g"}}},
+		"by NUMA node":   {kubeletsOwn, map[string][]string{"x.com/vf": {"a1", "b0", "a0", "b-", "b1", "b2", "b10"}, "x.com/gpu": {"g"}}},
 		"as a list":      {`{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ResourceName":"x.com/vf","DeviceIDs":["d1"]}]}}`, map[string][]string{"x.com/vf": {"d1"}}},
 		"broken":         {`{"Data":`, nil},
 		"null":           {`null`, nil},

@@ -171,6 +171,7 @@ func parsePod(o *object) (*conf.Pod, error) {
 		}
 	}
 	for _, c := range spec.Containers {
+		pod.Containers = append(pod.Containers, c.Name)
 		for _, m := range c.VolumeMounts {
 			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
 				pod.SharedDirMount = m.MountPath

@@ -88,6 +88,7 @@ spec:
 		Annotations:    map[string]string{conf.NetworksAnnotation: "[{\"name\": \"fast\"}]\n"},
 		Volumes:        []conf.Volume{{Name: "shared-dir", HostPath: "/run/web", Create: true}, {Name: "scratch"}},
 		SharedDirMount: "/var/run/vhost",
+		Containers:     []string{"side", "app", "late"},
 	})
 }
 

@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,7 +44,7 @@ func listDevices(ctx context.Context, socket string, pod *conf.Pod) (given map[s
 	client := podresources.NewPodResourcesListerClient(conn)
 	one, err := client.Get(ctx, &podresources.GetPodResourcesRequest{PodName: pod.Name, PodNamespace: pod.Namespace})
 	if err == nil {
-		return devicesOf(one.GetPodResources())
+		return devicesOf(one.GetPodResources(), pod)
 	}
 	if code := grpcstatus.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
 		return nil, err
@@ -53,15 +55,20 @@ func listDevices(ctx context.Context, socket string, pod *conf.Pod) (given map[s
 	}
 	for _, p := range all.GetPodResources() {
 		if p.GetName() == pod.Name && p.GetNamespace() == pod.Namespace {
-			return devicesOf(p)
+			return devicesOf(p, pod)
 		}
 	}
 	return map[string][]string{}, nil
 }
 
-func devicesOf(p *podresources.PodResources) (map[string][]string, error) {
+// devicesOf are the devices of the kubelet's answer, in the order of the pod's containers.
+func devicesOf(p *podresources.PodResources, pod *conf.Pod) (map[string][]string, error) {
+	containers := slices.Clone(p.GetContainers())
+	slices.SortStableFunc(containers, func(a, b *podresources.ContainerResources) int {
+		return cmp.Compare(place(pod, a.GetName()), place(pod, b.GetName()))
+	})
 	given := &deviceSet{}
-	for _, c := range p.GetContainers() {
+	for _, c := range containers {
 		for _, d := range c.GetDevices() {
 			if err := given.add(d.GetResourceName(), d.GetDeviceIds()...); err != nil {
 				return nil, err
