@@ -53,6 +53,9 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	case command == "DEL" && c.Netns == "" && slices.Contains(insideOnly, name):
 	default:
 		typ = name
+		if command == "CHECK" {
+			stdin = withBridges(stdin)
+		}
 		if err = delegates.Step(ctx, "%s: %s %s", c.Network.IfName, strings.ToLower(command), name); err == nil {
 			out, err = c.Runner.ExecPlugin(ctx, path, stdin, environ)
 		}
