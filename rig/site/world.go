@@ -93,8 +93,9 @@ func (s *Site) World(v *ovs.Switch) string {
 	}
 	var kept []string
 	for line := range strings.Lines(files) {
-		// host-local's memory of where to go on, and the table of locks, which stays.
-		if !strings.Contains(line, "last_reserved_ip") && !strings.Contains(line, " /run/plexus/locks") {
+		// host-local's memory of where to go on, and the table of locks, which stays with its folder.
+		locks := strings.Contains(line, " /run/plexus/locks") || strings.HasSuffix(strings.TrimSpace(line), " /run/plexus")
+		if !strings.Contains(line, "last_reserved_ip") && !locks {
 			kept = append(kept, line)
 		}
 	}
