@@ -107,6 +107,10 @@ func TestSharedSocket(t *testing.T) {
 	if _, err := l.Open(Config{ID: 1}); err == nil {
 		t.Error("an id is opened twice")
 	}
+	counted := func() bool { sent, _, _ := one.Counters(); return sent == 500 } // a frame is counted when it is on its way
+	if err := p.wait(t.Context(), "has all frames counted", counted); err != nil {
+		t.Error(err)
+	}
 	if sent, dropped, received := one.Counters(); sent != 500 || dropped != 0 || received != 500 {
 		t.Errorf("counters: %d sent, %d dropped, %d received", sent, dropped, received)
 	}
