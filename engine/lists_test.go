@@ -21,6 +21,9 @@ func TestAddThatIsRefused(t *testing.T) {
 	for networks, want := range map[string]string{
 		"foreign":     "no endpoint that this node allows",
 		"missing":     `plugin "nowhere" is neither built in nor in`,
+		"ipamless":    `plugin "first": ipam nowhere: it is not in ` + n.dir + `/bin: install it there or correct "ipam.type"`,
+		"second":      `plugin "last": ipam host-local: it is not in`,
+		"lacking":     "toy: ipam nowhere: it is not in",
 		"nothing":     "not found",
 		"bare,bare@":  "annotation",
 		"bare@eth0":   "eth0",
@@ -216,5 +219,20 @@ func TestLater(t *testing.T) {
 	}
 	if did, err := n.Republish(t.Context(), "unknown", n.api.asked()); err != nil || did {
 		t.Errorf("Republish of what is not recorded: %v, %v", did, err)
+	}
+}
+
+// azure-vnet's "ipam.type" is no executable. STATUS misses the IPAM plugin of a network of the
+// node, before a pod does.
+func TestWhichIPAMIsAnExecutable(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.mustAdd("own")
+	if err := del(t.Context(), n); err != nil {
+		t.Error(err)
+	}
+	for _, network := range []string{"ipamless", "lacking"} {
+		n.configure(`"defaultNetworks": ["` + network + `"], `)
+		says(t, n.Status(t.Context(), n.request("")), "ipam nowhere: it is not in")
 	}
 }

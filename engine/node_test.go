@@ -41,6 +41,10 @@ func networksOfPod(dir string) map[string]string {
 		"foreign":  list("foreign", `{"type": "toy", "endpoint": "/run/elsewhere"}`),
 		"old":      list("old", `{"type": "toy", "old": 1}`),
 		"missing":  list("missing", `{"type": "nowhere"}`),
+		"ipamless": list("ipamless", `{"type": "first", "ipam": {"type": "nowhere"}}`),
+		"second":   list("second", `{"type": "first"}`, `{"type": "last", "ipam": {"type": "host-local"}}`),
+		"lacking":  list("lacking", `{"type": "toy", "endpoint": "/run/toy/a", "ipam": {"type": "nowhere"}}`),
+		"own":      list("own", `{"type": "azure-vnet", "ipam": {"type": "azure-cns"}}`),
 	}
 }
 
@@ -69,7 +73,7 @@ func newNode(t testing.TB) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"cluster", "probe", "addresses", "first", "last"} {
+	for _, name := range []string{"cluster", "probe", "addresses", "first", "last", "azure-vnet"} {
 		if err := os.Symlink(script, filepath.Join(n.dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

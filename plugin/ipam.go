@@ -114,12 +114,17 @@ func (i *ipam) checkType() error {
 	case i.builtIn():
 		return nil
 	}
-	_, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
+	return i.chain.findIPAM(i.typ)
+}
+
+// findIPAM finds the executable of an IPAM plugin.
+func (c *Chain) findIPAM(typ string) error {
+	_, err := c.Runner.FindInPath(typ, c.Path)
 	if errors.Is(err, errPlexus) {
 		return conf.Refuse(fmt.Errorf("ipam: key %q: %w", "ipam.type", err))
 	}
 	if err != nil {
-		return conf.Refuse(fmt.Errorf("ipam %s: it is neither host-local nor static nor in %s: install it there or correct \"ipam.type\"", i.typ, strings.Join(i.chain.Path, ":")))
+		return conf.Refuse(fmt.Errorf("ipam %s: it is not in %s: install it there or correct \"ipam.type\"", typ, strings.Join(c.Path, ":")))
 	}
 	return nil
 }

@@ -111,6 +111,9 @@ func (c *Chain) Status(ctx context.Context) error {
 	for _, b := range c.builtins {
 		err := b.Refused
 		if err == nil {
+			err = b.ipam.checkType()
+		}
+		if err == nil {
 			err = b.Network.Ready(ctx)
 		}
 		if err != nil {
@@ -130,11 +133,24 @@ func (c *Chain) GC(ctx context.Context, valid []types.GCAttachment) error {
 	return libcni.NewCNIConfigWithCacheDir(c.Path, noCache, c).GCNetworkList(ctx, c.list, &libcni.GCArgs{ValidAttachments: valid})
 }
 
-// Executables checks that the executables of the list exist.
+// ownIPAM are the plugins whose "ipam.type" is no executable of CNI_PATH: azure-vnet asks a
+// service itself (type azure-cns), and antrea's agent runs IPAM in its own container.
+var ownIPAM = []string{"azure-vnet", "antrea"}
+
+// Executables checks that the executables of the list exist: those that the keys type and
+// ipam.type of its plugins name (CNI specification 1.1.0, section 1). Prepare and Status check
+// the IPAM of built-ins.
 func (c *Chain) Executables() error {
 	for _, p := range c.list.Plugins {
-		if _, err := c.FindInPath(p.Network.Type, c.Path); err != nil {
+		typ, ipam := p.Network.Type, p.Network.IPAM.Type
+		if _, err := c.FindInPath(typ, c.Path); err != nil {
 			return err
+		}
+		if ipam == "" || c.isBuiltin(typ) || slices.Contains(ownIPAM, typ) {
+			continue
+		}
+		if err := c.findIPAM(ipam); err != nil {
+			return fmt.Errorf("plugin %q: %w", typ, err)
 		}
 	}
 	return nil
