@@ -53,6 +53,14 @@ type Checked struct {
 	Error   string `json:"error,omitempty"`
 }
 
+// Reclaimed is POST /v1/reclaim?sandbox=&force=&abandon=.
+type Reclaimed struct {
+	Sandbox   string   `json:"sandbox"`
+	Pod       string   `json:"pod,omitempty"`
+	Abandoned []string `json:"abandoned,omitempty"` // what was given up, for people
+	Kept      bool     `json:"kept,omitempty"`      // its pod runs, and has its other networks
+}
+
 // Version is that of the module, "devel" where the build does not say.
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {

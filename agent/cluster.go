@@ -49,5 +49,6 @@ const (
 	reasonRestored    = "NetworkRestored"
 	reasonDifferent   = "NetworkDiffers"
 	reasonReclaimed   = "NetworksReclaimed"
+	reasonAbandoned   = "NetworkAbandoned"
 	reasonUnpublished = "NetworkStatusUnpublished"
 )

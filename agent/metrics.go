@@ -20,6 +20,7 @@ type metrics struct {
 	steps     *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
 	reconcile *prometheus.CounterVec
+	abandoned prometheus.Counter
 }
 
 func newMetrics(s *store, unpublished func() int) *metrics {
@@ -34,11 +35,13 @@ func newMetrics(s *store, unpublished func() int) *metrics {
 			Name: "plexus_failures_total", Help: "Failed requests, by verb and CNI error code."}, []string{"verb", "code"}),
 		reconcile: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plexus_reconcile_findings_total", Help: "What comparing the journal with the world has found, by kind."}, []string{"kind"}),
+		abandoned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "plexus_abandoned_total", Help: "Attachments that an operator has given up, as executables did not undo them."}),
 	}
 	for _, kind := range []engine.Kind{engine.KindUnfinished, engine.KindMissing, engine.KindDifferent, engine.KindGone, engine.KindFailed, engine.KindLocked, engine.KindDamaged} {
 		m.reconcile.WithLabelValues(string(kind))
 	}
-	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, &attachments{s},
+	m.registry.MustRegister(m.requests, m.steps, m.failures, m.reconcile, m.abandoned, &attachments{s},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "plexus_unpublished", Help: "Sandboxes whose pods do not know yet what they got: network-status is tried again."}, func() float64 { return float64(unpublished()) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -26,7 +26,7 @@ func (r *reaper) reapOrphans(ctx context.Context) {
 		if !r.isOrphan(rec) {
 			return
 		}
-		if err := r.reclaim(ctx, rec, e, "its network namespace is gone"); err != nil {
+		if _, err := r.reclaim(ctx, rec, e, "its network namespace is gone"); err != nil {
 			r.sandboxes.logOnce(rec, fmt.Errorf("reclaim sandbox %s: %w", rec.Sandbox, err))
 		}
 	}, r.sandboxes.logOnce)
@@ -67,13 +67,18 @@ func (r *reaper) isNeeded(rec *journal.Record) bool {
 	return false
 }
 
-// reclaim undoes a sandbox that no runtime will DEL.
-func (r *reaper) reclaim(ctx context.Context, rec *journal.Record, e *engine.Engine, why string) error {
-	_, err := r.reporter.telemetry.observe(ctx, "RECLAIM", rec.Sandbox, podOf(rec), func(ctx context.Context) error {
-		return e.Reclaim(ctx, rec.Sandbox)
-	})
-	if err != nil {
+// reclaim undoes a sandbox that no runtime will DEL, and reports what an operator gives up.
+func (r *reaper) reclaim(ctx context.Context, rec *journal.Record, e *engine.Engine, why string, abandon ...string) (given []engine.Finding, err error) {
+	_, err = r.reporter.telemetry.observe(ctx, "RECLAIM", rec.Sandbox, podOf(rec), func(ctx context.Context) (err error) {
+		given, err = e.Reclaim(ctx, rec.Sandbox, abandon...)
 		return err
+	})
+	for _, f := range given {
+		r.reporter.telemetry.metrics.abandoned.Inc()
+		r.reporter.announce(&f)
+	}
+	if left, errRead := r.sandboxes.store.journal.Read(rec.Sandbox); err != nil || errRead != nil || left != nil { // a pod that runs has its other networks
+		return given, err
 	}
 	r.forget(rec.Sandbox)
 	r.reporter.telemetry.log.Warn("reclaimed", "sandbox", rec.Sandbox, "pod", podOf(rec), "why", why)
@@ -82,7 +87,7 @@ func (r *reaper) reclaim(ctx context.Context, rec *journal.Record, e *engine.Eng
 			r.cluster.Event(tx.Pod, false, reasonReclaimed, "sandbox "+rec.Sandbox+": "+why)
 		}
 	}
-	return nil
+	return given, nil
 }
 
 // forgetDeleted drops what the agent knows of sandboxes that have no record any more:

@@ -69,9 +69,12 @@ func (r *reporter) announce(f *engine.Finding) {
 	if f.IfName != "" {
 		text = f.IfName + " (" + f.Network + "): " + text
 	}
-	if f.Kind == engine.KindMissing || f.Kind == engine.KindUnfinished {
+	switch f.Kind {
+	case engine.KindMissing, engine.KindUnfinished:
 		r.cluster.Event(f.Pod, false, reasonRestored, text)
-	} else {
+	case engine.KindAbandoned:
+		r.cluster.Event(f.Pod, true, reasonAbandoned, text)
+	default:
 		r.cluster.Event(f.Pod, true, reasonDifferent, text)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
@@ -57,17 +58,41 @@ func (e *Engine) detachEach(ctx context.Context, sandbox string, tx *journal.Tra
 			b.detach(ctx)
 		}
 		for _, a := range slices.Backward(group) {
-			err := a.errChain // it keeps no other from being undone
-			if err == nil {
-				err = errors.Join(a.chain.Del(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
-			}
-			if err != nil {
+			if err := e.undo(ctx, sandbox, a); err != nil { // it keeps no other from being undone
 				errs = append(errs, a.errorf("undo", err))
 				remaining = slices.Insert(remaining, 0, a.Entry)
 			}
 		}
 	}
 	return remaining, errors.Join(errs...)
+}
+
+// undo undoes an attachment. Where executables alone do not undo it, the error has the way out;
+// one that an operator gives up is dropped then.
+func (e *Engine) undo(ctx context.Context, sandbox string, a *attachment) error {
+	if a.errChain != nil {
+		return a.errChain
+	}
+	err := errors.Join(a.chain.Del(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
+	switch {
+	case !plugin.OnlyExecutables(err) || a.tx.Phase == "": // the latter is in libcni's cache alone
+		return err
+	case a.Phase != journal.PhaseAbandoned:
+		return fmt.Errorf("%w; if that stays so, this gives the attachment up: plexusctl reclaim %s --abandon %s", err, sandbox, a.IfName)
+	}
+	left := []string{"link " + a.IfName}
+	if a.result != nil {
+		for _, ip := range a.result.IPs {
+			left = append(left, "address "+ip.Address.String())
+		}
+	}
+	what := fmt.Sprintf("%s (network %s): abandoned by an operator; left may be %s: %v", a.IfName, a.Name, strings.Join(left, ", "), err)
+	if err := delegates.Step(ctx, "%s: abandon %s", a.IfName, what); err != nil {
+		return err
+	}
+	e.Log.Warn("abandoned", "sandbox", sandbox, "pod", a.tx.Pod.String(), "what", what)
+	a.tx.Abandoned = append(a.tx.Abandoned, what)
+	return a.chain.Forget()
 }
 
 // detach undoes the attachments of a backend in one call. Chain.Del reports the errors.

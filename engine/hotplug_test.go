@@ -193,14 +193,14 @@ func TestAChangeThatIsRefused(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].Kind != KindGone {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
-	if err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
+	if _, err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
 		t.Error(err)
 	}
 	n.wantNothingLeft("after Reclaim")
 	if found, err := n.Reconcile(t.Context(), sandboxOfPod); found != nil || err != nil {
 		t.Errorf("Reconcile of nothing: %v, %v", found, err)
 	}
-	if err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
+	if _, err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
 		t.Errorf("Reclaim of nothing: %v", err)
 	}
 }

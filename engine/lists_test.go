@@ -53,9 +53,10 @@ func TestAddThatIsRefused(t *testing.T) {
 		t.Errorf("DEL of what ADD refuses: %v", err)
 	}
 	says(t, n.Check(t.Context(), r), "CNI_CONTAINERID")
-	says(t, n.Reclaim(t.Context(), r.Sandbox), "container")
+	_, err := n.Reclaim(t.Context(), r.Sandbox)
+	says(t, err, "container")
 	n.api.failures["Pod"] = errors.New("the API server is away")
-	_, err := n.Add(t.Context(), n.request("bare"))
+	_, err = n.Add(t.Context(), n.request("bare"))
 	says(t, err, "the API server is away")
 	n.api.failures["Pod"] = nil
 	n.api.failures["Publish"] = errors.New("the API server is full")

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -34,6 +33,7 @@ const (
 	KindFailed     Kind = "failed"     // comparing or repairing failed
 	KindLocked     Kind = "locked"     // another request has the sandbox locked; it was skipped
 	KindDamaged    Kind = "damaged"    // the journal file is damaged behind its last whole record
+	KindAbandoned  Kind = "abandoned"  // an operator has given up an attachment that executables do not undo
 )
 
 // Reconcile compares a sandbox with its record: it undoes unfinished requests, makes again
@@ -127,25 +127,6 @@ func compareBuiltin(ctx context.Context, b *plugin.Builtin) []Finding {
 		all = append(all, Finding{Kind: KindDifferent, What: err.Error()})
 	}
 	return all
-}
-
-// Reclaim undoes all that is recorded of a sandbox.
-func (e *Engine) Reclaim(ctx context.Context, sandbox string) error {
-	if err := journal.CheckSandbox(sandbox); err != nil {
-		return err
-	}
-	return e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
-		var errs []error
-		for _, tx := range slices.Clone(rec.Transactions) {
-			errs = append(errs, e.detach(ctx, rec, tx, ""))
-		}
-		return errors.Join(errs...)
-	})
-}
-
-// Alive reports whether the network namespace of a recorded sandbox is still there.
-func Alive(rec *journal.Record) bool {
-	return slices.ContainsFunc(rec.Transactions, func(tx *journal.Transaction) bool { return liveNetns(tx, "") != "" })
 }
 
 // Endpoints are the vswitches of the recorded attachments of a sandbox, by the delegate's

@@ -25,7 +25,7 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.Damag
 	if e.isRecorded(live) {
 		live = ""
 	}
-	tx := &journal.Transaction{Network: r.Network, IfName: r.IfName, Netns: live, Path: e.path(r)}
+	tx := &journal.Transaction{Network: r.Network, IfName: r.IfName, Phase: journal.PhaseRemoving, Netns: live, Path: e.path(r)}
 	var err error
 	if tx.Attachments, err = e.cachedEntries(r.Sandbox); err != nil {
 		return err

@@ -165,7 +165,7 @@ func TestABackendUnderItsOwnName(t *testing.T) {
 	if err := n.GC(t.Context(), of(""), []types.GCAttachment{{ContainerID: "abc", IfName: "net2"}}); err != nil || len(n.world.Ports()) != 1 {
 		t.Errorf("GC: %v, %q", err, n.world.Ports())
 	}
-	if err := n.Reclaim(t.Context(), "abc"); err != nil {
+	if _, err := n.Reclaim(t.Context(), "abc"); err != nil {
 		t.Error(err)
 	}
 	n.wantNothingLeft("after Reclaim")

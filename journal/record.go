@@ -44,7 +44,9 @@ type Transaction struct {
 	StatusPlace string          `json:"statusPlace,omitempty"` // where network-status is published
 	// Published are the names of all elements of network-status that plexus has ever
 	// written; the other elements are foreign.
-	Published   []string `json:"published,omitempty"`
+	Published []string `json:"published,omitempty"`
+	// Abandoned tells, for people, what was given up and may be left.
+	Abandoned   []string `json:"abandoned,omitempty"`
 	Attachments []*Entry `json:"attachments"`
 }
 
@@ -56,6 +58,9 @@ const (
 	PhaseAdding   Phase = "adding"
 	PhaseAttached Phase = "attached"
 	PhaseRemoving Phase = "removing" // a DEL that could not undo everything
+	// PhaseAbandoned is of an attachment that an operator gives up: it is dropped where
+	// executables do not undo it.
+	PhaseAbandoned Phase = "abandoned"
 )
 
 // Entry is one attachment: its planned network, and the state that the built-in delegates of

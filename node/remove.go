@@ -42,7 +42,7 @@ func (n *Node) Remove(ctx context.Context, attached func(context.Context) ([]str
 			errs = append(errs, fmt.Errorf("look for attachments that are left: %w", errJournal))
 			done.Kept = "it is not known whether sandboxes still have attachments"
 		case len(sandboxes) > 0:
-			done.Kept = fmt.Sprintf("%d sandboxes still have attachments: delete their pods, then `plexusctl del` what is left", len(sandboxes))
+			done.Kept = fmt.Sprintf("%d sandboxes still have attachments: delete their pods, then undo what `plexusctl show --data-dir %[2]s` still lists, each with `plexusctl del POD --sandbox SANDBOX --data-dir %[2]s`", len(sandboxes), n.DataDir)
 		case err != nil:
 			done.Kept = "the configuration could not be removed"
 		case byHand != "":

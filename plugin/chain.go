@@ -44,7 +44,8 @@ type Chain struct {
 	builtins []*Builtin
 
 	nativeInterfaces []*types100.Interface // of built-ins, with the keys of CNI 1.1
-	delErrs          []error
+	deleting         bool                  // Del runs
+	delErrs          []error               // of plugins, that libcni does not see
 }
 
 // Builtin is a plugin of a list that is built in.

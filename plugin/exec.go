@@ -17,8 +17,33 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// builtinPath is the "path" of a built-in; no executable has it.
-const builtinPath = "built-in:"
+// "Paths" that no executable has: of a built-in, and of what DEL misses.
+const builtinPath, missingPath = "built-in:", "missing:"
+
+// ExecutableError is the error of an executable that does not undo its part of an attachment.
+type ExecutableError struct {
+	Plugin string // its type; "ipam TYPE" of an IPAM plugin that plexus executes
+	Err    error
+}
+
+func (e *ExecutableError) Error() string { return e.Plugin + ": " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *ExecutableError) Unwrap() error { return e.Err }
+
+// OnlyExecutables reports whether an error is of executables alone: plexus has undone its own
+// part.
+func OnlyExecutables(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // this function unwraps
+	case *ExecutableError:
+		return true
+	case interface{ Unwrap() error }:
+		return OnlyExecutables(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !OnlyExecutables(err) })
+	}
+	return false
+}
 
 // FindInPath is invoke.Exec: built-ins are found first.
 func (c *Chain) FindInPath(typ string, path []string) (string, error) {
@@ -34,7 +59,12 @@ func (c *Chain) FindInPath(typ string, path []string) (string, error) {
 	case c.Executed:
 		err = fmt.Errorf("plugin %q attached this pod before plexus came, and %s is plexus by now: put the former executable where CNI_PATH has it first", typ, found)
 	}
-	return "", types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	err = types.NewError(types.ErrInvalidNetworkConfig, err.Error(), "")
+	if c.deleting { // libcni would leave out the others
+		c.delErrs = append(c.delErrs, &ExecutableError{typ, err})
+		return missingPath + typ, nil
+	}
+	return "", err
 }
 
 // insideOnly are the plugins whose changes are all inside of the pod's network namespace, and
@@ -50,6 +80,8 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	switch name := filepath.Base(path); {
 	case isBuiltin:
 		out, err = c.execBuiltin(ctx, command, typ, stdin)
+	case strings.HasPrefix(path, missingPath):
+		return nil, nil // FindInPath has noted it
 	case command == "DEL" && c.Netns == "" && slices.Contains(insideOnly, name):
 	default:
 		typ = name
@@ -60,11 +92,16 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 			out, err = c.Runner.ExecPlugin(ctx, path, stdin, environ)
 		}
 	}
-	if err != nil && command == "DEL" { // libcni goes on with the others
-		c.delErrs = append(c.delErrs, fmt.Errorf("%s: %w", typ, err))
-		return nil, nil
+	if err == nil || command != "DEL" {
+		return out, err
 	}
-	return out, err
+	if isBuiltin {
+		err = fmt.Errorf("%s: %w", typ, err)
+	} else {
+		err = &ExecutableError{typ, err}
+	}
+	c.delErrs = append(c.delErrs, err) // libcni goes on with the others
+	return nil, nil
 }
 
 // Step announces a verb of the built-in.

@@ -170,7 +170,10 @@ func (i *ipam) execute(ctx context.Context, command string, config []byte) error
 	if err == nil {
 		err = invoke.ExecPluginWithoutResult(ctx, path, config, i.env(command), i.chain.Runner)
 	}
-	return i.named(err)
+	if err != nil {
+		return &ExecutableError{"ipam " + i.typ, err}
+	}
+	return nil
 }
 
 func (i *ipam) env(command string) *invoke.Args {

@@ -82,8 +82,9 @@ func (b *Builtin) IsDetached() bool { return b.detachErr != nil }
 
 // Del runs DEL over the list, last plugin first. After a plugin's failure the others still
 // run; libcni would stop, so ExecPlugin hides the error from it. The cached result is kept for
-// the next DEL when a plugin failed.
+// the next DEL when a plugin failed. An error of executables alone satisfies OnlyExecutables.
 func (c *Chain) Del(ctx context.Context) error {
+	c.deleting = true
 	cached, errRead := os.ReadFile(c.cacheFile()) // DEL goes on without, as libcni does
 	err := errors.Join(c.libcni().DelNetworkList(ctx, c.list, c.runtimeConf()), errors.Join(c.delErrs...))
 	switch {
@@ -92,7 +93,12 @@ func (c *Chain) Del(ctx context.Context) error {
 	case err != nil || errors.Is(errRead, fs.ErrNotExist) || errors.Is(errRead, unix.ENAMETOOLONG):
 		return err
 	}
-	if err := os.Remove(c.cacheFile()); err != nil && !errors.Is(err, fs.ErrNotExist) { // libcni ignores a failure
+	return c.Forget() // libcni ignores a failure
+}
+
+// Forget removes libcni's cached result.
+func (c *Chain) Forget() error {
+	if err := os.Remove(c.cacheFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the cached result: %w", err)
 	}
 	return nil

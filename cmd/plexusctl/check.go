@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -120,74 +119,4 @@ make again what a vswitch has lost, and tell what differs.`,
 		}), failed)
 	}
 	return c
-}
-
-func reclaimCommand(o *options) *cobra.Command {
-	var force bool
-	c := &cobra.Command{
-		Use:   "reclaim SANDBOX",
-		Short: "Undo what is recorded of a sandbox that no runtime will delete",
-		Long: `Undo all that is recorded of a sandbox, the beginning of whose ID is given. One
-whose network namespace is there is refused without --force: its pod would lose
-its networks.`,
-		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
-	}
-	f := formFlag(c)
-	c.Flags().BoolVar(&force, "force", false, "even if its network namespace is there")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		sandbox := args[0]
-		if !sandboxForm.MatchString(sandbox) {
-			return fmt.Errorf("%.80q is no sandbox: want the beginning of a container ID", sandbox)
-		}
-		q := question{method: "POST", path: "/v1/reclaim", words: []string{"reclaim"}}
-		if o.cluster != nil {
-			var err error
-			if q.node, sandbox, err = o.findSandbox(cmd, sandbox); err != nil {
-				return err
-			}
-		}
-		q.query, q.words = url.Values{"sandbox": {sandbox}}, append(q.words, sandbox)
-		if force {
-			q.query.Set("force", "true")
-			q.words = append(q.words, "--force")
-		}
-		replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), q)
-		all, err := decodeReplies[agent.Checked](replies)
-		if err != nil {
-			return err
-		}
-		return errors.Join(o.show(cmd, *f, replies, func() error {
-			for _, c := range all {
-				fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s of pod %s is undone%s\n", clean(c.answer.Sandbox), clean(orDash(c.answer.Pod)), onNode(c.node))
-			}
-			return nil
-		}), failed)
-	}
-	return c
-}
-
-// findSandbox finds the one sandbox of the cluster whose ID begins so, and its
-// node. Nothing is undone on a node because of what another one has.
-func (o *options) findSandbox(cmd *cobra.Command, beginning string) (node, sandbox string, err error) {
-	replies, failed := o.ask(cmd.Context(), cmd.ErrOrStderr(), question{method: "GET", path: "/v1/attachments", words: []string{"pods"}})
-	all, err := decodeReplies[agent.Attachments](replies)
-	if err != nil {
-		return "", "", err
-	}
-	found := 0
-	for _, a := range all {
-		for _, rec := range a.answer.Sandboxes {
-			if strings.HasPrefix(rec.Sandbox, beginning) {
-				node, sandbox = a.node, rec.Sandbox
-				found++
-			}
-		}
-	}
-	switch found {
-	case 0:
-		return "", "", errors.Join(fmt.Errorf("no sandbox %.80q is recorded", beginning), failed)
-	case 1:
-		return node, sandbox, nil
-	}
-	return "", "", fmt.Errorf("%d sandboxes begin with %.80q: give more of it", found, beginning)
 }

@@ -30,7 +30,7 @@ func TestInspectionGolden(t *testing.T) {
 	for _, line := range []string{
 		"health", "health --live", "nodes", "nodes -o wide", "pods", "pods -o wide", "pods left", "pods prod/cut -o wide", "pods -n prod cut", "pods nobody",
 		"explain left", "explain left -o wide", "explain prod/none", "history", "history -o wide", "history nobody", "check", "check -o wide", "check prod/cut",
-		"check b1b2", "check nobody", "resync", "reclaim a1", "reclaim a1 --force",
+		"check b1b2", "check nobody", "resync", "reclaim a1", "reclaim a1 --force", "reclaim a1 --abandon net1 --abandon default/vf",
 	} {
 		out, errs, status := execute(t, "plexusctl", append([]string{host}, strings.Fields(line)...)...)
 		fmt.Fprintf(&all, "$ plexusctl %s\n%s%s[exit %d]\n\n", line, out, errs, status)

@@ -236,8 +236,9 @@ func answers(t *testing.T) map[string]any {
 			{Sandbox: sandboxA, Pod: &conf.Pod{Namespace: "default", Name: "left"}, IfName: "net1", Network: "default/fast", Kind: engine.KindMissing, What: "made again: port"},
 			{Sandbox: sandboxB, Kind: engine.KindGone, What: "the network namespace /run/netns/cut is gone"},
 		},
-		"POST /v1/reclaim?force=true&sandbox=a1": agent.Checked{Sandbox: sandboxA, Pod: "default/left"},
-		"POST /v1/reclaim?sandbox=a1":            refusal{http.StatusConflict, "sandbox a1 is alive: force does it"},
+		"POST /v1/reclaim?force=true&sandbox=a1":                        agent.Reclaimed{Sandbox: sandboxA, Pod: "default/left"},
+		"POST /v1/reclaim?abandon=net1&abandon=default%2Fvf&sandbox=a1": agent.Reclaimed{Sandbox: sandboxA, Pod: "default/left", Abandoned: []string{"net1 (network default/fast): abandoned by an operator; left may be link net1: tuning: no", "net2"}},
+		"POST /v1/reclaim?sandbox=a1":                                   refusal{http.StatusConflict, "sandbox a1 is alive: force does it"},
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,6 +30,7 @@ type wire struct {
 	verb                              string
 	conf, manifests                   string
 	netns, sandbox, ifName, path, uid string
+	dataDir                           string
 	quiet                             bool
 }
 
@@ -44,6 +46,11 @@ func wireCommand(o *options, use, verb, short string) *cobra.Command {
 		},
 	}
 	w.flags(c)
+	if verb == "DEL" {
+		c.Long += "\n\nWhere no configuration is left, DEL goes by the journal alone: of the sandbox that --netns or --sandbox (the beginning of its ID) names."
+		c.Flags().StringVar(&w.dataDir, "data-dir", "", "by the journal in this `folder` alone, without a configuration")
+		c.MarkFlagsMutuallyExclusive("conf", "data-dir")
+	}
 	return c
 }
 
@@ -94,13 +101,16 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
+	if w.sandbox == "" {
+		w.sandbox = sandboxOf(w.netns)
+	}
+	if config == nil {
+		return w.delAlone(ctx, stdout, stderr)
+	}
 	if w.manifests != "" {
 		if config, err = setManifests(config, w.manifests); err != nil {
 			return err
 		}
-	}
-	if w.sandbox == "" {
-		w.sandbox = sandboxOf(w.netns)
 	}
 	args := "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + namespace + ";K8S_POD_NAME=" + name
 	if w.uid != "" {
@@ -113,14 +123,7 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 			"CNI_IFNAME="+w.ifName, "CNI_PATH="+w.path, "CNI_ARGS="+args),
 		Stdin: bytes.NewReader(config), Stdout: &out, Stderr: stderr,
 	}
-	if !w.quiet {
-		began := time.Now()
-		ctx = delegates.WithSteps(ctx, func(step string) error {
-			_, err := fmt.Fprintf(stderr, "%7.1f ms  %s\n", float64(time.Since(began).Microseconds())/1000, step)
-			return err
-		})
-	}
-	if agent.Answer(ctx, call) == 0 {
+	if agent.Answer(w.telling(ctx, stderr), call) == 0 {
 		_, err := out.WriteTo(stdout)
 		return err
 	}
@@ -132,6 +135,23 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 		return fmt.Errorf("%s pod %s/%s: %s", strings.ToLower(w.verb), namespace, name, out.String())
 	}
 	return fmt.Errorf("%s pod %s/%s: %s (CNI error %d)", strings.ToLower(w.verb), namespace, name, failed.Msg, failed.Code)
+}
+
+// telling has the steps of what is done with the context told.
+func (w *wire) telling(ctx context.Context, stderr io.Writer) context.Context {
+	if w.quiet {
+		return ctx
+	}
+	began := time.Now()
+	return delegates.WithSteps(ctx, func(step string) error {
+		_, err := fmt.Fprintf(stderr, "%7.1f ms  %s\n", float64(time.Since(began).Microseconds())/1000, step)
+		return err
+	})
+}
+
+// delAlone is DEL by the journal alone.
+func (w *wire) delAlone(ctx context.Context, stdout, stderr io.Writer) error {
+	return reclaimAlone(w.telling(ctx, stderr), cmp.Or(w.dataDir, conf.DefaultDataDir), w.sandbox, true, nil, stdout, stderr)
 }
 
 // sandboxOf derives a container ID, so that add, del and check agree.
@@ -155,13 +175,20 @@ func setManifests(config []byte, dir string) ([]byte, error) {
 	return json.Marshal(keys)
 }
 
+// readConf returns nil for a DEL that goes by the journal alone.
 func (w *wire) readConf() ([]byte, error) {
-	if w.conf != "" {
+	switch {
+	case w.dataDir != "":
+		return nil, nil
+	case w.conf != "":
 		return os.ReadFile(w.conf)
 	}
 	file, data, err := findConf(confDir)
 	if err != nil {
 		return nil, err
+	}
+	if file == "" && w.verb == "DEL" {
+		return nil, nil
 	}
 	if file == "" {
 		return nil, fmt.Errorf("no configuration of type plexus in %s: name one with --conf", confDir)
