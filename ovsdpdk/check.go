@@ -80,7 +80,7 @@ func (n *network) compare(ctx context.Context, p *port) error {
 	results, err := n.d.db.transact(ctx, p.OVSDB,
 		selectRows("Interface", equal("name", p.Port), "_uuid", "type", "options", "external_ids", "ofport", "error", "mtu_request"),
 		selectRows("Port", equal("name", p.Port), "_uuid", "tag", "trunks", "vlan_mode", "interfaces"),
-		selectRows("Bridge", equal("name", p.Bridge), "ports", "datapath_type"))
+		selectRows("Bridge", equal("name", p.Bridge), "name"))
 	if err != nil {
 		return err
 	}
@@ -90,6 +90,9 @@ func (n *network) compare(ctx context.Context, p *port) error {
 		return fmt.Errorf("port %s is gone from OVS", p.Port)
 	case len(bridges) == 0:
 		return fmt.Errorf("bridge %s is gone from OVS", p.Bridge)
+	}
+	if results, err = n.d.db.transact(ctx, p.OVSDB, selectBridgeOf(ports[0], "name")); err != nil {
+		return err
 	}
 	inserted := portRows(p, "")
 	iface, row, ifaceBefore, rowBefore := ifaces[0], ports[0], inserted[0].Row, inserted[1].Row
@@ -112,7 +115,7 @@ func (n *network) compare(ctx context.Context, p *port) error {
 	if !p.owns(iface) {
 		errs = append(errs, fmt.Errorf("port %s: its marks of ownership (external_ids plexus-*) were changed", p.Port))
 	}
-	if !has(bridges[0], row) {
+	if in := results[0].Rows; len(in) == 0 || text(in[0], "name") != p.Bridge {
 		errs = append(errs, fmt.Errorf("port %s is no longer in bridge %s", p.Port, p.Bridge))
 	}
 	if !isOpen(iface) {
@@ -121,10 +124,9 @@ func (n *network) compare(ctx context.Context, p *port) error {
 	return errors.Join(errs...)
 }
 
-// has reports whether a bridge has a port.
-func has(bridge, port ovsdb.Row) bool {
-	id := uuids(port, "_uuid")
-	return len(id) == 1 && slices.Contains(uuids(bridge, "ports"), id[0])
+// selectBridgeOf selects the bridge that a row of table Port is in.
+func selectBridgeOf(port ovsdb.Row, columns ...string) ovsdb.Operation {
+	return selectRows("Bridge", includes("ports", set(uuids(port, "_uuid"))), columns...)
 }
 
 // isOpen reports whether ovs-vswitchd has opened an interface.

@@ -25,8 +25,7 @@ func (n *network) Inspect(ctx context.Context, a *delegates.Attachment) (map[str
 	}
 	results, err := n.d.db.transact(ctx, p.OVSDB,
 		selectRows("Interface", equal("name", p.Port), "type", "external_ids", "ofport", "link_state", "mtu", "status", "statistics", "error"),
-		selectRows("Port", equal("name", p.Port), "_uuid", "tag", "trunks", "vlan_mode"),
-		selectRows("Bridge", anyRow(), "name", "ports"))
+		selectRows("Port", equal("name", p.Port), "_uuid", "tag", "trunks", "vlan_mode"))
 	if err != nil {
 		return nil, err
 	}
@@ -37,13 +36,21 @@ func (n *network) Inspect(ctx context.Context, a *delegates.Attachment) (map[str
 	if err := p.mustOwn(iface); err != nil {
 		return nil, err
 	}
-	return columns(p.state, iface, row, results[2].Rows), nil
+	results, err = n.d.db.transact(ctx, p.OVSDB, selectBridgeOf(row, "name"))
+	if err != nil {
+		return nil, err
+	}
+	return columns(p.state, iface, row, results[0].Rows), nil
 }
 
 // columns are those that Inspect returns.
 func columns(s *state, iface, port ovsdb.Row, bridges []ovsdb.Row) map[string]string {
+	bridge := ""
+	if len(bridges) > 0 {
+		bridge = text(bridges[0], "name")
+	}
 	all := map[string]string{
-		"ovsdb": s.OVSDB, "port": s.Port, "socket": s.Socket, "bridge": bridgeOf(port, bridges), "mode": text(iface, "type"),
+		"ovsdb": s.OVSDB, "port": s.Port, "socket": s.Socket, "bridge": bridge, "mode": text(iface, "type"),
 		"vlan": join(ints(port, "tag")), "trunks": join(ints(port, "trunks")), "vlan_mode": text(port, "vlan_mode"),
 		"ofport": join(ints(iface, "ofport")), "mtu": join(ints(iface, "mtu")), "link_state": text(iface, "link_state"),
 		"status": strMap(iface, "status")["status"], "error": text(iface, "error"),
@@ -60,14 +67,4 @@ func columns(s *state, iface, port ovsdb.Row, bridges []ovsdb.Row) map[string]st
 	}
 	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
 	return all
-}
-
-// bridgeOf is the name of the bridge that a port is in.
-func bridgeOf(port ovsdb.Row, bridges []ovsdb.Row) string {
-	for _, b := range bridges {
-		if has(b, port) {
-			return text(b, "name")
-		}
-	}
-	return ""
 }

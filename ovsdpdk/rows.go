@@ -19,12 +19,19 @@ const (
 const (
 	markOwner   = "plexus-owner"   // data folder of the plexus that made the row
 	markFormat  = "plexus-format"  // version of these marks, on every interface of any plexus
+	markFolder  = "plexus-folder"  // of the socket, without links; not in the former format
 	markSandbox = "plexus-sandbox" // container ID
 	markIfName  = "plexus-ifname"
 	markPod     = "plexus-pod"     // namespace/name, for people
 	markNetwork = "plexus-network" // for people
 	markSocket  = "plexus-socket"  // path of the socket without links; one interface has it
 	markState   = "plexus-state"   // state, for when the journal is lost
+)
+
+// Values of markFormat.
+const (
+	format       = "2"
+	formerFormat = "1"
 )
 
 func named(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
@@ -37,7 +44,7 @@ func portRows(p *port, suffix string) []ovsdb.Operation {
 		ids[markPod] = p.Pod.String()
 	}
 	own := maps.Clone(ids)
-	own[markFormat], own[markSocket], own[markState] = "1", p.Place(p.File), string(p.State)
+	own[markFormat], own[markFolder], own[markSocket], own[markState] = format, p.Dir, p.Place(p.File), string(p.State)
 	if mac := c.mac(); mac != "" {
 		own["attached-mac"] = mac // OVS Integration Guide
 	}

@@ -12,28 +12,6 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-func id(name string) ovsdb.UUID { return ovsdb.UUID{GoUUID: name} }
-
-// members is how OVSDB writes a set: one member stands alone.
-func members(names ...string) any {
-	if len(names) == 1 {
-		return id(names[0])
-	}
-	var ids []ovsdb.UUID
-	for _, n := range names {
-		ids = append(ids, id(n))
-	}
-	return set(ids)
-}
-
-func bridgeRow(name, owner string, ports ...string) ovsdb.Row {
-	row := ovsdb.Row{"_uuid": id(name), "name": name, "ports": members(ports...), "external_ids": stringMap(nil)}
-	if owner != "" {
-		row["external_ids"] = stringMap(map[string]string{markOwner: owner})
-	}
-	return row
-}
-
 // inWords says what operations do to ports and bridges.
 func inWords(ops []ovsdb.Operation) string {
 	var words []string
@@ -47,56 +25,8 @@ func inWords(ops []ovsdb.Operation) string {
 	return strings.Join(words, "; ")
 }
 
-// A port goes if it is ours. Its bridge goes too if that is ours and nothing
-// but its local port would be left in it.
-func TestDeletion(t *testing.T) {
-	const bridgeGone = "Open_vSwitch {" + noUUID + "} delete [{br}]"
-	const portGone = "Bridge {br} delete [{p}]"
-	for _, c := range []struct {
-		name    string
-		ports   []ovsdb.UUID // of the attachment; none if its row is gone, or another's
-		bridges []ovsdb.Row
-		want    string
-	}{
-		{"our bridge, we are the last", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, bridgeGone},
-		{"our bridge with another port", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, portGone},
-		{"a foreign bridge, we are the last", portP, []ovsdb.Row{bridgeRow("br", "", "local", "p")}, portGone},
-		{"a bridge of another plexus", portP, []ovsdb.Row{bridgeRow("br", "/var/lib/other", "local", "p")}, portGone},
-		{"a foreign bridge without a local port", portP, []ovsdb.Row{bridgeRow("br", "", "p")}, portGone},
-		{"the port is gone, our bridge is empty", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local")}, bridgeGone},
-		{"the port is gone, our bridge has another", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
-		{"the port is gone, the bridge is foreign", nil, []ovsdb.Row{bridgeRow("br", "", "local")}, ""},
-		{"the port is in no bridge", portP, []ovsdb.Row{bridgeRow("br", testOwner, "local", "q")}, ""},
-		{"the port is not ours", nil, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p")}, ""},
-		{"the port was moved to a foreign bridge", portP,
-			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "q"), bridgeRow("other", "", "local2", "p")}, "Bridge {other} delete [{p}]"},
-		{"another bridge of ours is empty", portP,
-			[]ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q"), bridgeRow("other", testOwner, "local2")}, portGone},
-		{"no bridge at all", portP, nil, ""},
-		{"two ports, and both leave our bridge", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q")}, bridgeGone},
-		{"two of three ports", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p", "q", "x")}, "Bridge {br} delete [{p} {q}]"},
-		{"two bridges of ours", portsPQ, []ovsdb.Row{bridgeRow("br", testOwner, "local", "p"), bridgeRow("other", testOwner, "q", "local2")},
-			"Open_vSwitch {" + noUUID + "} delete [{br} {other}]"},
-		{"a foreign bridge and ours", portsPQ, []ovsdb.Row{bridgeRow("other", "", "q", "local2"), bridgeRow("br", testOwner, "local", "p")},
-			"Bridge {other} delete [{q}]; " + bridgeGone},
-		{"a row without an id", portP, []ovsdb.Row{{"name": "br"}}, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			ops := deletion(testOwner, c.ports, []string{"br"}, c.bridges, []ovsdb.Row{{"_uuid": id("local"), "name": "br"}, {"_uuid": id("local2"), "name": "other"}, {"_uuid": id("p"), "name": "p"}})
-			if got := inWords(ops); got != c.want {
-				t.Errorf("does %q, want %q", got, c.want)
-			}
-			if c.want == bridgeGone && ops[0].Op != ovsdb.OperationWait {
-				t.Error("the bridge goes without a look at its ports in the same transaction")
-			}
-		})
-	}
-}
-
 // noUUID is in the condition that every row meets.
 const noUUID = "00000000-0000-0000-0000-000000000000"
-
-var portP, portsPQ = []ovsdb.UUID{id("p")}, []ovsdb.UUID{id("p"), id("q")}
 
 func testPort(c *Config, mode string) *port {
 	a := &delegates.Attachment{Sandbox: "s", IfName: "net1", Name: "default/fast", Owner: testOwner, State: []byte(`{"port":"p"}`), Pod: &conf.Pod{Namespace: "default", Name: "pod"}}

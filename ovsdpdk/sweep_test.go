@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ovn-kubernetes/libovsdb/ovsdb"
-
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -187,10 +185,6 @@ func TestSweepUnreadableState(t *testing.T) {
 // A bridge of ours that has lost its local port is not removed with the port of
 // somebody else in it.
 func TestDeletionWithoutLocalPort(t *testing.T) {
-	ops := deletion(testOwner, portP, []string{"br"}, []ovsdb.Row{bridgeRow("br", testOwner, "p", "q")}, nil)
-	if got, want := inWords(ops), "Bridge {br} delete [{p}]"; got != want {
-		t.Errorf("does %q, want %q", got, want)
-	}
 	r := newRig(t)
 	d := newDelegate(t)
 	a := r.attachment(d, sandbox, nil)

@@ -4,8 +4,9 @@
 //   - ADD and DEL of n networks by the reference plugin bridge, through plexus
 //     and by executing the plugin directly, with the same configurations;
 //   - the same through the node agent, and n memifs on the stand-in for VPP;
-//   - ADD of n vhost-user ports through plexus, and by the ovs-vsctl commands
-//     that userspace-cni issues, three for a port;
+//   - ADD and DEL of n vhost-user ports through plexus, and by the ovs-vsctl
+//     commands that userspace-cni issues, four for a port, beside no, 100 and
+//     900 ports of other pods;
 //   - ADD of n memifs through plexus, as processes and in an engine that is kept
 //     with its connection, and the bare messages over an open connection;
 //     against the VPP that PLEXUS_VPP_API names, else the machine's, else the
@@ -38,9 +39,10 @@ import (
 func main() {
 	bin := flag.String("bin", "bin", "folder of plexus and the reference plugins")
 	runs := flag.Int("runs", 25, "pairs for each figure")
+	only := flag.String("only", "", "vhost: the vhost-user ports alone")
 	flag.Parse()
 	node.Enter()
-	if err := run(context.Background(), *bin, *runs); err != nil {
+	if err := run(context.Background(), *bin, *runs, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -50,9 +52,10 @@ type bench struct {
 	bin, dir string
 	runs     int
 	pod      *node.Pod
+	others   int // vhost-user ports of other pods
 }
 
-func run(ctx context.Context, bin string, runs int) error {
+func run(ctx context.Context, bin string, runs int, only string) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -65,6 +68,23 @@ func run(ctx context.Context, bin string, runs int) error {
 		return err
 	}
 	defer b.pod.Close()
+	if only != "vhost" {
+		if err := b.withoutOVS(ctx); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Join(b.dir, "ovs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	v, err := ovs.Start(ctx, dir, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.vhostPorts(ctx, v), v.Stop())
+}
+
+func (b *bench) withoutOVS(ctx context.Context) error {
 	if err := b.start(); err != nil {
 		return err
 	}
@@ -83,22 +103,7 @@ func run(ctx context.Context, bin string, runs int) error {
 	if err != nil {
 		return err
 	}
-	if err := b.memifs(ctx); err != nil {
-		return err
-	}
-	dir := filepath.Join(b.dir, "ovs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	v, err := ovs.Start(ctx, dir, nil)
-	if err != nil {
-		return err
-	}
-	err = b.vhostPorts(ctx, v)
-	if errStop := v.Stop(); err == nil {
-		err = errStop
-	}
-	return err
+	return b.memifs(ctx)
 }
 
 // start compares the start of the executables: VERSION needs nothing else.
@@ -156,44 +161,6 @@ func (b *bench) kernelNetworks(agent string) error {
 		}
 		add0, add1, del0, del1 := middle(times[0]), middle(times[1]), middle(times[2]), middle(times[3])
 		fmt.Printf("  %2d %9.1f ms %9.1f ms %9.1f ms %9.1f ms %9.1f ms %9.1f ms\n", n, ms(add0), ms(add1), ms(add1-add0), ms(del0), ms(del1), ms(del1-del0))
-	}
-	return nil
-}
-
-// vhostPorts compares n vhost-user ports of one pod through plexus with the
-// commands of userspace-cni.
-func (b *bench) vhostPorts(ctx context.Context, v *ovs.Switch) error {
-	if _, err := v.VSCtl(ctx, "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"); err != nil {
-		return err
-	}
-	fmt.Printf("\nn vhost-user ports on OVS-DPDK\n  %2s %14s %12s %12s %10s %12s\n", "n", "ADD ovs-vsctl", "ADD plexus", "per port", "ratio", "DEL plexus")
-	for _, n := range []int{1, 2, 4, 8} {
-		var networks []any
-		for i := range n {
-			networks = append(networks, map[string]any{
-				"cniVersion": "1.0.0", "name": fmt.Sprintf("vhost%d", i), "type": "ovsdpdk", "ovsdb": v.OVSDB(), "bridge": "br0",
-				"vhost": map[string]any{"socketDir": filepath.Join(b.dir, "vhost")},
-			})
-		}
-		plexus := encode(map[string]any{"cniVersion": "1.0.0", "name": "node", "type": "plexus", "dataDir": filepath.Join(b.dir, "data"), "delegates": networks})
-		var commands, add, del []time.Duration
-		for range b.runs {
-			t, err := b.vsctl(ctx, v, n)
-			if err != nil {
-				return err
-			}
-			commands = append(commands, t)
-			if t, err = b.timed("plexus", "ADD", "eth0", plexus); err != nil {
-				return err
-			}
-			add = append(add, t)
-			if t, err = b.timed("plexus", "DEL", "eth0", plexus); err != nil {
-				return err
-			}
-			del = append(del, t)
-		}
-		c, a := middle(commands), middle(add)
-		fmt.Printf("  %2d %11.1f ms %9.1f ms %9.1f ms %9.1fx %9.1f ms\n", n, ms(c), ms(a), ms(a)/float64(n), float64(c)/float64(a), ms(middle(del)))
 	}
 	return nil
 }
@@ -272,31 +239,6 @@ func (b *bench) bareMemif(ctx context.Context, socket string) (time.Duration, er
 	}
 	t, err := b.median(func() (time.Duration, error) { return bare.Time(ctx, 1) })
 	return t, errors.Join(err, bare.Close(ctx))
-}
-
-// vsctl issues the commands that userspace-cni issues for n ports, times them,
-// and removes the ports again, untimed.
-func (b *bench) vsctl(ctx context.Context, v *ovs.Switch, n int) (time.Duration, error) {
-	began := time.Now()
-	for i := range n {
-		port := fmt.Sprintf("0123456789ab-net%d", i)
-		for _, args := range [][]string{
-			{"--bare", "--columns=name", "find", "bridge", "name=br0"},
-			{"add-port", "br0", port, "--", "set", "Interface", port, "type=dpdkvhostuserclient", "options:vhost-server-path=" + filepath.Join(b.dir, port)},
-			{"--bare", "--columns=mac", "find", "port", "name=" + port},
-		} {
-			if _, err := v.VSCtl(ctx, args...); err != nil {
-				return 0, err
-			}
-		}
-	}
-	took := time.Since(began)
-	for i := range n {
-		if _, err := v.VSCtl(ctx, "del-port", "br0", fmt.Sprintf("0123456789ab-net%d", i)); err != nil {
-			return 0, err
-		}
-	}
-	return took, nil
 }
 
 // timed executes one CNI plugin as a runtime does.
