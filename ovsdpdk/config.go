@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -184,8 +183,8 @@ func (c *Config) check() error {
 		bad("vhost.socketFile", "%v", err)
 	}
 	if p := c.Vhost.Permissions; p != "" {
-		if mode, err := strconv.ParseUint(p, 8, 32); err != nil || mode > 0o777 {
-			bad("vhost.permissions", "%.20q, want octal digits up to 0777", p)
+		if _, err := shareddir.ParsePermissions(p); err != nil {
+			bad("vhost.permissions", "%v", err)
 		}
 	}
 	if c.VLAN != nil && (*c.VLAN < 0 || *c.VLAN > maxVLAN) {

@@ -67,7 +67,7 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 	if err := n.within(a.Bounds); err != nil {
 		return nil, fmt.Errorf("network %s: %w", a.Name, err)
 	}
-	s, err := n.decide(a)
+	s, err := n.decide(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +77,18 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 	return json.Marshal(s)
 }
 
-// decide chooses names and paths. It looks at the folder's place, nothing else.
-func (n *network) decide(a *delegates.Attachment) (*state, error) {
+// decide chooses names and paths. It looks at the folder's place, and at whom the vswitch runs
+// as that connects to the pod's socket.
+func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, error) {
 	s := &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a), Mode: n.Vhost.Mode}
 	s.File = cmp.Or(n.Vhost.SocketFile, socketName(a.Sandbox, a.IfName))
 	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
+	user, err := n.connectingUser(ctx)
+	if err != nil {
+		return nil, err
+	}
 	folder, err := shareddir.Choose(shareddir.Options{
-		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions,
+		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user,
 		Key: func(name string) string { return n.dialect.Key(keys[name]) },
 	}, a, s.File, s.Port)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 func (d *Delegate) Detach(ctx context.Context, all []*delegates.Attachment) []error {
 	ports, errs := make([]*port, len(all)), make([]error, len(all))
 	for i, a := range all {
-		ports[i] = removalOf(a)
+		ports[i] = removalOf(ctx, a)
 	}
 	for _, group := range byOVSDB(ports) {
 		d.undo(ctx, group)
@@ -29,7 +29,7 @@ func (d *Delegate) Detach(ctx context.Context, all []*delegates.Attachment) []er
 // removalOf is the port of an attachment that is to be undone, without a state if there
 // is nothing to undo. An attachment without a record gets its names and paths from the
 // network again.
-func removalOf(a *delegates.Attachment) *port {
+func removalOf(ctx context.Context, a *delegates.Attachment) *port {
 	p := &port{Attachment: a}
 	if a.State != nil {
 		if p.state, p.err = decodeState(a.State, a.Sandbox); p.err == nil {
@@ -43,7 +43,7 @@ func removalOf(a *delegates.Attachment) *port {
 	}
 	p.state = &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a)}
 	p.files = markedFiles(a, n.Vhost.SocketDir)
-	if s, err := n.decide(a); err == nil {
+	if s, err := n.decide(ctx, a); err == nil {
 		if !s.Own && n.Vhost.SocketFile != "" {
 			s.File = "" // nothing says that a socket of that name is the attachment's
 		}

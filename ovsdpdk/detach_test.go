@@ -96,8 +96,8 @@ func TestDetachJudgesEachAlone(t *testing.T) {
 	present := []*delegates.Attachment{attached, blocked, unrecordedOne}
 	mustAttach(t, d, present...)
 	link := decoded(t, blocked.State).Link
-	remove(t, link)
-	write(t, link+"/file", "is in the way of removing the short link")
+	removeShort(t, link)
+	write(t, link+"/file", "is in the way of removing the short path")
 	corrupt.State = json.RawMessage(`{"port": "x"}`)
 	unrecordedOne.State, unrecordedElsewhere.State = nil, nil
 	for _, a := range []*delegates.Attachment{attached, blocked, elsewhere} {
@@ -111,7 +111,7 @@ func TestDetachJudgesEachAlone(t *testing.T) {
 		case attached, unrecordedOne, unknown:
 			wantErrorNone(t, errs[i])
 		case blocked:
-			wantError(t, errs[i], "short link", link)
+			wantError(t, errs[i], "short path", link)
 		case corrupt:
 			wantError(t, errs[i], "recorded state")
 		default:

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // anyGroup is a group of this machine that is not root's.
@@ -77,3 +79,12 @@ func exists(path string) bool {
 }
 
 const sandbox = "0123456789abcdef"
+
+// removeShort takes a short path away, as a reboot of the node does.
+func removeShort(t testing.TB, path string) {
+	t.Helper()
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	remove(t, path)
+}

@@ -180,12 +180,12 @@ func remove(t testing.TB, path string) {
 	}
 }
 
-// A short link is made again; a volume that is gone is not: it was the pod's.
+// A short path is made again; a volume that is gone is not: it was the pod's.
 func TestRestoreVolume(t *testing.T) {
 	c := wayOf("volume").attached(t)
 	s := decoded(t, c.a.State)
-	remove(t, s.Link)
-	c.mustRestore("short link " + s.Link)
+	removeShort(t, s.Link)
+	c.mustRestore("short path " + s.Link)
 	wantErrorNone(t, c.do(bounded(t), "Check"))
 	remove(t, s.Dir)
 	c.vsctl("del-port", s.Port)

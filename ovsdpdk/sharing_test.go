@@ -72,12 +72,12 @@ func TestPermissionsReachTheFolder(t *testing.T) {
 }
 
 // One socket for two is refused in server mode as well, and where the path is
-// so long that it is reached by a short link.
+// so long that it is reached by a short one.
 func TestOneSocketForTwoInEveryMode(t *testing.T) {
 	for _, c := range []struct{ name, mode, volume string }{
 		{"server", "server", "volume"},
 		{"client", "client", "volume"},
-		{"short link", "client", strings.Repeat("x", maxSocketPath)},
+		{"short path", "client", strings.Repeat("x", maxSocketPath)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)

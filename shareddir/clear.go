@@ -24,17 +24,15 @@ type Clearing struct {
 	Origin *os.File
 }
 
-// Clear removes the socket, the configuration file and the short link. Sockets,
+// Clear removes the socket, the configuration file and the short path. Sockets,
 // group and folder of attachments that remain (Others) stay. With the last attachment an
-// emptyDir gets its group back, and a volume's folder that plexus made is removed if it is
+// emptyDir gets its group and permissions back, and a volume's folder that plexus made is removed if it is
 // empty. An own folder is removed too: with all files of the pod in it if the attachment is
 // recorded, otherwise if it is empty. A path that no longer leads to a folder of plexus is
 // logged and left alone.
 func (u *Use) Clear(c Clearing) error {
-	if u.Link != "" {
-		if err := os.Remove(u.Link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("short link: %w", err)
-		}
+	if err := u.removeShort(); err != nil {
+		return err
 	}
 	d, err := u.open()
 	var other *foreignError
@@ -52,7 +50,7 @@ func (u *Use) Clear(c Clearing) error {
 	if err != nil || shared {
 		return err
 	}
-	if err := u.restoreGroup(c, d); err != nil {
+	if err := u.restoreAccess(c, d); err != nil {
 		return err
 	}
 	switch {
@@ -69,7 +67,7 @@ func (u *Use) Clear(c Clearing) error {
 func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
 	socketTaken, configTaken := u.File == "", u.Config == ""
 	for _, other := range c.Others {
-		if other.Dir == u.Dir {
+		if other.Dir == u.Dir || d.isAt(other.Dir) {
 			shared = true
 			socketTaken = socketTaken || other.File == u.File
 			configTaken = configTaken || other.Config == u.Config
@@ -96,17 +94,21 @@ func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
 	return shared, d.removeSocket(u.File, all)
 }
 
-// restoreGroup gives an emptyDir its former group. Other folders have no former group; only a
+// restoreAccess gives an emptyDir its former group and permissions. Other folders have no former group; only a
 // record of a former version of plexus may have one for a hostPath.
-func (u *Use) restoreGroup(c Clearing, d *dir) error {
+func (u *Use) restoreAccess(c Clearing, d *dir) error {
 	switch {
 	case u.FormerGID == nil || u.Own || !c.Recorded:
 		return nil
-	case !isEmptyDir(u.Dir):
+	case !u.isEmptyDir():
 		c.Log.Warn("the group of a folder that is no emptyDir is not given back", "folder", u.Dir, "group", *u.FormerGID)
 		return nil
 	}
-	return d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.FormerGID))
+	err := d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.FormerGID))
+	if err == nil && u.FormerPerm != nil {
+		err = d.failed("chmod", "", unix.Fchmod(d.fd(), bits(*u.FormerPerm)))
+	}
+	return err
 }
 
 // removeSocket removes a socket. A file of another kind stays. Unless all is set, a socket with

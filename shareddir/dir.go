@@ -127,6 +127,20 @@ func (d *dir) close() {
 	_ = d.above.Close()
 }
 
+// isAt reports whether a short path, by which a vswitch knows the folder, leads to it.
+func (d *dir) isAt(path string) (same bool) {
+	st, err := d.owner()
+	if err != nil || filepath.Dir(path) != ShortLinks {
+		return false
+	}
+	_ = onHost(func() error {
+		var other unix.Stat_t
+		same = unix.Stat(path, &other) == nil && isSame(st, other)
+		return nil
+	})
+	return same
+}
+
 func (d *dir) fd() int { return int(d.Fd()) }
 
 // place is the path of a name, for people.

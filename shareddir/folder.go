@@ -13,10 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/user"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -28,15 +26,21 @@ type Folder struct {
 	Dir  string `json:"dir,omitempty"`
 	Own  bool   `json:"own,omitempty"`  // the sandbox's own, below a base: made and removed by plexus
 	Made bool   `json:"made,omitempty"` // a volume's folder that was not there: made by plexus, removed when empty
-	Link string `json:"link,omitempty"` // a short path to Dir, made and removed by plexus
+	// Link is another path of the folder below ShortLinks, made and removed by plexus: a bind
+	// mount. A symbolic link, of a former version, is used until it goes.
+	Link string `json:"link,omitempty"`
 	// Above: parents of a hostPath are made too (conf.Volume.Create).
 	Above bool `json:"above,omitempty"`
-	// GID is the group that the folder gets, -1 for none; Perm the permissions
-	// of an own folder.
+	// GID is the group that the folder gets, -1 for none; Perm the permissions of an own
+	// folder, of one that plexus has made, and of an emptyDir that is to have other ones.
 	GID  int         `json:"gid"`
 	Perm fs.FileMode `json:"perm,omitempty"`
-	// FormerGID is the group of an emptyDir before it got another one, to be restored.
-	FormerGID *int `json:"was,omitempty"`
+	// FormerGID and FormerPerm are those of an emptyDir before it got others, to be restored.
+	FormerGID  *int         `json:"was,omitempty"`
+	FormerPerm *fs.FileMode `json:"wasPerm,omitempty"`
+	EmptyDir   bool         `json:"emptyDir,omitempty"` // the kubelet's; see isEmptyDir for former records
+	// User is whom the vswitch runs as that connects to sockets in the folder, nil for root.
+	User *User `json:"user,omitempty"`
 }
 
 // Options is what a configuration says of the folder.
@@ -46,9 +50,11 @@ type Options struct {
 	Permissions string                   // of an own folder, octal
 	Key         func(name string) string // what the user calls the keys group, permissions and file
 	MaxPath     int                      // of a socket in bytes, where the vswitch takes less than MaxSocketPath
+	User        *User                    // whom the vswitch runs as that connects to the pod's socket, nil for root
 }
 
-// ShortLinks is the folder of links to folders whose path is too long for a socket.
+// ShortLinks is the folder of the short paths: of folders whose path is too long for a socket,
+// or closed for the vswitch's user.
 const ShortLinks = "/run/plexus/short"
 
 // MaxSocketPath is the longest path of a unix socket, in bytes: sun_path has 108
@@ -89,41 +95,27 @@ func Choose(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 }
 
 func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, error) {
-	f := Folder{GID: -1, Perm: 0o750}
+	f := Folder{GID: -1, Perm: 0o750, User: w.User}
 	volume := a.Pod.HostDir(conf.SharedDir)
 	if volume != "" {
 		if !filepath.IsAbs(volume) || filepath.Clean(volume) == "/" || strings.ContainsRune(volume, 0) {
 			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, volume)
 		}
-		f.Dir, f.Above = filepath.Clean(volume), a.Pod.IsToCreate(conf.SharedDir)
+		f.Dir, f.Above, f.EmptyDir = filepath.Clean(volume), a.Pod.IsToCreate(conf.SharedDir), a.Pod.IsEmptyDir(conf.SharedDir)
 	} else {
 		f.Dir, f.Own = filepath.Join(w.Base, OwnName(a.Sandbox)), true
 	}
-	if w.Group != "" {
-		g, err := user.LookupGroup(w.Group)
-		if err == nil {
-			f.GID, err = strconv.Atoi(g.Gid)
-		}
-		if err != nil {
-			return f, fmt.Errorf("key %q: %w", w.Key("group"), err)
-		}
-		f.Perm = 0o770
-	}
-	if w.Permissions != "" {
-		mode, err := strconv.ParseUint(w.Permissions, 8, 32)
-		if err != nil || mode > 0o777 {
-			return f, fmt.Errorf("key %q: %.20q, want octal digits up to 0777", w.Key("permissions"), w.Permissions)
-		}
-		f.Perm = fs.FileMode(mode)
+	if err := f.giveGroup(w); err != nil {
+		return f, err
 	}
 	most := cmp.Or(w.MaxPath, MaxSocketPath)
-	if len(filepath.Join(f.Dir, file)) > most {
+	if f.User != nil || len(filepath.Join(f.Dir, file)) > most {
 		f.Link = filepath.Join(ShortLinks, unique)
 		if path := filepath.Join(f.Link, file); len(path) > most {
 			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
 		}
 	}
-	err := f.look(a.Pod.IsEmptyDir(conf.SharedDir), file, w.Key)
+	err := f.look(w, file)
 	if err != nil && volume != "" {
 		err = fmt.Errorf("pod %s: volume %s: %w", a.Pod, conf.SharedDir, err)
 	}
@@ -131,7 +123,7 @@ func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 }
 
 // look inspects the folder's place, and refuses what Make or the socket could not use.
-func (f *Folder) look(emptyDir bool, file string, key func(name string) string) error {
+func (f *Folder) look(w Options, file string) error {
 	d, err := f.open()
 	var link *foreignError
 	switch {
@@ -139,7 +131,8 @@ func (f *Folder) look(emptyDir bool, file string, key func(name string) string) 
 		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
 	case errors.Is(err, fs.ErrNotExist):
 		f.Made = !f.Own
-		return f.mayMake(emptyDir)
+		f.giveUsersGroup()
+		return f.mayMake()
 	case err != nil:
 		return fmt.Errorf("socket folder: %w", err)
 	}
@@ -149,23 +142,35 @@ func (f *Folder) look(emptyDir bool, file string, key func(name string) string) 
 	case err != nil:
 		return fmt.Errorf("socket folder: %w", err)
 	case f.Own:
+		f.giveUsersGroup()
 		if err := d.onlyOurs(); err != nil {
 			return err
 		}
-	case f.GID < 0 || d.marked():
-	case emptyDir:
-		gid := int(st.Gid)
-		f.FormerGID = &gid
+	case w.Group == "" && w.Permissions == "":
+		if err := f.User.mayEnter(st); err != nil && !d.hasACL() {
+			return fmt.Errorf("socket folder %s: %w", f.Dir, err)
+		}
+	case d.marked():
+	case f.EmptyDir:
+		gid, perm := int(st.Gid), modeOf(st)
+		f.FormerGID, f.FormerPerm = &gid, &perm
+		if w.Permissions == "" {
+			f.Perm = perm | 0o070 | fs.ModeSetgid
+		}
 	default:
-		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", key("group"), f.Dir)
+		key := w.Key("group")
+		if w.Group == "" {
+			key = w.Key("permissions")
+		}
+		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group or other permissions: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", key, f.Dir)
 	}
-	return d.vacant(file, key("file"), false)
+	return d.vacant(file, w.Key("file"), false)
 }
 
 // mayMake refuses to make the folders above that of a hostPath: pods may be able to
 // write to one of them.
-func (f *Folder) mayMake(emptyDir bool) error {
-	if f.Own || emptyDir || f.Above {
+func (f *Folder) mayMake() error {
+	if f.Own || f.EmptyDir || f.Above {
 		return nil
 	}
 	above, _, err := f.openAbove()

@@ -1,8 +1,10 @@
 package shareddir
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,10 +48,13 @@ func TestChoose(t *testing.T) {
 		want Folder
 	}{
 		{"the sandbox's own", wish(dir), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: -1, Perm: 0o750}},
-		{"with a group", with(group, ""), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: gid, Perm: 0o770}},
-		{"with permissions", with(group, "0711"), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: gid, Perm: 0o711}},
+		{"with a group", with(group, ""), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: gid, Perm: 0o770 | fs.ModeSetgid}},
+		{"with permissions", with(group, "0711"), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: gid, Perm: 0o711 | fs.ModeSetgid}},
 		{"the pod's volume, missing", wish(dir), podWith(dir + "/volume/"), Folder{Dir: dir + "/volume", Made: true, GID: -1, Perm: 0o750}},
-		{"a missing one with a group", with(group, ""), podWith(dir + "/volume/"), Folder{Dir: dir + "/volume", Made: true, GID: gid, Perm: 0o770}},
+		{"with a group's number", with(strconv.Itoa(gid), ""), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: gid, Perm: 0o770 | fs.ModeSetgid}},
+		{"with a number that has no name", with("4711", "2750"), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: 4711, Perm: 0o750 | fs.ModeSetgid}},
+		{"with the setgid bit", with("", "2770"), nil, Folder{Dir: dir + "/" + ownName, Own: true, GID: -1, Perm: 0o770 | fs.ModeSetgid}},
+		{"a missing one with a group", with(group, ""), podWith(dir + "/volume/"), Folder{Dir: dir + "/volume", Made: true, GID: gid, Perm: 0o770 | fs.ModeSetgid}},
 		{"the pod's volume", wish("/none"), podWith(dir), Folder{Dir: dir, GID: -1, Perm: 0o750}},
 		{"another volume alone", wish(dir), &conf.Pod{Volumes: []conf.Volume{{Name: "data", HostPath: "/x"}}}, Folder{Dir: dir + "/" + ownName, Own: true, GID: -1, Perm: 0o750}},
 	} {
@@ -81,13 +86,17 @@ func TestChooseRefuses(t *testing.T) {
 	w.Group, _ = anyGroup(t)
 	_, err = choose(w, podWith(dir))
 	wantError(t, err, "default/p", conf.SharedDir, `"vhost.group"`, dir, "emptyDir")
+	w = wish(dir)
+	w.Permissions = "0700"
+	_, err = choose(w, podWith(dir))
+	wantError(t, err, "default/p", conf.SharedDir, `"vhost.permissions"`, dir, "emptyDir")
 	_, err = choose(wish(dir), podWith(dir+"/missing/volume"))
 	wantError(t, err, "default/p", dir+"/missing", "DirectoryOrCreate")
-	for _, permissions := range []string{"0888", "rwx", "-7", "01777", "7777777777777777777777777"} {
+	for _, permissions := range []string{"0888", "rwx", "-7", "01777", "4770", "7777777777777777777777777"} {
 		w := wish(dir)
 		w.Permissions = permissions
 		_, err := choose(w, nil)
-		wantError(t, err, `"vhost.permissions"`, "want octal digits up to 0777")
+		wantError(t, err, `"vhost.permissions"`, "want octal digits up to 0777, or 2777")
 	}
 	long := strings.Repeat("n", MaxSocketPath-len(ShortLinks))
 	_, err = Choose(wish(dir), &delegates.Attachment{Sandbox: sandbox, IfName: "net1"}, long, unique)

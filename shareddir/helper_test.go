@@ -123,8 +123,12 @@ func wish(base string) Options {
 
 // choose is Choose for the socket sock.
 func choose(w Options, pod *conf.Pod) (Use, error) {
-	f, err := Choose(w, &delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: pod}, "sock", unique)
+	f, err := Choose(w, attachmentOf(pod), "sock", unique)
 	return Use{Folder: f, File: "sock", Config: ConfigFile(sandbox, "net1")}, err
+}
+
+func attachmentOf(pod *conf.Pod) *delegates.Attachment {
+	return &delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: pod}
 }
 
 // clear is Clear; it gives the warnings.

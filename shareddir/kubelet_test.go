@@ -33,8 +33,8 @@ func podWithEmptyDir() *conf.Pod {
 	}
 }
 
-// An emptyDir that the kubelet has made gets the group, and its own back when the last
-// attachment leaves it.
+// An emptyDir that the kubelet has made gets the group, and the setgid bit that gives it to
+// sockets; both are as before when the last attachment leaves it.
 func TestEmptyDir(t *testing.T) {
 	ownNode(t)
 	pod := podWithEmptyDir()
@@ -51,7 +51,7 @@ func TestEmptyDir(t *testing.T) {
 		t.Fatalf("chosen %+v", first.Folder)
 	}
 	must(t, first.Make())
-	if st := inode(t, dir); int(st.Gid) != gid || st.Mode&0o7777 != 0o777 {
+	if st := inode(t, dir); int(st.Gid) != gid || st.Mode&0o7777 != 0o2777 {
 		t.Errorf("group %d mode %o", st.Gid, st.Mode)
 	}
 	second := first
@@ -61,6 +61,27 @@ func TestEmptyDir(t *testing.T) {
 		t.Errorf("another attachment uses it, and it has group %d", st.Gid)
 	}
 	clear(t, &second, true)
+	if after := tree(t, "/var/lib/kubelet"); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}
+
+// Permissions of the configuration are those of an emptyDir too, while it is used.
+func TestEmptyDirWithPermissions(t *testing.T) {
+	ownNode(t)
+	pod := podWithEmptyDir()
+	dir := pod.HostDir(conf.SharedDir)
+	must(t, os.MkdirAll(dir, 0o755))
+	before := tree(t, "/var/lib/kubelet")
+	w := wish("/run/base")
+	w.Permissions = "2750"
+	u, err := choose(w, pod)
+	must(t, err)
+	must(t, u.Make())
+	if st := inode(t, dir); st.Mode&0o7777 != 0o2750 {
+		t.Errorf("mode %o", st.Mode)
+	}
+	clear(t, &u, true)
 	if after := tree(t, "/var/lib/kubelet"); after != before {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
@@ -103,34 +124,4 @@ func TestEmptyDirThatIsMissing(t *testing.T) {
 	if entries, err := os.ReadDir("/run/victim"); err != nil || len(entries) > 0 {
 		t.Errorf("behind the link is %v, %v", entries, err)
 	}
-}
-
-// The short link is made once, and goes with the attachment. What is in its way is named.
-func TestShortLinkIsMade(t *testing.T) {
-	ownNode(t)
-	long := tempDir(t) + "/" + strings.Repeat("x", MaxSocketPath)
-	u, err := choose(wish("/run/base"), podWith(long))
-	must(t, err)
-	if u.Link == "" {
-		t.Fatal("no short link is chosen")
-	}
-	for range 2 {
-		must(t, u.Make())
-		must(t, u.Check(false, "sock"))
-		if at, err := os.Readlink(u.Link); err != nil || at != long {
-			t.Errorf("the link leads to %q, %v", at, err)
-		}
-	}
-	clear(t, &u, true)
-	if exists(u.Link) || exists(long) {
-		t.Errorf("left: the link %v, the folder %v", exists(u.Link), exists(long))
-	}
-	must(t, os.Symlink("/elsewhere", u.Link))
-	wantError(t, u.Make(), "short link to "+long, u.Link, "exists")
-	must(t, os.RemoveAll(ShortLinks))
-	write(t, ShortLinks)
-	wantError(t, u.Make(), "short link to "+long, ShortLinks)
-	must(t, os.Remove(ShortLinks))
-	must(t, os.MkdirAll(u.Link+"/x", 0o755))
-	wantError(t, u.Clear(Clearing{Recorded: true}), "short link", u.Link)
 }

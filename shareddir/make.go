@@ -43,7 +43,7 @@ func (d *dir) onlyOurs() error {
 	return nil
 }
 
-// Make makes the folder, its group and permissions, and the short link. The base of
+// Make makes the folder, its group and permissions, and the short path. The base of
 // an own folder and the folders above an emptyDir are made when they are missing;
 // above a hostPath only where a file of the node wants it.
 func (f *Folder) Make() error {
@@ -55,35 +55,38 @@ func (f *Folder) Make() error {
 	if made && !f.Own {
 		_ = unix.Fsetxattr(d.fd(), madeMark, []byte("1"), 0)
 	}
-	if made || f.Own {
-		err = d.failed("chmod", "", unix.Fchmod(d.fd(), uint32(f.Perm.Perm())))
-	}
-	if err == nil && f.GID >= 0 {
-		err = f.setGroup(d, made)
-	}
-	if err != nil {
+	if err := f.setAccess(d, made); err != nil {
 		return fmt.Errorf("socket folder: %w", err)
 	}
-	return f.makeLink()
+	return f.makeShort(d)
 }
 
-// setGroup gives the folder its group. The group of a hostPath that plexus has not made stays.
-func (f *Folder) setGroup(d *dir, made bool) error {
+// setAccess gives the folder its group and its permissions. Those of a hostPath that plexus has
+// not made stay.
+func (f *Folder) setAccess(d *dir, made bool) error {
 	st, err := d.owner()
+	ours := made || f.Own || f.FormerGID != nil && f.isEmptyDir() || f.GID >= 0 && d.marked()
 	switch {
-	case err != nil || int(st.Gid) == f.GID:
+	case err != nil:
 		return err
-	case made, f.Own, f.FormerGID != nil && isEmptyDir(f.Dir), d.marked():
-		return d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
+	case !ours && f.GID >= 0 && int(st.Gid) != f.GID:
+		return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
+	case !ours:
+		return nil
+	case f.GID >= 0 && int(st.Gid) != f.GID:
+		err = d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
 	}
-	return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
+	if err == nil { // after chown, which takes the setgid bit away
+		err = d.failed("chmod", "", unix.Fchmod(d.fd(), bits(f.Perm)))
+	}
+	return err
 }
 
 // make opens the folder, and makes it if it is not there.
 func (f *Folder) make() (d *dir, made bool, err error) {
 	if f.Own {
 		err = os.MkdirAll(filepath.Dir(f.Dir), 0o755) // the base is the node's
-	} else if isEmptyDir(f.Dir) || f.Above {
+	} else if f.isEmptyDir() || f.Above {
 		err = makeAbove(nodePath(f.Dir))
 	}
 	if err != nil {
@@ -121,21 +124,6 @@ func makeAbove(path string) error {
 		}
 		_ = at.Close()
 		at = below
-	}
-	return nil
-}
-
-// makeLink makes the short link. The folder of short links is root's alone.
-func (f *Folder) makeLink() error {
-	if f.Link == "" {
-		return nil
-	}
-	err := os.MkdirAll(ShortLinks, 0o755)
-	if at, errRead := os.Readlink(f.Link); err == nil && (errRead != nil || at != f.Dir) {
-		err = os.Symlink(f.Dir, f.Link)
-	}
-	if err != nil {
-		return fmt.Errorf("short link to %s: %w", f.Dir, err)
 	}
 	return nil
 }

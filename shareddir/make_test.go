@@ -22,8 +22,8 @@ func TestMakeOwn(t *testing.T) {
 	defer unix.Umask(old)
 	for range 2 { // a second ADD of the same finds it
 		must(t, u.Make())
-		if st := inode(t, u.Dir); st.Mode&0o7777 != 0o770 || int(st.Gid) != gid {
-			t.Errorf("mode %o group %d, want 770 and %d", st.Mode, st.Gid, gid)
+		if st := inode(t, u.Dir); st.Mode&0o7777 != 0o2770 || int(st.Gid) != gid {
+			t.Errorf("mode %o group %d, want 2770 and %d", st.Mode, st.Gid, gid)
 		}
 	}
 }
@@ -47,8 +47,8 @@ func TestMakeVolume(t *testing.T) {
 	u, err = choose(w, podWith(dir+"/new"))
 	must(t, err)
 	must(t, u.Make())
-	if st := inode(t, u.Dir); st.Mode&0o7777 != 0o770 || int(st.Gid) != gid {
-		t.Errorf("mode %o group %d, want 770 and %d", st.Mode, st.Gid, gid)
+	if st := inode(t, u.Dir); st.Mode&0o7777 != 0o2770 || int(st.Gid) != gid {
+		t.Errorf("mode %o group %d, want 2770 and %d", st.Mode, st.Gid, gid)
 	}
 	clear(t, &u, true)
 	if exists(u.Dir) {
@@ -200,9 +200,8 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// A path that is too long for a socket is reached by a short link, which is
-// made and removed with the folder.
-func TestShortLink(t *testing.T) {
+// A path that is too long for a socket is reached by a short one.
+func TestShortPathIsChosen(t *testing.T) {
 	base := tempDir(t)
 	longest := base + "/" + strings.Repeat("x", MaxSocketPath-len(base)-len("//sock"))
 	u, err := choose(wish(base), podWith(longest))

@@ -37,6 +37,6 @@ func nodePlaces(path string) []string {
 
 var emptyDirForm = regexp.MustCompile(`^` + kubeletRoot + `/pods/[0-9a-zA-Z-]{1,64}/volumes/kubernetes\.io~empty-dir/[^/]+$`)
 
-// isEmptyDir reports whether a path is that of an emptyDir, which the kubelet makes for
-// one pod and removes with it.
-func isEmptyDir(path string) bool { return emptyDirForm.MatchString(path) }
+// isEmptyDir reports whether the folder is an emptyDir, which the kubelet makes for one pod and
+// removes with it. A record of a former version tells by its path.
+func (f *Folder) isEmptyDir() bool { return f.EmptyDir || emptyDirForm.MatchString(f.Dir) }

@@ -143,11 +143,6 @@ func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
 // Check compares the folder with what Make made. With listening the vswitch's
 // socket has to be there as well; a socket that the pod makes comes and goes.
 func (f *Folder) Check(listening bool, file string) error {
-	if f.Link != "" {
-		if at, err := os.Readlink(f.Link); err != nil || at != f.Dir {
-			return fmt.Errorf("short link %s to %s is gone or changed", f.Link, f.Dir)
-		}
-	}
 	d, err := f.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("socket folder %s is gone", f.Dir)
@@ -156,6 +151,9 @@ func (f *Folder) Check(listening bool, file string) error {
 		return err
 	}
 	defer d.close()
+	if is, err := f.shortOf(d); is != shortRight || err != nil {
+		return errors.Join(fmt.Errorf("short path %s of %s is gone or changed", f.Link, f.Dir), err)
+	}
 	if !listening {
 		return nil
 	}
@@ -171,7 +169,7 @@ func (f *Folder) Check(listening bool, file string) error {
 	return nil
 }
 
-// Missing lists what Make and WriteFile made and is gone: folder, short link, and
+// Missing lists what Make and WriteFile made and is gone: folder, short path, and
 // the configuration file, "" for none.
 func (f *Folder) Missing(config string) (gone []string, err error) {
 	d, err := f.open()
@@ -183,12 +181,10 @@ func (f *Folder) Missing(config string) (gone []string, err error) {
 	default:
 		return nil, err
 	}
-	if f.Link != "" {
-		if _, err := os.Lstat(f.Link); errors.Is(err, fs.ErrNotExist) {
-			gone = append(gone, "short link "+f.Link)
-		} else if err != nil {
-			return nil, err
-		}
+	if is, err := f.shortOf(d); err != nil {
+		return nil, err
+	} else if is == shortGone || is == shortOther {
+		gone = append(gone, "short path "+f.Link)
 	}
 	if config == "" {
 		return gone, nil

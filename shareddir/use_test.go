@@ -61,7 +61,7 @@ func TestProvideErrors(t *testing.T) {
 	wantError(t, err, base)
 }
 
-// Missing and Check say what of the folder, the file and the short link is gone.
+// Missing and Check say what of the folder, the file and the short path is gone.
 func TestMissing(t *testing.T) {
 	base := tempDir(t)
 	for _, c := range []struct {
@@ -76,9 +76,9 @@ func TestMissing(t *testing.T) {
 		{"a file that is not asked for", func(u *Use) { must(t, os.Remove(u.Place(u.Config))) }, nil, "", false},
 		{"the socket", func(u *Use) { must(t, os.Remove(u.Place("sock"))) }, nil, "sock is gone", true},
 		{"the folder", func(u *Use) { must(t, os.RemoveAll(u.Dir)) }, []string{"folder ", "file "}, "is gone", true},
-		{"the link", func(u *Use) { must(t, os.Remove(u.Link)) }, []string{"short link "}, "short link", true},
+		{"the link", func(u *Use) { must(t, os.Remove(u.Link)) }, []string{"short path "}, "short path", true},
 		{"where the link leads", func(u *Use) { must(t, os.Remove(u.Link)); must(t, os.Symlink("/", u.Link)) }, nil, "gone or changed", true},
-		{"all", func(u *Use) { must(t, os.RemoveAll(u.Dir)); must(t, os.Remove(u.Link)) }, []string{"folder ", "short link ", "file "}, "short link", true},
+		{"all", func(u *Use) { must(t, os.RemoveAll(u.Dir)); must(t, os.Remove(u.Link)) }, []string{"folder ", "short path ", "file "}, "is gone", true},
 	} {
 		u, err := choose(wish(base), nil)
 		must(t, err)

@@ -223,7 +223,7 @@ func TestPeers(t *testing.T) {
 	mustDel(t, d, abstract, all[0])
 	mustDel(t, d, client, all[1])
 	if s := stateOf(t, all[2]); s.Link == "" {
-		t.Errorf("no short link: %+v", s)
+		t.Errorf("no short path: %+v", s)
 	}
 	mustDel(t, d, long, all[2])
 	same(t, before, r.world())

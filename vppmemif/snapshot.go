@@ -2,7 +2,6 @@ package vppmemif
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -138,23 +137,14 @@ func (snap *snapshot) numbers(name string) (numbers []uint32) {
 	return numbers
 }
 
-// usesOf are the uses of folders by sockets of VPP. A name that VPP invents does no harm:
-// a use only keeps the names in the folder.
+// usesOf are the uses of folders by sockets of VPP, which may know a folder by its short path. A
+// name that VPP invents does no harm: a use only keeps the names in the folder.
 func usesOf(sockets []string) []shareddir.Use {
 	var uses []shareddir.Use
 	for _, name := range sockets {
 		if filepath.IsAbs(name) {
-			uses = append(uses, shareddir.Use{Folder: folderOf(name), File: filepath.Base(name)})
+			uses = append(uses, shareddir.Use{Folder: shareddir.Folder{Dir: filepath.Dir(name), GID: -1}, File: filepath.Base(name)})
 		}
 	}
 	return uses
-}
-
-// folderOf is the folder of a socket. The socket's name may lead through a short link.
-func folderOf(socket string) shareddir.Folder {
-	f := shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}
-	if at, err := os.Readlink(f.Dir); err == nil && filepath.Dir(f.Dir) == shareddir.ShortLinks {
-		f.Dir, f.Link = at, f.Dir
-	}
-	return f
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.fd.io/govpp/binapi/ethernet_types"
@@ -69,8 +68,8 @@ func (c *checker) checkSocket() {
 	c.need(err == nil, "socket.file", "%v", err)
 	c.need(err != nil || !s.Abstract || !strings.ContainsAny(s.File, ",="),
 		"socket.file", "%.80q: the name of an abstract socket has no ',' or '='", s.File)
-	mode, err := strconv.ParseUint(cmp.Or(s.Permissions, "0"), 8, 32)
-	c.need(err == nil && mode <= 0o777, "socket.permissions", "%.20q, want octal digits up to 0777", s.Permissions)
+	_, err = shareddir.ParsePermissions(cmp.Or(s.Permissions, "0"))
+	c.need(err == nil, "socket.permissions", "%v", err)
 	if s.Abstract {
 		c.need(s.Dir == "" && s.Group == "" && s.Permissions == "",
 			"socket.abstract", "an abstract socket has no folder: leave out dir, group and permissions")

@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"node":                {"journal", "file", "lock", "conf"},
 	"kube":                {"kube/checkpoint", "file", "conf"},
 	"kube/checkpoint":     {},
-	"ovsdpdk":             {"endpoint", "shareddir", "delegates", "conf"},
+	"ovsdpdk":             {"endpoint", "file", "shareddir", "delegates", "conf"},
 	"vppmemif":            {"endpoint", "shareddir", "lock", "delegates", "conf"},
 	"sriov":               {"file", "lock", "podnet", "delegates", "conf"},
 	"shareddir":           {"delegates", "conf"},
