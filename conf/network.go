@@ -193,20 +193,27 @@ func (l *List) ifName() (string, error) {
 }
 
 // checkCapabilities refuses an argument that no plugin of the list declares
-// (NPWG specification 1.3, section 4.1.2.1).
+// (NPWG specification 1.3, section 4.1.2.1). ips and mac reach plugins that declare nothing
+// too (Network.AddArgs); the engine holds the result against them.
 func (l *List) checkCapabilities(args map[string]any) error {
+	declared := l.declared()
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		if !declared[name] && name != "ips" && name != "mac" {
+			return fmt.Errorf("%s asked for, but no plugin of network %q declares it: add \"capabilities\": {%q: true} to its configuration", name, l.Name, name)
+		}
+	}
+	return nil
+}
+
+// declared are the capabilities that a plugin of the list has.
+func (l *List) declared() map[string]bool {
 	declared := map[string]bool{}
 	for _, p := range l.parsed() {
 		for name, on := range p.Capabilities {
 			declared[name] = declared[name] || on
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(args)) {
-		if !declared[name] {
-			return fmt.Errorf("%s asked for, but no plugin of network %q declares it: add \"capabilities\": {%q: true} to its configuration", name, l.Name, name)
-		}
-	}
-	return nil
+	return declared
 }
 
 // inject sets top-level keys in every plugin configuration of the list: the

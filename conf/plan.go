@@ -28,6 +28,9 @@ type Network struct {
 	DefaultRoute   []netip.Addr   `json:"defaultRoute,omitempty"`   // gateways that the pod asked for
 	Resource       string         `json:"resource,omitempty"`       // of the device, if a device plugin has given one
 	DeviceID       string         `json:"deviceID,omitempty"`       // of this resource
+	// MAC and IPs are what the pod asks of ADD; see AddArgs. No other verb needs them.
+	MAC string   `json:"-"`
+	IPs []string `json:"-"`
 	// OfNode: the node's own files define the network, not a NAD.
 	OfNode bool `json:"ofNode,omitempty"`
 	// SelectionHash is the hash of the pod's selection of this network, "" when the
@@ -214,7 +217,7 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	if err := list.inject(s.CNIArgs, device); err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Origin, err)
 	}
-	n := &Network{Name: cmp.Or(d.Name, list.Name), IfName: s.Interface, Default: cluster, OfNode: d.OfNode, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs()}
+	n := &Network{Name: cmp.Or(d.Name, list.Name), IfName: s.Interface, Default: cluster, OfNode: d.OfNode, List: *list, Args: args.PodIdentity(), CapabilityArgs: s.capabilityArgs(), MAC: s.MAC, IPs: s.IPs}
 	if !cluster {
 		n.SelectionHash = s.hash()
 	}
@@ -248,6 +251,20 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 		}
 	}
 	return n, nil
+}
+
+// AddArgs are the CNI_ARGS of ADD: IP and MAC are what the pod asks for, whatever the plugins
+// declare, as with Multus; some read nothing else. Several addresses of a network that declares
+// ips are in its runtimeConfig alone: host-local refuses a list in CNI_ARGS.
+func (n *Network) AddArgs() Args {
+	args := n.Args
+	if len(n.IPs) == 1 || len(n.IPs) > 1 && !n.List.declared()["ips"] {
+		args = args.with("IP", strings.Join(n.IPs, ","))
+	}
+	if n.MAC != "" {
+		args = args.with("MAC", n.MAC)
+	}
+	return args
 }
 
 // assignNames gives the cluster network the name of the request, and the

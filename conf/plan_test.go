@@ -234,9 +234,6 @@ func TestPlanRefuses(t *testing.T) {
 		{"a NAD of type plexus", withNAD("a", `{"type": "plexus"}`), []string{"NetworkAttachmentDefinition shop/a", "itself"}},
 		{"two bad NADs, both named", request{conf: settings(""), pod: podWith("a,b"), networks: map[string]string{"shop/a": "{}", "shop/b": "[]"}}, []string{"shop/a", "shop/b"}},
 
-		{"an address where the network declares no ips", withNAD(`[{"name": "a", "ips": ["10.0.0.7"]}]`, `{"type": "x"}`), []string{"shop/a", "ips", `"capabilities": {"ips": true}`}},
-		{"an address where the network switches ips off", withNAD(`[{"name": "a", "ips": ["10.0.0.7"]}]`, `{"type": "x", "capabilities": {"ips": false, "mac": true}}`), []string{"shop/a", "ips"}},
-		{"a hardware address where none is declared", withNAD(`[{"name": "a", "mac": "02:00:00:00:00:01"}]`, `{"type": "x", "capabilities": {"ips": true}}`), []string{"shop/a", `{"mac": true}`}},
 		{"a GUID where none is declared", withNAD(`[{"name": "a", "infiniband-guid": "02:00:00:00:00:00:00:01"}]`, `{"type": "x"}`), []string{"shop/a", "infinibandGUID"}},
 		{"a port mapping where none is declared", withNAD(`[{"name": "a", "portMappings": [{"hostPort": 8080, "containerPort": 80}]}]`, `{"type": "x"}`), []string{"shop/a", "portMappings"}},
 		{"a bandwidth where none is declared", withNAD(`[{"name": "a", "bandwidth": {"ingressRate": 1}}]`, `{"type": "x"}`), []string{"shop/a", "bandwidth"}},
@@ -365,6 +362,34 @@ func TestACapabilityOfAnyPluginOfTheListWillDo(t *testing.T) {
 	checkEqual(t, len(p.Networks[1].CapabilityArgs), 2)
 }
 
+// mac and ips need no capability: CNI_ARGS of ADD have them too. engine.TestMACAndIPsThatAPodAsksFor
+// has what becomes of those that no plugin takes.
+func TestCNIArgsOfAdd(t *testing.T) {
+	for _, test := range []struct{ keys, config, want string }{
+		{`"mac": "02:00:00:00:00:01"`, `{"type": "x"}`, "K8S_A=1;MAC=02:00:00:00:00:01"},
+		{`"mac": "02-AB-00-00-00-01"`, `{"type": "x", "capabilities": {"mac": true}}`, "K8S_A=1;MAC=02-AB-00-00-00-01"},
+		{`"ips": ["10.0.0.7"]`, `{"type": "x", "capabilities": {"ips": false, "mac": true}}`, "K8S_A=1;IP=10.0.0.7"},
+		{`"ips": ["10.0.0.7/24"]`, `{"type": "x", "capabilities": {"ips": true}}`, "K8S_A=1;IP=10.0.0.7/24"},
+		{`"ips": ["10.0.0.7/24", "fd00::7"]`, `{"type": "x"}`, "K8S_A=1;IP=10.0.0.7/24,fd00::7"},
+		{`"ips": ["10.0.0.7/24", "fd00::7"]`, `{"type": "x", "capabilities": {"ips": true}}`, "K8S_A=1"},
+		{`"ips": [], "mac": ""`, `{"type": "x"}`, "K8S_A=1"},
+	} {
+		t.Run(test.keys, func(t *testing.T) {
+			r := request{conf: settings(""), pod: podWith(`[{"name": "a", ` + test.keys + `}]`), networks: map[string]string{"shop/a": test.config}, args: "K8S_A=1"}
+			n := r.mustPlan(t).Networks[1]
+			checkEqual(t, n.AddArgs().String(), test.want)
+			checkEqual(t, n.Args.String(), "K8S_A=1")
+		})
+	}
+	t.Run("they take the place of the runtime's", func(t *testing.T) {
+		r := request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, `[{"name": "a", "mac": "02:00:00:00:00:01", "ips": ["10.0.0.7"]}]`), networks: nads("kube-system/a"),
+			args: "IP=10.0.0.9;K8S_A=1;MAC=02:00:00:00:00:09"}
+		n := r.mustPlan(t).Networks[0]
+		checkEqual(t, n.AddArgs().String(), "K8S_A=1;IP=10.0.0.7;MAC=02:00:00:00:00:01")
+		checkEqual(t, n.Args.String(), "IP=10.0.0.9;K8S_A=1;MAC=02:00:00:00:00:09")
+	})
+}
+
 func TestRuntimeConfigIsForTheClusterNetworkAlone(t *testing.T) {
 	const keys = `"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "mac": "02:00:00:00:00:09"}, "capabilities": {"portMappings": true}`
 	p := request{conf: settings(keys), pod: podWith("a"), networks: nads("shop/a")}.mustPlan(t)
@@ -378,9 +403,9 @@ func TestRuntimeConfigIsForTheClusterNetworkAlone(t *testing.T) {
 }
 
 func TestCNIArgsOfAPlan(t *testing.T) {
-	p := request{conf: settings(""), pod: podWith("a"), networks: nads("shop/a"), args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;IP=10.0.0.7;MAC=02:00:00:00:00:01"}.mustPlan(t)
+	p := request{conf: settings(""), pod: podWith("a"), networks: nads("shop/a"), args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;IP=10.0.0.7;MAC=02:00:00:00:00:01;FOO=bar"}.mustPlan(t)
 	t.Run("the cluster network gets all", func(t *testing.T) {
-		checkEqual(t, p.Networks[0].Args.String(), "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;IP=10.0.0.7;MAC=02:00:00:00:00:01")
+		checkEqual(t, p.Networks[0].Args.String(), "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;IP=10.0.0.7;MAC=02:00:00:00:00:01;FOO=bar")
 	})
 	t.Run("others get who the pod is", func(t *testing.T) {
 		checkEqual(t, p.Networks[1].Args.String(), "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")

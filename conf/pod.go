@@ -126,7 +126,13 @@ func (a Args) Get(key string) string {
 	return ""
 }
 
-// PodIdentity are the arguments without those for the cluster network (IP, MAC, GATEWAY).
+// with are the arguments with one value of a key, the last.
+func (a Args) with(key, value string) Args {
+	return append(slices.DeleteFunc(slices.Clone(a), func(pair [2]string) bool { return pair[0] == key }), [2]string{key, value})
+}
+
+// PodIdentity are the arguments that say who the pod is. The others ask something of the cluster
+// network: an address (IP, MAC, GATEWAY), of an SR-IOV plugin a device or a VLAN.
 func (a Args) PodIdentity() Args {
 	return slices.DeleteFunc(slices.Clone(a), func(pair [2]string) bool {
 		return !strings.HasPrefix(pair[0], "K8S_") && pair[0] != "IgnoreUnknown"

@@ -16,6 +16,7 @@ const (
 	statusKeys      = "network-status has mtu and gateway"
 	installation    = "Readiness is awaited by ADD and STATUS, not by DEL"
 	notOurs         = "What others have to do"
+	undeclared      = "mac and ips need no capability"
 	inParallel      = "Attachments run together only when asked"
 )
 
@@ -61,12 +62,12 @@ var selectionRows = []requirement{
 	{at: "4.1.2.1.3", says: "ips has at least one element, each an address with or without a prefix", differs: emptyLists, check: all(
 		accepts(ips, `"ips": ["192.0.2.1"]`, `"ips": ["2001:db8::5/64"]`), refuses(`"ips": [""]`, `"ips": ["10.0.0"]`, `"ips": ["10.0.0.1/33"]`, `"ips": ["::1/129"]`, `"ips": "10.0.0.1"`))},
 	{at: "4.1.2.1.3", says: "an annotation with other ips is not followed", check: refuses(`"ips": ["one"]`), differs: wrongAnnotation},
-	{at: "4.1.2.1.3.2", says: "a plugin of the network has the capability ips", check: needs(ips, "ips", `["10.0.0.7/24", "fd00::7"]`), test: "e2e/core.TestCapabilityArgs"},
-	{at: "4.1.2.1.3.2", says: "else the whole request fails", check: needs(ips, "ips", `["10.0.0.7/24", "fd00::7"]`)},
+	{at: "4.1.2.1.3.2", says: "a plugin of the network has the capability ips", check: passes(ips, "ips", `["10.0.0.7/24", "fd00::7"]`), differs: undeclared, test: "e2e/core.TestCapabilityArgs"},
+	{at: "4.1.2.1.3.2", says: "else the whole request fails", test: "engine.TestMACAndIPsThatAPodAsksFor", differs: undeclared},
 	{at: "4.1.2.1.4", says: "mac has six bytes", check: all(accepts(mac), refuses(`"mac": "02:00:00:00:07"`, `"mac": "02:00:00:00:00:00:00:07"`, `"mac": "x"`))},
 	{at: "4.1.2.1.4", says: "an annotation with another mac is not followed", check: refuses(`"mac": "02:00:00:00:00:0g"`), differs: wrongAnnotation},
-	{at: "4.1.2.1.4.2", says: "a plugin of the network has the capability mac", check: needs(mac, "mac", `"02:00:00:00:00:07"`), test: "e2e/core.TestCapabilityArgs"},
-	{at: "4.1.2.1.4.2", says: "else the whole request fails", check: needs(mac, "mac", `"02:00:00:00:00:07"`)},
+	{at: "4.1.2.1.4.2", says: "a plugin of the network has the capability mac", check: passes(mac, "mac", `"02:00:00:00:00:07"`), differs: undeclared, test: "e2e/core.TestCapabilityArgs"},
+	{at: "4.1.2.1.4.2", says: "else the whole request fails", test: "engine.TestMACAndIPsThatAPodAsksFor", differs: undeclared},
 	{at: "4.1.2.1.5", says: "interface is a name that the kernel takes; it becomes CNI_IFNAME", test: "e2e/ovs.TestTwoPods", check: all(
 		accepts(`"interface": "data0"`, `"interface": "abcdefghijklmno"`), refuses(`"interface": "abcdefghijklmnop"`, `"interface": "a/b"`, `"interface": "a b"`, `"interface": ".."`, `"interface": "a:b"`))},
 	{at: "4.1.2.1.5", says: "an annotation with another name is not followed", check: refuses(`"interface": "a/b"`), differs: wrongAnnotation},

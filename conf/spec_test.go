@@ -140,15 +140,23 @@ func accepts(keys ...string) func(t *testing.T) {
 	}
 }
 
-// needs wants a key of a network to become a capability argument, and the whole
-// request to fail where no plugin has the capability set to true.
+// passes wants a key of a network to become a capability argument.
+func passes(key, capability, argument string) func(t *testing.T) {
+	return func(t *testing.T) {
+		n := asked(withKey(key), `{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"`+capability+`": true}}]}`).mustPlan(t).Networks[2]
+		checkJSON(t, asJSON(t, n.CapabilityArgs[capability]), argument)
+	}
+}
+
+func withKey(key string) string { return `[{"name": "b"}, {"name": "a", ` + key + `}]` }
+
+// needs is passes, and wants the whole request to fail where no plugin has the capability set
+// to true.
 func needs(key, capability, argument string) func(t *testing.T) {
 	return func(t *testing.T) {
-		networks := `[{"name": "b"}, {"name": "a", ` + key + `}]`
-		n := asked(networks, `{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"`+capability+`": true}}]}`).mustPlan(t).Networks[2]
-		checkJSON(t, asJSON(t, n.CapabilityArgs[capability]), argument)
+		passes(key, capability, argument)(t)
 		for _, config := range []string{`{"type": "x"}`, `{"type": "x", "capabilities": {"` + capability + `": false}}`} {
-			p, _, err := asked(networks, config).plan()
+			p, _, err := asked(withKey(key), config).plan()
 			checkError(t, err, "shop/a", capability)
 			if p != nil {
 				t.Error("there is a plan beside the error")

@@ -233,7 +233,10 @@ func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) 
 	}
 	results := make([]*types100.Result, len(group))
 	for i, a := range group {
-		if results[i], err = a.chain.Add(ctx); err != nil {
+		if results[i], err = a.chain.Add(ctx); err == nil {
+			err = a.compareAsked(results[i])
+		}
+		if err != nil {
 			return nil, a.errorf("add", err)
 		}
 		e.Log.Debug("attached", "interface", a.IfName, "network", a.Name, "took", time.Since(began))

@@ -115,7 +115,8 @@ func (c *Chain) bounds() conf.Bounds {
 	return b
 }
 
-// inject adds the keys to a plugin configuration that libcni will add, except prevResult.
+// inject adds the keys to the configuration of a built-in that libcni will add, except
+// prevResult. A built-in need not declare the capability mac.
 func (c *Chain) inject(p *libcni.PluginConfig) ([]byte, error) {
 	keys := map[string]any{"name": c.list.Name, "cniVersion": c.list.CNIVersion}
 	runtime := map[string]any{}
@@ -123,6 +124,9 @@ func (c *Chain) inject(p *libcni.PluginConfig) ([]byte, error) {
 		if value, asked := c.Network.CapabilityArgs[name]; on && asked {
 			runtime[name] = value
 		}
+	}
+	if mac, asked := c.Network.CapabilityArgs["mac"]; asked {
+		runtime["mac"] = mac
 	}
 	if len(runtime) > 0 {
 		keys["runtimeConfig"] = runtime
@@ -160,12 +164,12 @@ func (c *Chain) libcni() *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(c.Path, c.DataDir, c)
 }
 
-func (c *Chain) runtimeConf() *libcni.RuntimeConf {
+func (c *Chain) runtimeConf(args conf.Args) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID:    c.Sandbox,
 		NetNS:          c.Netns,
 		IfName:         c.Network.IfName,
-		Args:           c.Network.Args,
+		Args:           args,
 		CapabilityArgs: c.Network.CapabilityArgs,
 	}
 }

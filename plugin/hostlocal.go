@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -29,8 +30,10 @@ type hostLocal struct {
 // defaultDataDir is host-local's folder when a configuration names none.
 const defaultDataDir = "/var/lib/cni/networks"
 
-func newHostLocal(a *delegates.Attachment, config []byte) (*hostLocal, error) {
-	c, _, err := allocator.LoadIPAMConfig(config, a.Args.String())
+// newHostLocal reads the configuration. args may have several addresses in IP, where the
+// executable takes one.
+func newHostLocal(a *delegates.Attachment, config []byte, args conf.Args) (*hostLocal, error) {
+	c, _, err := allocator.LoadIPAMConfig(config, "")
 	if err != nil {
 		if bad := checkIPs(config); bad != nil {
 			err = bad
@@ -38,6 +41,15 @@ func newHostLocal(a *delegates.Attachment, config []byte) (*hostLocal, error) {
 			err = fmt.Errorf("key %q: %w", "ipam", err)
 		}
 		return nil, conf.Refuse(err)
+	}
+	for _, text := range listOf(args, "IP") {
+		asked := ip.ParseIP(text)
+		if asked == nil {
+			return nil, conf.Refuse(fmt.Errorf("CNI_ARGS IP: %.60q, want an address like 10.0.0.7 or 10.0.0.7/24", text))
+		}
+		if !slices.ContainsFunc(c.IPArgs, asked.IP.Equal) {
+			c.IPArgs = append(c.IPArgs, asked.ToIP())
+		}
 	}
 	if !filepath.IsLocal(c.Name) || filepath.Base(c.Name) != c.Name || c.Name == "." {
 		return nil, conf.Refuse(fmt.Errorf("key %q: %.200q is no name of a folder", "name", c.Name))

@@ -40,7 +40,7 @@ func (a *addresses) config() string {
 
 func (a *addresses) of(sandbox string) *hostLocal {
 	a.t.Helper()
-	h, err := newHostLocal(&delegates.Attachment{Sandbox: sandbox, IfName: "net1", Bounds: conf.Bounds{}.ForOwn()}, []byte(a.config()))
+	h, err := newHostLocal(&delegates.Attachment{Sandbox: sandbox, IfName: "net1", Bounds: conf.Bounds{}.ForOwn()}, []byte(a.config()), nil)
 	if err != nil {
 		a.t.Fatal(err)
 	}

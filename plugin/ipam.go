@@ -46,7 +46,7 @@ func (c *Chain) newIPAM(config []byte, a *delegates.Attachment) *ipam {
 	_ = json.Unmarshal(config, &keys) // libcni has parsed it before
 	i := &ipam{chain: c, a: a, config: config, typ: keys.IPAM.Type}
 	if i.typ == typeHostLocal {
-		i.local, i.refused = newHostLocal(a, config)
+		i.local, i.refused = newHostLocal(a, config, c.Network.AddArgs())
 	}
 	return i
 }
@@ -75,14 +75,14 @@ func (i *ipam) allocate(ctx context.Context) (*types100.Result, error) {
 	case i.typ == typeHostLocal:
 		return i.local.add(ctx)
 	case i.typ == typeStatic:
-		r, err := static(i.config, i.a.Args)
+		r, err := static(i.config, i.chain.Network.AddArgs())
 		return r, conf.Refuse(err)
 	}
 	path, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
 	if err != nil {
 		return nil, err
 	}
-	r, err := invoke.ExecPluginWithResult(ctx, path, i.config, i.env("ADD"), i.chain.Runner)
+	r, err := invoke.ExecPluginWithResult(ctx, path, i.config, i.env("ADD", i.chain.Network.AddArgs()), i.chain.Runner)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (i *ipam) named(err error) error {
 func (i *ipam) execute(ctx context.Context, command string, config []byte) error {
 	path, err := i.chain.Runner.FindInPath(i.typ, i.chain.Path)
 	if err == nil {
-		err = invoke.ExecPluginWithoutResult(ctx, path, config, i.env(command), i.chain.Runner)
+		err = invoke.ExecPluginWithoutResult(ctx, path, config, i.env(command, i.a.Args), i.chain.Runner)
 	}
 	if err != nil {
 		return &ExecutableError{"ipam " + i.typ, err}
@@ -176,10 +176,10 @@ func (i *ipam) execute(ctx context.Context, command string, config []byte) error
 	return nil
 }
 
-func (i *ipam) env(command string) *invoke.Args {
+func (i *ipam) env(command string, args conf.Args) *invoke.Args {
 	return &invoke.Args{
 		Command: command, ContainerID: i.a.Sandbox, NetNS: i.a.Netns, IfName: i.a.IfName,
-		PluginArgsStr: i.a.Args.String(), Path: strings.Join(i.chain.Path, string(os.PathListSeparator)),
+		PluginArgsStr: args.String(), Path: strings.Join(i.chain.Path, string(os.PathListSeparator)),
 	}
 }
 

@@ -26,7 +26,7 @@ func (c *Chain) Add(ctx context.Context) (result *types100.Result, err error) {
 			result, err = nil, fmt.Errorf("internal error: %v", p)
 		}
 	}()
-	r, err := c.libcni().AddNetworkList(ctx, c.list, c.runtimeConf())
+	r, err := c.libcni().AddNetworkList(ctx, c.list, c.runtimeConf(c.Network.AddArgs()))
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (c *Chain) Check(ctx context.Context) error {
 		return nil
 	}
 	if knows, err := version.GreaterThanOrEqualTo(c.list.CNIVersion, "0.4.0"); err != nil || knows {
-		return errors.Join(err, c.libcni().CheckNetworkList(ctx, c.list, c.runtimeConf()))
+		return errors.Join(err, c.libcni().CheckNetworkList(ctx, c.list, c.runtimeConf(c.Network.Args)))
 	}
 	for _, b := range c.builtins {
 		if err := b.check(ctx); err != nil {
@@ -86,7 +86,7 @@ func (b *Builtin) IsDetached() bool { return b.detachErr != nil }
 func (c *Chain) Del(ctx context.Context) error {
 	c.deleting = true
 	cached, errRead := os.ReadFile(c.cacheFile()) // DEL goes on without, as libcni does
-	err := errors.Join(c.libcni().DelNetworkList(ctx, c.list, c.runtimeConf()), errors.Join(c.delErrs...))
+	err := errors.Join(c.libcni().DelNetworkList(ctx, c.list, c.runtimeConf(c.Network.Args)), errors.Join(c.delErrs...))
 	switch {
 	case err != nil && errRead == nil:
 		return errors.Join(err, os.WriteFile(c.cacheFile(), cached, 0o600))

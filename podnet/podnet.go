@@ -234,3 +234,15 @@ func LinkNames(path string) (names []string, err error) {
 	})
 	return names, err
 }
+
+// MAC is the hardware address of a link in a namespace, "" when there is none.
+func MAC(path, name string) (mac string) {
+	_ = With(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(name)
+		if err == nil {
+			mac = link.Attrs().HardwareAddr.String()
+		}
+		return err
+	})
+	return mac
+}

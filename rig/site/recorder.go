@@ -11,7 +11,7 @@ import (
 )
 
 // Recorder is a CNI plugin for tests, this test's executable under that name:
-// it passes prevResult on, writes each command that it gets into the file
+// it passes prevResult on, or has the addresses that it is asked for, writes each command that it gets into the file
 // that its configuration names, and fails on the command that it is told to.
 const Recorder = "recorder"
 
@@ -24,7 +24,8 @@ func recorderPlugin() int {
 		CNIVersion string          `json:"cniVersion"`
 		DeviceInfo json.RawMessage `json:"deviceInfo"` // written where the runtime says
 		Runtime    struct {
-			File string `json:"CNIDeviceInfoFile"`
+			File string   `json:"CNIDeviceInfoFile"`
+			IPs  []string `json:"ips"`
 		} `json:"runtimeConfig"`
 	}
 	if err == nil {
@@ -49,7 +50,11 @@ func recorderPlugin() int {
 	}
 	if command == "ADD" {
 		if len(c.PrevResult) == 0 {
-			c.PrevResult = fmt.Appendf(nil, `{"cniVersion": %q}`, c.CNIVersion)
+			var ips []map[string]string
+			for _, address := range c.Runtime.IPs {
+				ips = append(ips, map[string]string{"address": address})
+			}
+			c.PrevResult, _ = json.Marshal(map[string]any{"cniVersion": c.CNIVersion, "ips": ips})
 		}
 		fmt.Printf("%s", c.PrevResult)
 	}
