@@ -29,6 +29,9 @@ type Bounds struct {
 	IPAMDirs []string `json:"ipamDirs"`
 	// ResolvConfs are the files that the key resolvConf of host-local may name.
 	ResolvConfs []string `json:"resolvConfs"`
+	// Uplinks are patterns of the names of VPP's interfaces on which networks may have
+	// VLANs. None is allowed by default.
+	Uplinks []string `json:"uplinks"`
 
 	unbounded bool // a network of the node's own files: everything is allowed
 }
@@ -56,6 +59,11 @@ func (b *Bounds) check() (errs []error) {
 		if err != nil || !strings.HasPrefix(e, "tcp:") && (!path.IsAbs(socket) || strings.ContainsAny(e, `[\`)) ||
 			strings.HasPrefix(e, "tcp:") && strings.ContainsAny(e, "*?") && strings.ContainsAny(e, `[\`) {
 			bad("endpoints", i, e, "unix:/path/of/db.sock or tcp:host:port of OVSDB, or /path/of/api.sock of VPP; * and ? stand for letters other than /")
+		}
+	}
+	for i, u := range b.Uplinks {
+		if _, err := path.Match(u, ""); err != nil || u == "" {
+			bad("uplinks", i, u, "the name of an interface of VPP; * and ? stand for letters other than /")
 		}
 	}
 	for _, list := range []struct {
@@ -157,6 +165,14 @@ func (b Bounds) IPAMBase(dir string) (base string, below []string) {
 // nor one of ResolvConfs.
 func (b Bounds) ResolvConf(key, file string) error {
 	return b.refuse(key, file, "file", "resolvConfs", slices.Concat(defaultResolvConfs, b.ResolvConfs), isBelow(file))
+}
+
+// Uplink refuses an interface of VPP that is none of Uplinks.
+func (b Bounds) Uplink(key, name string) error {
+	return b.refuse(key, name, "interface", "uplinks", b.Uplinks, func(allowed string) bool {
+		ok, err := path.Match(allowed, name)
+		return ok && err == nil
+	})
 }
 
 // isBelow reports whether a name is an allowed one or below it.

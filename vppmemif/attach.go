@@ -11,6 +11,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/api"
 	"go.fd.io/govpp/binapi/ethernet_types"
+	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
@@ -122,10 +123,13 @@ func (p *attachment) provide(ctx context.Context, ipam *types100.Result) error {
 // and places of these in the network. All attachments wait for VPP as often as one: for the
 // numbers of sockets, for the indices of interfaces, and for the rest.
 func (s *session) attach(ctx context.Context, all []*attachment) error {
-	var tags []string // of bridge domains
+	var tags, names []string // of bridge domains, of their uplinks
 	for _, p := range all {
-		if p.joins() {
+		if p.joins() || p.needsUplink() {
 			tags = append(tags, p.state.DomainTag)
+		}
+		if p.needsUplink() {
+			names = append(names, p.config.BridgeDomain.Uplink)
 		}
 	}
 	var errs []error
@@ -140,13 +144,18 @@ func (s *session) attach(ctx context.Context, all []*attachment) error {
 	if len(tags) > 0 {
 		s.listDomains(&domains)
 	}
+	var uplinks []*interfaces.SwInterfaceDetails
+	s.listUplinks(names, &uplinks)
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
 	if err := s.create(ctx, all); err != nil {
 		return err
 	}
-	if err := s.makeDomains(ctx, all, domains); err != nil {
+	if err := s.makeDomains(ctx, all, &domains); err != nil {
+		return err
+	}
+	if err := s.makeUplinks(ctx, all, uplinks, domains); err != nil {
 		return err
 	}
 	return s.place(ctx, all)

@@ -39,7 +39,7 @@ type Config struct {
 	MAC       string `json:"mac"`        // of the vswitch's side
 
 	BridgeDomain *BridgeDomain `json:"bridgeDomain"`
-	VLAN         int           `json:"vlan"` // the pod's frames are untagged, the domain's carry this tag
+	VLAN         int           `json:"vlan"` // of the domain: each VLAN of it is a domain of its own
 
 	VRF       uint32   `json:"vrf"`
 	Addresses []string `json:"addresses"` // of the vswitch's side, with prefix
@@ -81,6 +81,7 @@ type BridgeDomain struct {
 	Learn          *bool  `json:"learn"`
 	Flood          *bool  `json:"flood"`
 	ARPTermination bool   `json:"arpTermination"`
+	Uplink         string `json:"uplink"` // VPP's interface on which the domain's frames carry the vlan
 }
 
 // Route is a route of the vswitch's side.
@@ -120,6 +121,7 @@ const (
 	maxSocket       = 106       // vppinfra/socket.c, the name with its zero is at most 107
 	maxTag          = 63        // interface.api, string tag[64]; a longer one is cut silently
 	maxVLAN         = 4094
+	maxName         = 58 // interface.api, string interface_name[64], less the number of a sub-interface
 	minMTU, maxMTU  = 68, 9216
 )
 
@@ -140,6 +142,10 @@ func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, 
 	if c.Socket.Dir == "" {
 		c.Socket.Dir = defaultSocketDir
 	}
+	if b := c.BridgeDomain; b != nil && b.ID != 0 && c.VLAN != 0 && b.Uplink == "" {
+		warnings = append(warnings, fmt.Sprintf("%s: key %q: %d of bridge domain %d is a domain of its own, which has pods alone: name the interface that carries the VLAN with %q",
+			object, c.key("vlan"), c.VLAN, b.ID, c.key("bridgeDomain.uplink")))
+	}
 	return c, warnings, nil
 }
 
@@ -149,6 +155,9 @@ func (c *Config) within(b conf.Bounds) error {
 	err := b.Endpoint(c.key("apiSocket"), c.APISocket, defaultAPISocket)
 	if !c.Socket.Abstract {
 		err = errors.Join(err, b.SocketDir(c.key("socket.dir"), c.Socket.Dir, defaultSocketDirs...))
+	}
+	if c.BridgeDomain != nil && c.BridgeDomain.Uplink != "" {
+		err = errors.Join(err, b.Uplink(c.key("bridgeDomain.uplink"), c.BridgeDomain.Uplink))
 	}
 	return conf.Refuse(err)
 }

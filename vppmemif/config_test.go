@@ -31,7 +31,7 @@ func TestParseEveryKey(t *testing.T) {
 	c, warnings, err := parse("n", []byte(`{"cniVersion": "1.1.0", "name": "n", "type": "vppmemif", "ipam": {}, "apiSocket": "/x", "role": "client",
 		"mode": "ethernet", "socket": {"dir": "/d/", "file": "f", "group": "g", "permissions": "0700"}, "id": 4294967295,
 		"secret": "12345678901234567890123", "queues": {"rx": 255, "tx": 2}, "ringSize": 16384, "bufferSize": 65535, "mtu": 9216,
-		"mac": "02:00:00:00:00:01", "bridgeDomain": {"id": 16777215, "learn": false, "flood": true, "arpTermination": true}, "vlan": 4094}`))
+		"mac": "02:00:00:00:00:01", "bridgeDomain": {"id": 16777215, "learn": false, "flood": true, "arpTermination": true, "uplink": "e0"}, "vlan": 4094}`))
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
@@ -110,6 +110,8 @@ func TestParseRefuses(t *testing.T) {
 		{`"vlan": 7`, []string{`"vlan"`, "bridgeDomain"}},
 		{`"vlan": 4095, ` + domain, []string{`"vlan"`, "4095", "4094"}},
 		{`"vlan": -1, ` + domain, []string{`"vlan"`, "-1"}},
+		{`"bridgeDomain": {"name": "a", "uplink": "e0"}`, []string{"bridgeDomain.uplink", "vlan"}},
+		{`"vlan": 7, "bridgeDomain": {"name": "a", "uplink": "e 0"}`, []string{"bridgeDomain.uplink", "name of an interface"}},
 		{`"addresses": ["10.0.0.1"]`, []string{`"addresses[0]"`, "10.0.0.1"}},
 		{`"addresses": ["10.0.0.1/24", "fe80::1%eth0/64"]`, []string{`"addresses[1]"`}},
 		{`"routes": [{"gw": "10.0.0.1"}]`, []string{`"routes[0].dst"`}},
@@ -138,8 +140,8 @@ func TestParseRefuses(t *testing.T) {
 // Marks of ownership fit, are read back, and are distinct.
 func TestTags(t *testing.T) {
 	longest := tag(testOwner, strings.Repeat("f", 64), strings.Repeat("i", 15))
-	name := domainTag(testOwner, &BridgeDomain{Name: strings.Repeat("n", 32)})
-	for _, tag := range []string{longest, name, domainTag(testOwner, &BridgeDomain{ID: maxBridgeDomain})} {
+	name := domainTag(testOwner, &BridgeDomain{Name: strings.Repeat("n", 32)}, maxVLAN)
+	for _, tag := range []string{longest, name, domainTag(testOwner, &BridgeDomain{ID: maxBridgeDomain}, maxVLAN)} {
 		if len(tag) > maxTag {
 			t.Errorf("%s has %d bytes", tag, len(tag))
 		}
@@ -158,7 +160,7 @@ func TestTags(t *testing.T) {
 			t.Errorf("%q is %q %q", foreign, sandbox, ifName)
 		}
 	}
-	if domainTag(testOwner, &BridgeDomain{Name: "7"}) == domainTag(testOwner, &BridgeDomain{ID: 7}) {
+	if domainTag(testOwner, &BridgeDomain{Name: "7"}, 0) == domainTag(testOwner, &BridgeDomain{ID: 7}, 0) {
 		t.Error("name 7 is id 7")
 	}
 }

@@ -31,7 +31,9 @@ type damage struct {
 	made  []string // what Restore says that it made
 }
 
-var bridged = map[string]any{"bridgeDomain": map[string]any{"id": 12}, "vlan": 7, "mtu": 1400, "mac": "02:00:00:00:00:0A"}
+var bridged = map[string]any{"bridgeDomain": map[string]any{"id": 12}, "mtu": 1400, "mac": "02:00:00:00:00:0A"}
+
+var uplinked = map[string]any{"bridgeDomain": map[string]any{"name": "blue", "uplink": "tap0"}, "vlan": 7}
 
 var routed = map[string]any{"vrf": 5, "addresses": []string{"10.0.0.1/24", "fd00:0::1/64"},
 	"routes": []map[string]any{{"dst": "10.1.0.0/16", "gw": "10.0.0.2"}, {"dst": "fd01::/64", "gw": "fd00::2"}}}
@@ -52,17 +54,17 @@ var damages = map[string]struct {
 		}, []string{"mac is 02:00:00:00:00:0b, was 02:00:00:00:00:0a"}, []string{"mac 02:00:00:00:00:0a"}},
 		{"taken out of its domain", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i}, &l2.SwInterfaceSetL2BridgeReply{})
-		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12", "vlan 7"}},
+		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12"}},
 		{"moved to another domain", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i, BdID: 13, Enable: true}, &l2.SwInterfaceSetL2BridgeReply{})
-		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12", "vlan 7"}},
+		}, []string{"no longer in its bridge domain"}, []string{"membership of bridge domain 12"}},
 		{"out of its domain, which is deleted", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: i}, &l2.SwInterfaceSetL2BridgeReply{})
 			by.do(&l2.BridgeDomainAddDelV2{BdID: 12}, &l2.BridgeDomainAddDelV2Reply{})
-		}, []string{"no longer in its bridge domain"}, []string{"bridge domain 12", "membership of bridge domain 12", "vlan 7"}},
-		{"no vlan", func(by *admin, i interface_types.InterfaceIndex) {
-			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: i}, &l2.L2InterfaceVlanTagRewriteReply{})
-		}, []string{"vlan is 0, was 7"}, []string{"vlan 7"}},
+		}, []string{"no longer in its bridge domain"}, []string{"bridge domain 12", "membership of bridge domain 12"}},
+		{"a vlan", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: i, VtrOp: vtrPush1, PushDot1q: 1, Tag1: 7}, &l2.L2InterfaceVlanTagRewriteReply{})
+		}, []string{"vlan is 7, was 0"}, []string{"vlan 0"}},
 		{"no tag", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&interfaces.SwInterfaceTagAddDel{SwIfIndex: i}, &interfaces.SwInterfaceTagAddDelReply{})
 		}, []string{"tag is , was plexus/"}, []string{"tag plexus/"}},
@@ -77,6 +79,20 @@ var damages = map[string]struct {
 			by.replace(i, &binmemif.MemifCreateV2{Mode: binmemif.MEMIF_MODE_API_IP})
 		},
 			[]string{"mode is ip, was ethernet", "tag is , was"}, []string{"memif 0 on socket "}},
+	}},
+	"uplinked": {uplinked, []damage{
+		{"the uplink down", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceSetFlags{SwIfIndex: by.named("tap0.7")}, &interfaces.SwInterfaceSetFlagsReply{})
+		}, []string{"uplink tap0.7", "gone, or was changed"}, []string{"uplink tap0.7"}},
+		{"the uplink out of the domain", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: by.named("tap0.7")}, &l2.SwInterfaceSetL2BridgeReply{})
+		}, []string{"uplink tap0.7"}, []string{"uplink tap0.7"}},
+		{"the uplink deleted", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.DeleteSubif{SwIfIndex: by.named("tap0.7")}, &interfaces.DeleteSubifReply{})
+		}, []string{"uplink tap0.7"}, []string{"uplink tap0.7"}},
+		{"the uplink keeps its tag", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: by.named("tap0.7")}, &l2.L2InterfaceVlanTagRewriteReply{})
+		}, []string{"uplink tap0.7"}, []string{"uplink tap0.7"}},
 	}},
 	"routed": {routed, []damage{
 		{"no address", func(by *admin, i interface_types.InterfaceIndex) { by.address(i, "10.0.0.1/24", false) },
@@ -109,6 +125,7 @@ func TestDamage(t *testing.T) {
 				r, d := newRig(t, standin.Options{}), newDelegate(t)
 				by := r.admin()
 				by.table(5)
+				r.tap()
 				a := r.attachment(sandboxA, group.keys)
 				raw := mustAttach(t, d, a)
 				other, another := startPod(t, r, d, "b", named("red"), memif.Options{}), startPod(t, r, d, "c", named("red"), memif.Options{})
@@ -254,8 +271,13 @@ func TestRestoreDeaf(t *testing.T) {
 func TestInspect(t *testing.T) {
 	r, d := newRig(t, standin.Options{}), newDelegate(t)
 	r.admin().table(5)
-	l2, l3 := r.attachment(sandboxA, bridged), r.attachment(sandboxB, routed)
+	l2, l3, up := r.attachment(sandboxA, bridged), r.attachment(sandboxB, routed), r.attachment(strings.Repeat("c", 32), uplinked)
 	first, second := mustAttach(t, d, l2), mustAttach(t, d, l3)
+	r.tap()
+	third := mustAttach(t, d, up)
+	if got, err := d.inspect(bounded(t), up, third); err != nil || got["uplink"] != "tap0.7" || got["vlan"] != "" {
+		t.Errorf("%v: %v", got, err)
+	}
 	for _, c := range []struct {
 		said func() (map[string]string, error)
 		want map[string]string
@@ -263,7 +285,7 @@ func TestInspect(t *testing.T) {
 		{func() (map[string]string, error) { return d.inspect(bounded(t), l2, first) }, map[string]string{
 			"interface": "memif1/0", "sw_if_index": "1", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
 			"socket": stateOf(t, first).Socket, "tag": stateOf(t, first).Tag, "mtu": "1400", "mac": "02:00:00:00:00:0a", "ring size": "1", "buffer size": "0",
-			"bridge domain": "12", "bridge domain tag": stateOf(t, first).DomainTag, "vlan": "7"}},
+			"bridge domain": "12", "bridge domain tag": stateOf(t, first).DomainTag}},
 		{func() (map[string]string, error) { return d.inspect(bounded(t), l3, second) }, map[string]string{
 			"interface": "memif2/0", "sw_if_index": "2", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
 			"socket": stateOf(t, second).Socket, "tag": stateOf(t, second).Tag, "mtu": "9000", "mac": "02:fe:9a:c1:31:76", "ring size": "1", "buffer size": "0",

@@ -107,7 +107,7 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 			return nil, err
 		}
 	}
-	if err := s.isFree(ctx, st); err != nil {
+	if err := errors.Join(s.isFree(ctx, st), s.uplinkIsFree(ctx, n.config, st)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(st)
@@ -193,6 +193,9 @@ func (n *network) observe(ctx context.Context, a *delegates.Attachment) (*sessio
 	if p.view, err = s.look(ctx, p); err == nil && p.view.port != nil {
 		p.index = p.view.port.SwIfIndex
 	}
+	if err == nil && p.view.joined {
+		p.domain = p.view.domain.BdID
+	}
 	return s, p, err
 }
 
@@ -232,6 +235,9 @@ func (p *attachment) lost() (errs []error) {
 		if d.lost != "" {
 			all = append(all, d.lost)
 		}
+	}
+	if p.view.joined && p.needsUplink() {
+		all = append(all, fmt.Sprintf("the uplink %s of its bridge domain is gone, or was changed", st.Uplink))
 	}
 	for _, lost := range all {
 		errs = append(errs, fmt.Errorf("%s %s: %s", st.kind(), port.InterfaceName, lost))

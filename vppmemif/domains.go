@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.fd.io/govpp/api"
+	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/l2"
 
 	"github.com/plexus-cni/plexus/lock"
@@ -25,7 +26,7 @@ func (p *attachment) joins() bool { return p.config.BridgeDomain != nil && !p.vi
 
 // isDomain reports whether a bridge domain is the attachment's.
 func (s *state) isDomain(b *BridgeDomain, d *l2.BridgeDomainDetails) bool {
-	return d.BdTag == s.DomainTag || b.ID != 0 && d.BdID == b.ID
+	return d.BdTag == s.DomainTag || b.ID != 0 && d.BdID == b.ID && !isDomainOfVLAN(s.DomainTag)
 }
 
 // lockDomains locks bridge domains by their tags until unlock: none goes with its last
@@ -53,25 +54,25 @@ func (s *session) lockDomains(ctx context.Context, tags []string, failed func(ta
 // makeDomains finds the numbers of the bridge domains that attachments join, makes the
 // missing ones, and flushes. A domain with a name gets the number that is made from it, or
 // the next one that is free. domains are all that VPP has.
-func (s *session) makeDomains(ctx context.Context, all []*attachment, domains []*l2.BridgeDomainDetails) error {
+func (s *session) makeDomains(ctx context.Context, all []*attachment, domains *[]*l2.BridgeDomainDetails) error {
 	for range tries {
 		missing := map[string]bool{}
 		for _, p := range all {
-			at := slices.IndexFunc(domains, func(d *l2.BridgeDomainDetails) bool { return p.joins() && p.state.isDomain(p.config.BridgeDomain, d) })
+			at := slices.IndexFunc(*domains, func(d *l2.BridgeDomainDetails) bool { return p.joins() && p.state.isDomain(p.config.BridgeDomain, d) })
 			if at >= 0 {
-				p.domain = domains[at].BdID
+				p.domain = (*domains)[at].BdID
 			} else if p.joins() && !missing[p.state.DomainTag] {
 				missing[p.state.DomainTag] = true
-				s.makeDomain(p, &domains)
+				s.makeDomain(p, domains)
 			}
 		}
-		before := len(domains)
+		before := len(*domains)
 		if err := s.flush(ctx); err != nil || len(missing) == 0 {
 			return err
 		}
-		if len(domains) < before+len(missing) { // another client has made one of that number meanwhile
-			domains = nil
-			s.listDomains(&domains)
+		if len(*domains) < before+len(missing) { // another client has made one of that number meanwhile
+			*domains = nil
+			s.listDomains(domains)
 			if err := s.flush(ctx); err != nil {
 				return err
 			}
@@ -107,7 +108,8 @@ func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) 
 	})
 }
 
-// deleteDomains deletes the bridge domains that have no member, by tag.
+// deleteDomains deletes the bridge domains that have no member but the sub-interface of an
+// uplink, by tag.
 func (s *session) deleteDomains(ctx context.Context, byTag map[string]*removal) error {
 	if len(byTag) == 0 {
 		return nil
@@ -117,14 +119,27 @@ func (s *session) deleteDomains(ctx context.Context, byTag map[string]*removal) 
 		delete(byTag, tag)
 	})()
 	var domains []*l2.BridgeDomainDetails
+	var all []*interfaces.SwInterfaceDetails
 	s.listDomains(&domains)
+	for tag := range byTag {
+		if len(all) == 0 && isDomainOfVLAN(tag) {
+			s.listInterfaces(&all)
+			break
+		}
+	}
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
 	for _, d := range domains {
-		if r := byTag[d.BdTag]; r != nil && len(d.SwIfDetails) == 0 { // an interface of another client may join
-			s.delete(r, fmt.Sprintf("bridge domain %d", d.BdID), &l2.BridgeDomainAddDelV2{BdID: d.BdID}, codeBDUsed, codeNone)
+		r := byTag[d.BdTag]
+		uplink := findUplink(d.BdTag, r.uplink(), all, domains)
+		if r == nil || slices.ContainsFunc(d.SwIfDetails, func(m l2.BridgeDomainSwIf) bool { return uplink == nil || m.SwIfIndex != uplink.SwIfIndex }) {
+			continue // an interface of another client may be a member
 		}
+		if uplink != nil {
+			s.delete(r, "sub-interface "+uplink.InterfaceName, &interfaces.DeleteSubif{SwIfIndex: uplink.SwIfIndex}, codeNoInterface)
+		}
+		s.delete(r, fmt.Sprintf("bridge domain %d", d.BdID), &l2.BridgeDomainAddDelV2{BdID: d.BdID}, codeBDUsed, codeNone)
 	}
 	return s.flush(ctx)
 }

@@ -15,8 +15,9 @@ var ways = []struct {
 	name string
 	keys func(r *rig) map[string]any
 }{
-	{"name and vlan", func(*rig) map[string]any {
-		return map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "vlan": 7, "mtu": 9000}
+	{"name, vlan and uplink", func(r *rig) map[string]any {
+		r.tap()
+		return map[string]any{"bridgeDomain": map[string]any{"name": "blue", "uplink": "tap0"}, "vlan": 7, "mtu": 9000}
 	}},
 	{"id", func(*rig) map[string]any { return map[string]any{"bridgeDomain": map[string]any{"id": 12}} }},
 	{"l3", func(*rig) map[string]any {
@@ -205,7 +206,8 @@ func wantNamed(t *testing.T, err error, e ending) {
 		"memif_socket_filename_add_del_v2": "socket", "memif_create_v2": "create memif", "memif_delete": "delete memif",
 		"control_ping": "list ", "sw_interface_set_flags": "set up", "sw_interface_set_mtu": "mtu 9000", "sw_interface_tag_add_del": "tag",
 		"sw_interface_add_del_address": "add address ", "sw_interface_set_table": "vrf 5", "bridge_domain_add_del_v2": "bridge domain",
-		"create_vhost_user_if_v2": "create vhost-user", "delete_vhost_user_if": "delete vhost", "sw_interface_set_l2_bridge": "join bridge domain", "l2_interface_vlan_tag_rewrite": "vlan 7", "ip_route_add_del": " route ",
+		"create_vhost_user_if_v2": "create vhost-user", "delete_vhost_user_if": "delete vhost", "sw_interface_set_l2_bridge": "join bridge domain", "l2_interface_vlan_tag_rewrite": "vlan 7",
+		"create_vlan_subif": "create sub-interface tap0.7", "delete_subif": "delete sub-interface tap0.7", "ip_route_add_del": " route ",
 	}
 	wantError(t, err, words[e.Message])
 }

@@ -69,7 +69,7 @@ func inRange(t *testing.T, c *Config) {
 		t.Errorf("%+v", c)
 	}
 	if b := c.BridgeDomain; b != nil {
-		if (b.ID == 0) == (b.Name == "") || b.ID > maxBridgeDomain || len(domainTag(testOwner, b)) > maxTag || len(c.Addresses) > 0 || c.Mode == "ip" {
+		if (b.ID == 0) == (b.Name == "") || b.ID > maxBridgeDomain || len(domainTag(testOwner, b, c.VLAN)) > maxTag || len(c.Addresses) > 0 || c.Mode == "ip" {
 			t.Errorf("%+v", b)
 		}
 	}

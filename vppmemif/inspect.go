@@ -28,7 +28,7 @@ func (p *attachment) facts() map[string]string {
 	facts := map[string]string{
 		"interface":   port.InterfaceName,
 		"sw_if_index": fmt.Sprint(port.SwIfIndex),
-		"admin":       either(port.isUp(), "up", "down"),
+		"admin":       either(isUp(port.SwInterfaceDetails), "up", "down"),
 		"link":        either(port.isLinkUp(), "up", "down"),
 		"role":        roleOf(port.server),
 		"socket":      port.socket,
@@ -48,6 +48,7 @@ func (p *attachment) facts() map[string]string {
 	}
 	set("mac", ethernet, port.L2Address)
 	set("vlan", port.vlan() != 0, port.vlan())
+	set("uplink", v.uplinked, p.state.Uplink)
 	if d := v.domain; d != nil {
 		set("bridge domain", true, d.BdID)
 		set("bridge domain tag", d.BdTag != "", d.BdTag)

@@ -73,21 +73,36 @@ func (p *attachment) differences() (all []difference) {
 		differ(&l2.SwInterfaceSetL2Bridge{RxSwIfIndex: index, BdID: p.domain, Enable: true},
 			"join "+made, "membership of "+made, "it is no longer in its bridge domain "+st.DomainTag)
 	}
-	if vlan := uint32(c.VLAN); vlan != 0 && (p.joins() || have.vlan() != vlan) {
-		made, lost := fmt.Sprintf("vlan %d", vlan), ""
-		if have.vlan() != vlan {
-			lost = was("vlan", have.vlan(), vlan)
-		}
-		differ(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: index, VtrOp: vtrPush1, PushDot1q: 1, Tag1: vlan}, "rewrite to "+made, made, lost)
+	if d, ok := p.differenceOfTag(have); ok {
+		all = append(all, d)
 	}
 	if c.BridgeDomain == nil {
 		all = append(all, p.differencesL3()...)
 	}
-	if !have.isUp() {
+	if !isUp(have.SwInterfaceDetails) {
 		differ(&interfaces.SwInterfaceSetFlags{SwIfIndex: index, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP},
 			"set up", "admin state up", was("admin state up", false, true))
 	}
 	return all
+}
+
+// differenceOfTag is that of the tag rewrite. Frames of pods are untagged in their domains, but
+// for a record of a former version, which put the pods of all VLANs into one domain.
+func (p *attachment) differenceOfTag(have *port) (difference, bool) {
+	vlan, m := uint32(0), &l2.L2InterfaceVlanTagRewrite{SwIfIndex: p.index}
+	if p.config.VLAN != 0 && !isDomainOfVLAN(p.state.DomainTag) {
+		vlan = uint32(p.config.VLAN)
+		m.VtrOp, m.PushDot1q, m.Tag1 = vtrPush1, 1, vlan
+	}
+	same := have.VtrOp == m.VtrOp && have.vlan() == vlan
+	if p.config.BridgeDomain == nil || same && (vlan == 0 || !p.joins()) {
+		return difference{}, false
+	}
+	d := difference{message: m, doing: fmt.Sprintf("rewrite to vlan %d", vlan), made: fmt.Sprintf("vlan %d", vlan)}
+	if !same {
+		d.lost = was("vlan", have.vlan(), vlan)
+	}
+	return d, true
 }
 
 func was(what string, is, was any) string { return fmt.Sprintf("%s is %v, was %v", what, is, was) }

@@ -38,6 +38,14 @@ func (r *removal) owns(p *port) bool {
 	return p.Tag == r.tag || p.Tag == "" && r.state != nil && (r.recorded || r.state.Own || r.state.Alone) && p.isOf(r.state)
 }
 
+// uplink is the sub-interface that the attachment has of a domain's uplink, "" for none.
+func (r *removal) uplink() string {
+	if r == nil || r.state == nil {
+		return ""
+	}
+	return r.state.Uplink
+}
+
 // sockets are the names of the sockets that go with the attachment.
 func (r *removal) sockets() (names []string) {
 	if r.state != nil {
@@ -124,7 +132,7 @@ func (s *session) deleteRoutes(ctx context.Context, snap *snapshot, all []*remov
 	unrecorded := map[uint32]*removal{} // by interface
 	for _, r := range all {
 		for _, p := range r.ports {
-			if !r.recorded && snap.domainOf(p.SwIfIndex) == nil {
+			if !r.recorded && domainOf(snap.domains, p.SwIfIndex) == nil {
 				unrecorded[uint32(p.SwIfIndex)] = r
 			}
 			if r.recorded {

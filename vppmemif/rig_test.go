@@ -20,6 +20,7 @@ import (
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/l2"
 	binmemif "go.fd.io/govpp/binapi/memif"
+	"go.fd.io/govpp/binapi/tapv2"
 	"go.fd.io/govpp/core"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -48,6 +49,8 @@ type rig struct {
 	dir  string // socket.dir
 	vpp  string // folder of the API socket
 	hook atomic.Pointer[func(standin.Message)]
+
+	tapped bool // the operator's configuration has the interface tap0
 }
 
 func newRig(t testing.TB, o standin.Options) *rig {
@@ -78,6 +81,17 @@ func (r *rig) start(o standin.Options) {
 	}
 	r.t.Cleanup(server.Close)
 	r.Server = server
+	if r.tapped {
+		r.admin().tap()
+	}
+}
+
+// tap gives VPP the interface tap0, once, which it has after each restart.
+func (r *rig) tap() {
+	if !r.tapped {
+		r.tapped = true
+		r.admin().tap()
+	}
 }
 
 // restart is a crash and a restart of VPP.
@@ -274,6 +288,33 @@ func (a *admin) memif(socket string) interface_types.InterfaceIndex {
 	a.do(&binmemif.MemifSocketFilenameAddDelV2{IsAdd: true, SocketID: newSocketID, SocketFilename: socket}, s)
 	a.do(&binmemif.MemifCreateV2{SocketID: s.SocketID}, m)
 	return m.SwIfIndex
+}
+
+// tap makes the interface tap0, which is up.
+func (a *admin) tap() {
+	a.t.Helper()
+	m := &tapv2.TapCreateV3Reply{}
+	a.do(&tapv2.TapCreateV3{}, m)
+	a.do(&interfaces.SwInterfaceSetFlags{SwIfIndex: m.SwIfIndex, Flags: interface_types.IF_STATUS_API_FLAG_ADMIN_UP}, &interfaces.SwInterfaceSetFlagsReply{})
+}
+
+// named is the number of the interface with a name.
+func (a *admin) named(name string) interface_types.InterfaceIndex {
+	a.t.Helper()
+	answers := a.ch.SendMultiRequest(&interfaces.SwInterfaceDump{NameFilterValid: true, NameFilter: name})
+	for {
+		d := &interfaces.SwInterfaceDetails{}
+		last, err := answers.ReceiveReply(d)
+		if err != nil || last {
+			a.t.Fatalf("interface %s: %v", name, err)
+		}
+		if d.InterfaceName == name {
+			for !last && err == nil {
+				last, err = answers.ReceiveReply(&interfaces.SwInterfaceDetails{})
+			}
+			return d.SwIfIndex
+		}
+	}
 }
 
 func (a *admin) domain(id uint32, tag string) {

@@ -46,7 +46,7 @@ func (p *port) vlan() uint32 {
 	return p.VtrTag1
 }
 
-func (p *port) isUp() bool { return p.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0 }
+func isUp(i *interfaces.SwInterfaceDetails) bool { return i.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0 }
 
 func (p *port) isLinkUp() bool { return p.Flags&interface_types.IF_STATUS_API_FLAG_LINK_UP != 0 }
 
@@ -62,8 +62,8 @@ func (s *session) listDomains(all *[]*l2.BridgeDomainDetails) {
 }
 
 // domainOf is the bridge domain of an interface, nil for none.
-func (snap *snapshot) domainOf(index interface_types.InterfaceIndex) *l2.BridgeDomainDetails {
-	for _, d := range snap.domains {
+func domainOf(domains []*l2.BridgeDomainDetails, index interface_types.InterfaceIndex) *l2.BridgeDomainDetails {
+	for _, d := range domains {
 		if slices.ContainsFunc(d.SwIfDetails, func(member l2.BridgeDomainSwIf) bool { return member.SwIfIndex == index }) {
 			return d
 		}
@@ -101,7 +101,7 @@ func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
 	if s.conn.unknown(vhostMessages()...) == nil {
 		list(s, "vhost-user interfaces", &vhost_user.SwInterfaceVhostUserDump{SwIfIndex: allInterfaces}, &vhosts)
 	}
-	list(s, "interfaces", &interfaces.SwInterfaceDump{SwIfIndex: allInterfaces}, &all)
+	s.listInterfaces(&all)
 	s.listDomains(&snap.domains)
 	if err := s.flush(ctx); err != nil {
 		return nil, err

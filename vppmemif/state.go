@@ -26,6 +26,7 @@ type state struct {
 	shareddir.Use         // of a socket in a folder
 	DomainTag     string  `json:"domainTag,omitempty"`
 	Domain        uint32  `json:"domain,omitempty"` // number that the configuration gives, or the first to try
+	Uplink        string  `json:"uplink,omitempty"` // VPP's sub-interface of the domain
 	VRF           uint32  `json:"vrf,omitempty"`
 	Routes        []route `json:"routes,omitempty"` // VPP keeps them when their interface goes
 }
@@ -54,9 +55,12 @@ func (s *state) path() string {
 func decide(c *Config, a *delegates.Attachment) (*state, error) {
 	s := &state{API: c.APISocket, Tag: tag(a.Owner, a.Sandbox, a.IfName), Role: c.Role, ID: c.ID, Vhost: c.VhostUser, VRF: c.VRF, Routes: c.routes}
 	if b := c.BridgeDomain; b != nil {
-		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b)
-		if b.ID == 0 {
-			s.Domain = domainID(b.Name)
+		s.Domain, s.DomainTag = b.ID, domainTag(a.Owner, b, c.VLAN)
+		if b.ID == 0 || c.VLAN != 0 {
+			s.Domain = domainID(strings.TrimPrefix(s.DomainTag, ownerTag(a.Owner)+domainMark+"name/"))
+		}
+		if b.Uplink != "" {
+			s.Uplink = fmt.Sprintf("%s.%d", b.Uplink, c.VLAN)
 		}
 	}
 	s.Alone = c.Socket.File == ""
@@ -146,11 +150,21 @@ func parseTag(owner, tag string) (sandbox, ifName string, ok bool) {
 	return sandbox, ifName, ours && ok && sandbox != "" && ifName != ""
 }
 
-func domainTag(owner string, b *BridgeDomain) string {
+func domainTag(owner string, b *BridgeDomain, vlan int) string {
+	name := "name/" + b.Name
 	if b.Name == "" {
-		return fmt.Sprintf("%s%sid/%d", ownerTag(owner), domainMark, b.ID)
+		name = fmt.Sprintf("id/%d", b.ID)
 	}
-	return ownerTag(owner) + domainMark + "name/" + b.Name
+	if vlan != 0 {
+		name = fmt.Sprintf("v%d/%s", vlan, name)
+	}
+	return ownerTag(owner) + domainMark + name
+}
+
+// isDomainOfVLAN reports whether a tag is that of one VLAN of a domain.
+func isDomainOfVLAN(tag string) bool {
+	_, name, _ := strings.Cut(tag, "/"+domainMark)
+	return strings.HasPrefix(name, "v")
 }
 
 // domainID is the number that a name gets, far from those that people choose.

@@ -91,12 +91,16 @@ func (c *checker) checkL2() {
 		bad("bridgeDomain.id", "%d, want 1 to %d", b.ID, maxBridgeDomain)
 	case len(b.Name) > 32 || !domainName.MatchString(b.Name) && b.Name != "":
 		bad("bridgeDomain.name", "%.40q, want at most 32 letters, digits, '_', '.', '-'", b.Name)
+	case b.Uplink != "" && c.VLAN == 0:
+		bad("bridgeDomain.uplink", "it carries a VLAN: set vlan")
+	case len(b.Uplink) > maxName || strings.ContainsAny(b.Uplink, " \x00"):
+		bad("bridgeDomain.uplink", "%.80q, want the name of an interface of VPP", b.Uplink)
 	case len(c.Addresses) > 0 || len(c.Routes) > 0 || c.VRF != 0 || c.Gateways:
 		bad("bridgeDomain", "a member of a bridge domain has no addresses, gateways, routes or vrf: use one or the other")
 	}
 	inRange := 0 <= c.VLAN && c.VLAN <= maxVLAN
 	c.need(inRange, "vlan", "%d, want 1 to %d", c.VLAN, maxVLAN)
-	c.need(!inRange || c.VLAN == 0 || b != nil, "vlan", "the tag is rewritten towards a bridge domain: set bridgeDomain")
+	c.need(!inRange || c.VLAN == 0 || b != nil, "vlan", "it is a VLAN of a bridge domain: set bridgeDomain")
 }
 
 var domainName = regexp.MustCompile(`^[a-zA-Z0-9_.\-]+$`)

@@ -2,6 +2,7 @@ package vppmemif
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -21,6 +22,7 @@ type view struct {
 	numbers   []uint32                // of its socket
 	domain    *l2.BridgeDomainDetails // of which the interface is a member
 	joined    bool                    // the domain is the attachment's
+	uplinked  bool                    // and has its uplink
 	tables    [2]uint32               // of IPv4, of IPv6
 	addresses []netip.Prefix
 	routes    map[route]bool // which of the configuration's are there; nil: L3 is not read
@@ -40,8 +42,9 @@ func (s *session) look(ctx context.Context, p *attachment) (*view, error) {
 	c := p.config
 	switch {
 	case c.BridgeDomain != nil && v.port != nil:
-		v.domain = snap.domainOf(v.port.SwIfIndex)
+		v.domain = domainOf(snap.domains, v.port.SwIfIndex)
 		v.joined = v.domain != nil && p.state.isDomain(c.BridgeDomain, v.domain)
+		v.uplinked = v.joined && isUplink(findUplink(p.state.DomainTag, p.state.Uplink, slices.Collect(maps.Values(snap.interfaces)), snap.domains), v.domain)
 	case c.BridgeDomain == nil && (c.VRF != 0 || len(c.routes) > 0 || len(p.addresses) > 0):
 		err = s.lookL3(ctx, c, v)
 	}
