@@ -80,7 +80,12 @@ func TestTogether(t *testing.T) {
 				last[create] > slices.Index(sent, "sw_interface_set_flags") {
 				t.Errorf("one is waited for after the other: %q", sent)
 			}
-			if n := s.Count("bridge_domain_dump"); n > 1+s.Count("bridge_domain_add_del_v2") {
+			begins := max(0, slices.Index(sent, "memif_socket_filename_add_del_v2")) // behind Prepare
+			counts := map[string]int{}
+			for _, name := range sent[begins:] {
+				counts[name]++
+			}
+			if n := counts["bridge_domain_dump"]; n > 1+counts["bridge_domain_add_del_v2"] {
 				t.Errorf("domains are listed %d times", n)
 			}
 			if err := s.check(bounded(t)); err != nil {

@@ -78,6 +78,7 @@ type Queues struct {
 type BridgeDomain struct {
 	ID             uint32 `json:"id"`
 	Name           string `json:"name"` // gets an id of its own, always the same
+	Create         *bool  `json:"create"` // make it when it is missing; see mayMake
 	Learn          *bool  `json:"learn"`
 	Flood          *bool  `json:"flood"`
 	ARPTermination bool   `json:"arpTermination"`

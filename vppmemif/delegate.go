@@ -107,7 +107,7 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 			return nil, err
 		}
 	}
-	if err := errors.Join(s.isFree(ctx, st), s.uplinkIsFree(ctx, n.config, st)); err != nil {
+	if err := errors.Join(s.isFree(ctx, st), s.uplinkIsFree(ctx, n.config, st), s.findOrigin(ctx, n.config, st)); err != nil {
 		return nil, err
 	}
 	return json.Marshal(st)

@@ -63,6 +63,9 @@ func (s *session) makeDomains(ctx context.Context, all []*attachment, domains *[
 				p.domain = (*domains)[at].BdID
 			} else if p.joins() && !missing[p.state.DomainTag] {
 				missing[p.state.DomainTag] = true
+				if err := p.config.mayMake(p.state); err != nil {
+					return fmt.Errorf("%s%w", p.prefix, err)
+				}
 				s.makeDomain(p, domains)
 			}
 		}

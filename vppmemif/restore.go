@@ -19,7 +19,7 @@ func (n *network) Restore(ctx context.Context, a *delegates.Attachment) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	for _, do := range []func(context.Context, *attachment) error{restoreFolder, s.adopt, s.clearRoutes, s.restoreTables} {
+	for _, do := range []func(context.Context, *attachment) error{domainIsThere, restoreFolder, s.adopt, s.clearRoutes, s.restoreTables} {
 		if err := do(ctx, p); err != nil {
 			return p.made, err
 		}
@@ -127,6 +127,10 @@ func (s *session) restoreTables(ctx context.Context, p *attachment) error {
 		table := ip.IPTable{TableID: vrf, IsIP6: family.six}
 		if slices.ContainsFunc(all, func(t *ip.IPTableDetails) bool { return t.Table.TableID == vrf && t.Table.IsIP6 == family.six }) {
 			continue
+		}
+		if isStarting(p.state.API) {
+			return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("VPP has no table %d of %s: it has just started, and its startup configuration may make it: plexus does so in %s",
+				vrf, family.name, startupTime))
 		}
 		doing := fmt.Sprintf("make table %d", vrf)
 		if err := p.step(ctx, doing); err != nil {

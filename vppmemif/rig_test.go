@@ -81,8 +81,26 @@ func (r *rig) start(o standin.Options) {
 	}
 	r.t.Cleanup(server.Close)
 	r.Server = server
+	r.age()
 	if r.tapped {
 		r.admin().tap()
+	}
+}
+
+// age makes VPP one that has run for long: its startup configuration has run.
+func (r *rig) age() {
+	r.t.Helper()
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(r.vpp, standin.SocketName), long, long); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// young makes VPP one that has just started.
+func (r *rig) young() {
+	r.t.Helper()
+	if err := os.Chtimes(filepath.Join(r.vpp, standin.SocketName), time.Time{}, time.Now()); err != nil {
+		r.t.Fatal(err)
 	}
 }
 

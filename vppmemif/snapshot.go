@@ -46,7 +46,9 @@ func (p *port) vlan() uint32 {
 	return p.VtrTag1
 }
 
-func isUp(i *interfaces.SwInterfaceDetails) bool { return i.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0 }
+func isUp(i *interfaces.SwInterfaceDetails) bool {
+	return i.Flags&interface_types.IF_STATUS_API_FLAG_ADMIN_UP != 0
+}
 
 func (p *port) isLinkUp() bool { return p.Flags&interface_types.IF_STATUS_API_FLAG_LINK_UP != 0 }
 

@@ -26,6 +26,7 @@ type state struct {
 	shareddir.Use         // of a socket in a folder
 	DomainTag     string  `json:"domainTag,omitempty"`
 	Domain        uint32  `json:"domain,omitempty"` // number that the configuration gives, or the first to try
+	DomainOf      maker   `json:"domainOf,omitempty"`
 	Uplink        string  `json:"uplink,omitempty"` // VPP's sub-interface of the domain
 	VRF           uint32  `json:"vrf,omitempty"`
 	Routes        []route `json:"routes,omitempty"` // VPP keeps them when their interface goes

@@ -91,6 +91,8 @@ func (c *checker) checkL2() {
 		bad("bridgeDomain.id", "%d, want 1 to %d", b.ID, maxBridgeDomain)
 	case len(b.Name) > 32 || !domainName.MatchString(b.Name) && b.Name != "":
 		bad("bridgeDomain.name", "%.40q, want at most 32 letters, digits, '_', '.', '-'", b.Name)
+	case b.Create != nil && (b.ID == 0 || c.VLAN != 0):
+		bad("bridgeDomain.create", "a domain with a name, and a VLAN of a domain, are plexus' and made when they are missing: leave it out")
 	case b.Uplink != "" && c.VLAN == 0:
 		bad("bridgeDomain.uplink", "it carries a VLAN: set vlan")
 	case len(b.Uplink) > maxName || strings.ContainsAny(b.Uplink, " \x00"):
