@@ -133,7 +133,7 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 	if s.Installed != nil {
 		missing = func() error { return errors.Join(c.Synced(), s.Installed()) }
 	}
-	a.inspection = &inspection{node: s.Node, missing: missing, sandboxes: all, reconciler: a.reconciler, publisher: a.publisher, telemetry: a.telemetry}
+	a.inspection = &inspection{node: s.Node, missing: missing, sandboxes: all, reconciler: a.reconciler, publisher: a.publisher, telemetry: a.telemetry, warnings: a.cni.statusWarnings}
 	return a
 }
 

@@ -21,6 +21,9 @@ type NodeInfo struct {
 	Damaged     int    `json:"damaged"`    // journal files that cannot be used, or in part
 	Differences int    `json:"differences"`
 	Unpublished int    `json:"unpublished"` // sandboxes whose network-status is not on the pod yet
+	// Warnings are those of the runtime's last STATUS: files that are broken and keep no pod from
+	// its networks.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Attachments is GET /v1/attachments: the journal.

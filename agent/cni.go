@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -23,6 +24,8 @@ type cniHandler struct {
 	telemetry *telemetry
 	memory    *memory
 	logs      logFiles
+
+	warnings atomic.Pointer[[]string] // of the last STATUS
 }
 
 // maxBody bounds a request, in bytes: standard input, and an environment.
@@ -64,6 +67,14 @@ func (h *cniHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.log(call, status, err, took)
 }
 
+// statusWarnings are the warnings of the last STATUS.
+func (h *cniHandler) statusWarnings() []string {
+	if w := h.warnings.Load(); w != nil {
+		return *w
+	}
+	return nil
+}
+
 // serve does the request, and has the publisher publish later what it did.
 func (h *cniHandler) serve(ctx context.Context, command string, e *engine.Engine, r *engine.Request) (answer any, err error) {
 	if h.publisher.serves(e.Source) {
@@ -75,8 +86,11 @@ func (h *cniHandler) serve(ctx context.Context, command string, e *engine.Engine
 		answer, err = serve(ctx, command, e, r)
 		return err
 	})
-	if command == "DEL" {
+	switch command {
+	case "DEL":
 		h.publisher.drop(r.Sandbox, r.IfName)
+	case "STATUS":
+		h.warnings.Store(&r.Warnings)
 	}
 	return answer, err
 }

@@ -18,6 +18,7 @@ type inspection struct {
 	reconciler *reconciler
 	publisher  *publisher
 	telemetry  *telemetry
+	warnings   func() []string // of the runtime's last STATUS
 }
 
 // routes adds the routes that change nothing, which TCP may serve too.
@@ -65,6 +66,7 @@ func (i *inspection) nodeInfo(w http.ResponseWriter, _ *http.Request) {
 	info.Damaged += len(unjoin(damaged))
 	info.Unpublished = i.publisher.count()
 	info.Differences = i.sandboxes.store.differences()
+	info.Warnings = i.warnings()
 	answer(w, info)
 }
 

@@ -24,7 +24,8 @@ type logKey struct {
 // false, and logFile, rotated by logOptions as Multus does. done closes the file.
 func (f *logFiles) open(c *conf.Conf, stderr io.Writer) (log *slog.Logger, done func()) {
 	level := map[conf.LogLevel]slog.Level{
-		conf.LogDebug: slog.LevelDebug, conf.LogVerbose: slog.LevelInfo, conf.LogError: slog.LevelWarn, conf.LogPanic: slog.LevelError,
+		conf.LogDebug: slog.LevelDebug, conf.LogVerbose: slog.LevelInfo, conf.LogInfo: slog.LevelInfo,
+		conf.LogWarning: slog.LevelWarn, conf.LogError: slog.LevelWarn, conf.LogPanic: slog.LevelError,
 	}[c.LogLevel]
 	var to []io.Writer
 	done = func() {}

@@ -99,10 +99,13 @@ func (v *validator) cniFile(data []byte) {
 		v.problem(err)
 		return
 	}
-	if in := (&conf.Definition{Config: data}).PluginOfType("plexus"); in != nil {
-		data, head.Type = in, "plexus" // a list of plexus alone, as package install writes it
+	for _, typ := range []string{"plexus", "multus", "multus-shim"} {
+		if in := (&conf.Definition{Config: data}).PluginOfType(typ); in != nil {
+			data, head.Type = in, typ // it may be in a list, as package node writes it
+			break
+		}
 	}
-	if !conf.IsMetaPlugin(head.Type) {
+	if !conf.IsOwnType(head.Type) {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)
 		return
 	}
@@ -111,13 +114,14 @@ func (v *validator) cniFile(data []byte) {
 		v.problem(err)
 		return
 	}
+	v.warn(c.Warnings)
 	if !c.HasClusterNetwork() {
 		v.problem(errors.New(`plexus configuration: it names no cluster network: set "clusterNetwork" or "delegates"`))
 	}
 	for i, raw := range c.Delegates {
 		v.network(&conf.Definition{Origin: fmt.Sprintf("delegates[%d]", i), Fallback: c.Name, Config: raw}, c.CNIVersion)
 	}
-	if len(v.findings) == 0 && len(c.Delegates) > 0 { // problems of all of them together
+	if len(v.findings) == len(c.Warnings) && len(c.Delegates) > 0 { // problems of all of them together
 		_, err := conf.Resolve(c, nil, nil, "eth0", nil)
 		v.problem(err)
 	}

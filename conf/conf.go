@@ -71,6 +71,9 @@ type Conf struct {
 	PluginTimeout Duration `json:"pluginTimeout"`
 
 	Bounds // of what networks may name
+
+	// Warnings are about keys that have no effect.
+	Warnings []string `json:"-"`
 }
 
 // Agent says where the node agent is.
@@ -108,14 +111,17 @@ const (
 	ResultDefaultNetwork ResultMode = "default-network" // the cluster network's alone, as Multus answers
 )
 
-// LogLevel is a Multus log level.
+// LogLevel is a Multus log level, or one that node configurations have beside Multus', which
+// ignores it.
 type LogLevel string
 
 // The log levels, most talkative first.
 const (
 	LogDebug   LogLevel = "debug"
 	LogVerbose LogLevel = "verbose"
-	LogError   LogLevel = "error"
+	LogInfo    LogLevel = "info" // verbose to plexus
+	LogWarning LogLevel = "warning"
+	LogError   LogLevel = "error" // plexus logs warnings, too
 	LogPanic   LogLevel = "panic"
 )
 
@@ -123,12 +129,15 @@ const (
 // No such name is a path outside of its folder.
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// Parse reads and checks a plexus configuration, or a Multus one.
+// Parse reads and checks a plexus configuration, or a Multus one. Multus ignores keys that it
+// does not know, so they are warnings, but for slips.
 func Parse(data []byte) (*Conf, error) {
 	c := &Conf{}
-	if _, err := Decode("plexus configuration", data, c, RefuseUnknown); err != nil {
+	warnings, err := Decode("plexus configuration", data, c, RefuseSlips)
+	if err != nil {
 		return nil, err
 	}
+	c.Warnings = warnings
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("plexus configuration: %w", err)
 	}
@@ -136,20 +145,19 @@ func Parse(data []byte) (*Conf, error) {
 	return c, nil
 }
 
-// IsOwnType reports whether a plugin type is plexus itself: by its name, by the name of a
-// second plexus on the node (plexus-canary), or by the name of Multus, which plexus replaces.
+// IsOwnType reports whether a plugin type wires all networks of a pod: plexus by its name, or by
+// the name of a second plexus on the node (plexus-canary), or Multus, which plexus replaces.
 func IsOwnType(name string) bool {
-	return name == "plexus" || name == "multus" || strings.HasPrefix(name, "plexus-")
+	return name == "plexus" || strings.HasPrefix(name, "plexus-") || IsMultus(name)
 }
 
-// IsMetaPlugin reports whether a plugin type wires all networks of a pod, as
-// plexus does: plexus itself, or Multus under one of its names.
-func IsMetaPlugin(name string) bool { return IsOwnType(name) || name == "multus-shim" }
+// IsMultus reports whether a plugin type is Multus, under one of its names.
+func IsMultus(name string) bool { return name == "multus" || name == "multus-shim" }
 
 func (c *Conf) check() error {
 	var errs keyErrors
 	if !IsOwnType(c.Type) {
-		errs.bad("type", "%q, want plexus, plexus-NAME (or multus; plexusctl migrate reads a node's multus-shim)", c.Type)
+		errs.bad("type", "%q, want plexus, plexus-NAME, multus or multus-shim", c.Type)
 	}
 	if !networkName.MatchString(c.Name) || len(c.Name) > maxName {
 		errs.bad("name", "%q is no network name: 1 to %d letters, digits, '_', '.', '-', the first a letter or digit", c.Name, maxName)
@@ -158,8 +166,8 @@ func (c *Conf) check() error {
 		errs.bad("cniVersion", "%q, known are %s", c.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
 	}
 	c.LogLevel = LogLevel(strings.ToLower(string(c.LogLevel)))
-	if !slices.Contains([]LogLevel{"", LogDebug, LogVerbose, LogError, LogPanic}, c.LogLevel) {
-		errs.bad("logLevel", "%q, allowed are debug, verbose, error, panic", c.LogLevel)
+	if !slices.Contains([]LogLevel{"", LogDebug, LogVerbose, LogInfo, LogWarning, LogError, LogPanic}, c.LogLevel) {
+		errs.bad("logLevel", "%q, allowed are debug, verbose, info, warning, error, panic", c.LogLevel)
 	}
 	if !slices.Contains([]ResultMode{"", ResultMerged, ResultDefaultNetwork}, c.Result) {
 		errs.bad("result", "%q, allowed are merged, default-network", c.Result)

@@ -144,6 +144,9 @@ func TestParseAccepts(t *testing.T) {
 		{"the oldest CNI version", `{"name": "node", "type": "plexus", "cniVersion": "0.1.0"}`},
 		{"no CNI version", `{"name": "node", "type": "plexus"}`},
 		{"every log level", settings(`"logLevel": "panic"`)},
+		{"a log level that Multus does not know", settings(`"logLevel": "info"`)},
+		{"another one", settings(`"logLevel": "Warning"`)},
+		{"the type of Multus thick", `{"name": "node", "type": "multus-shim"}`},
 		{"a name with all that CNI allows", `{"name": "0aZ_.-", "type": "plexus"}`},
 		{"a name of 200 bytes", fmt.Sprintf(`{"name": %q, "type": "plexus"}`, strings.Repeat("n", 200))},
 		{"white space around", " \n\t" + settings("") + "\n\n"},
@@ -167,10 +170,8 @@ func TestParseRefuses(t *testing.T) {
 		{"two neighbours swapped", settings(`"logFiel": "/x"`), []string{`"logFiel"`, `"logFile"`}},
 		{"a key that is near in other case", settings(`"CLUSTERNETWORKS": "x"`), []string{`"CLUSTERNETWORKS"`, `"clusterNetwork"`}},
 		{"a key of a section, with its path", settings(`"agent": {"sockets": "/x"}`), []string{`"agent.sockets"`, `"agent.socket"`}},
-		{"a key of logOptions", settings(`"logOptions": {"maxage": 1, "maxFiles": 3}`), []string{`"logOptions.maxFiles"`}},
-		{"a key that is near to none", settings(`"zzzzzzzzzzzz": 1`), []string{`unknown key "zzzzzzzzzzzz"`}},
-		{"an empty key", settings(`"": 1`), []string{`unknown key ""`}},
-		{"a reserved key that is not at the top", settings(`"agent": {"prevResult": {}}`), []string{`"agent.prevResult"`}},
+		{"a key of logOptions", settings(`"logOptions": {"maxage": 1, "maxSizes": 3}`), []string{`"logOptions.maxSizes"`, `"logOptions.maxSize"`}},
+		{"a key that isolates", settings(`"namespaceIsolaton": true`), []string{`"namespaceIsolaton"`, `"namespaceIsolation"`}},
 		{"several unknown keys, each named", settings(`"delegate": [], "confDirs": "/x"`), []string{`"delegate"`, `"confDirs"`}},
 
 		// Types of values.
@@ -188,7 +189,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a delegate that is null", `{"name": "node", "type": "plexus", "delegates": [null]}`, []string{"delegates[0]"}},
 
 		// Allowed values.
-		{"an unknown log level", settings(`"logLevel": "info"`), []string{`"logLevel"`, `"info"`, "debug", "verbose", "error", "panic"}},
+		{"an unknown log level", settings(`"logLevel": "loud"`), []string{`"logLevel"`, `"loud"`, "debug", "verbose", "info", "warning", "error", "panic"}},
 		{"an unknown result mode", settings(`"result": "all"`), []string{`"result"`, `"all"`, "merged", "default-network"}},
 		{"an unknown CNI version", `{"name": "node", "type": "plexus", "cniVersion": "9.9.9"}`, []string{`"cniVersion"`, "9.9.9", "1.1.0"}},
 		{"another type", `{"name": "node", "type": "bridge"}`, []string{`"type"`, `"bridge"`, "plexus", "multus"}},
@@ -208,7 +209,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a relative socket", settings(`"agent": {"socket": "x.sock"}`), []string{`"agent.socket"`, "absolute"}},
 		{"a relative file", settings(`"kubeconfig": "~/.kube/config"`), []string{`"kubeconfig"`, "absolute"}},
 		{"a chain name with a path", settings(`"auxiliaryCNIChainName": "../x"`), []string{`"auxiliaryCNIChainName"`}},
-		{"several faults, each named", settings(`"logLevel": "info", "result": "all", "binDir": "bin"`), []string{`"logLevel"`, `"result"`, `"binDir"`}},
+		{"several faults, each named", settings(`"logLevel": "loud", "result": "all", "binDir": "bin"`), []string{`"logLevel"`, `"result"`, `"binDir"`}},
 
 		// Documents.
 		{"nothing", "", []string{"plexus configuration", "ends too early"}},
@@ -229,6 +230,39 @@ func TestParseRefuses(t *testing.T) {
 				t.Error("a configuration came with the error")
 			}
 		})
+	}
+}
+
+// Multus ignores keys that it does not know. They are accepted, each with a warning.
+func TestParseWarnsOfKeysWithoutEffect(t *testing.T) {
+	for keys, warned := range map[string][]string{
+		"": nil,
+		`"cniConf": "/etc/cni/multus/net.d", "additionalBinDir": "/x"`: {"additionalBinDir", "cniConf"},
+		`"chrootDir": "/hostroot", "socketDir": "/host/run/multus/", "daemonSocketDir": "/run/multus/socket", "cniConfigDir": "/host/etc/cni/net.d",
+		 "multusConfigFile": "auto", "multusAutoconfigDir": "/host/etc/cni/net.d", "multusMasterCNI": "", "forceCNIVersion": false,
+		 "overrideNetworkName": true, "metricsPort": 9091, "perNodeCertificate": {"enabled": true}`: {"chrootDir", "cniConfigDir", "daemonSocketDir", "forceCNIVersion",
+			"metricsPort", "multusAutoconfigDir", "multusConfigFile", "multusMasterCNI", "overrideNetworkName", "perNodeCertificate", "socketDir"},
+		`"always_use_default": true, "allowTryDeleteOnErr": true, "retryDeleteOnError": true`: {"allowTryDeleteOnErr", "always_use_default"},
+		`"_comment": "by hand", "NOTE1": [1]`:                                                 {"NOTE1", "_comment"},
+		`"": 1, "zzzzzzzzzzzz": {"a": 1}`:                                                     {"", "zzzzzzzzzzzz"},
+		`"logOptions": {"maxage": 1, "maxFiles": 3}`:                                          {"logOptions.maxFiles"},
+		`"agent": {"prevResult": {}}`:                                                         {"agent.prevResult"},
+		`"cni.dev/valid-attachments": [], "prevResult": {}, "ipMasq": true`:                   nil,
+	} {
+		c := parse(t, settings(keys))
+		for i, w := range c.Warnings {
+			if len(c.Warnings) != len(warned) || !strings.Contains(w, fmt.Sprintf("%q", warned[i])) || !strings.Contains(w, "has no effect") {
+				t.Errorf("%s: %q, want one about each of %q", keys, c.Warnings, warned)
+				break
+			}
+		}
+		if len(c.Warnings) < len(warned) {
+			t.Errorf("%s: %q, want one about each of %q", keys, c.Warnings, warned)
+		}
+		_, warnings, err := conf.References(c, nil)
+		if checkError(t, err); len(warnings) != len(warned) {
+			t.Errorf("%s: a plan has the warnings %q", keys, warnings)
+		}
 	}
 }
 

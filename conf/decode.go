@@ -49,7 +49,8 @@ func Decode(object string, data []byte, into any, s Strictness) (warnings []stri
 	if _, ok := raw.(map[string]any); !ok {
 		return nil, fmt.Errorf("%s: want a JSON object", object)
 	}
-	k := keyCheck{object: object, strictness: s}
+	_, isConf := into.(*Conf)
+	k := keyCheck{object: object, strictness: s, conf: isConf}
 	k.walk("", raw, reflect.TypeOf(into).Elem())
 	slices.Sort(k.warnings)
 	if more := len(k.warnings) - maxReported; more > 0 {
@@ -111,6 +112,7 @@ func jsonKind(t reflect.Type) string {
 type keyCheck struct {
 	object     string
 	strictness Strictness
+	conf       bool // the document is a plexus configuration
 	warnings   []string
 	errs       []error
 }
@@ -141,13 +143,17 @@ func (k *keyCheck) walk(path string, raw any, t reflect.Type) {
 				k.walk(join(path, key), value, f.typ)
 				continue
 			}
-			k.unknown(path, key, known)
+			k.unknown(path, key, value, known)
 		}
 	}
 }
 
-func (k *keyCheck) unknown(path, key string, known map[string]field) {
+func (k *keyCheck) unknown(path, key string, value any, known map[string]field) {
 	if path == "" && reserved(key) {
+		return
+	}
+	if _, list := value.([]any); path == "" && k.conf && ofMultus(key) && !list { // a list of socketDir is meant for socketDirs
+		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %q is one of Multus' own and has no effect", k.object, key))
 		return
 	}
 	near, distance := nearest(key, known)
@@ -157,7 +163,7 @@ func (k *keyCheck) unknown(path, key string, known map[string]field) {
 	case k.strictness == RefuseUnknown:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q: leave it out; docs/configuration.md has the known ones", k.object, join(path, key)))
 	case distance == 1 && len(near) > 2:
-		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q", k.object, join(path, key), join(path, near)))
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q: did you mean %.80q?", k.object, join(path, key), join(path, near), join(path, near)))
 	default:
 		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %.80q is not known to plexus and has no effect", k.object, join(path, key)))
 	}
@@ -179,6 +185,17 @@ func reserved(key string) bool {
 		"ipam", "ipMasq", "dns", "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
 	}
 	return slices.Contains(keys, key) || strings.HasPrefix(key, "cni.dev/")
+}
+
+// ofMultus reports whether a top-level key is one that Multus' daemon, its shim, its entrypoints
+// and its charts write or read (Multus docs/configuration.md, docs/thick-plugin.md), or that its
+// first versions read, and that plexus has no use for.
+func ofMultus(key string) bool {
+	return slices.Contains([]string{
+		"cniConf", "additionalBinDir", "always_use_default", "allowTryDeleteOnErr",
+		"chrootDir", "cniConfigDir", "daemonSocketDir", "forceCNIVersion", "metricsPort", "multusAutoconfigDir", "multusConfigFile",
+		"multusMasterCNI", "overrideNetworkName", "perNodeCertificate", "socketDir",
+	}, key)
 }
 
 // IsKey reports whether the plexus configuration knows a top-level key.

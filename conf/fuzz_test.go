@@ -232,7 +232,7 @@ func checkList(t *testing.T, l *conf.List) {
 		t.Error("a list without plugins")
 	}
 	for _, typ := range types {
-		if typ == "" || typ == "." || typ == ".." || conf.IsMetaPlugin(typ) || len(typ) > 200 || strings.ContainsAny(typ, "/\x00") {
+		if typ == "" || typ == "." || typ == ".." || conf.IsOwnType(typ) || len(typ) > 200 || strings.ContainsAny(typ, "/\x00") {
 			t.Errorf("type %q", typ)
 		}
 	}

@@ -147,10 +147,10 @@ func checkType(t string) error {
 		return fmt.Errorf("key %q is missing: it names the plugin", "type")
 	case strings.ContainsAny(t, "/\x00") || t == "." || t == ".." || len(t) > maxName:
 		return fmt.Errorf("key %q: %.80q is no plugin name", "type", t)
-	case IsOwnType(t) && t != "multus":
-		return fmt.Errorf("key %q: %.80q: plexus cannot be a delegate of itself", "type", t)
-	case IsMetaPlugin(t):
+	case IsMultus(t):
 		return fmt.Errorf("key %q: %q: plexus takes Multus' place on a node, and cannot be a delegate of itself: name the network's own plugin", "type", t)
+	case IsOwnType(t):
+		return fmt.Errorf("key %q: %.80q: plexus cannot be a delegate of itself", "type", t)
 	}
 	return nil
 }

@@ -63,6 +63,7 @@ func References(c *Conf, pod *Pod) (references []Reference, warnings []string, e
 	if err != nil {
 		return nil, nil, err
 	}
+	warnings = append(slices.Clone(c.Warnings), warnings...)
 	if pod == nil || !slices.Contains(c.SystemNamespaces, pod.Namespace) {
 		for _, name := range c.DefaultNetworks {
 			references = append(references, Reference{Namespace: c.MultusNamespace, Name: name, AnyForm: true})
@@ -102,8 +103,8 @@ func clusterReferences(c *Conf, pod *Pod) (references []Reference, warnings []st
 		if len(s) != 1 {
 			return nil, nil, fmt.Errorf("%s: %d networks, want one", object, len(s))
 		}
-		if s[0].Namespace != c.MultusNamespace {
-			return nil, nil, fmt.Errorf("%s: namespace %q, a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
+		if c.NamespaceIsolation && s[0].Namespace != c.MultusNamespace {
+			return nil, nil, fmt.Errorf("%s: namespace %q, with namespaceIsolation a default network must be in %q (key multusNamespace)", object, s[0].Namespace, c.MultusNamespace)
 		}
 		return []Reference{{Namespace: s[0].Namespace, Name: s[0].Name, selection: s[0], cluster: true}}, warnings, nil
 	}

@@ -243,7 +243,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"cni-args where args.cni is no object", withNAD(`[{"name": "a", "cni-args": {"x": 1}}]`, `{"type": "x", "args": {"cni": "x"}}`), []string{"shop/a", `"args.cni"`, "object"}},
 
 		{"two default networks", request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, "a,b")}, []string{pod + conf.DefaultNetworkAnnotation, "2 networks", "one"}},
-		{"a default network of the pod's own namespace", request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, "shop/a"), networks: nads("shop/a")},
+		{"with isolation, a default network of the pod's own namespace", request{conf: settings(`"namespaceIsolation": true`), pod: podOf(conf.DefaultNetworkAnnotation, "shop/a"), networks: nads("shop/a")},
 			[]string{pod + conf.DefaultNetworkAnnotation, `"shop"`, `"kube-system"`, "multusNamespace"}},
 		{"a default network that wants another interface name", request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, "a@data0"), networks: nads("kube-system/a")},
 			[]string{"kube-system/a", `"data0"`, `"eth0"`}},
@@ -283,7 +283,19 @@ func TestNamespaceIsolation(t *testing.T) {
 			checkError(t, err, conf.NetworksAnnotation, fmt.Sprintf("%q", test.refused), `"shop"`, "namespaceIsolation")
 		})
 	}
-	t.Run("the pod's default network is bound to multusNamespace anyway", func(t *testing.T) {
+	t.Run("without it the pod's default network may be of every namespace", func(t *testing.T) {
+		for _, namespace := range []string{"shop", "lab"} {
+			r := request{conf: settings(""), pod: podOf(conf.DefaultNetworkAnnotation, namespace+"/a"), networks: networks}
+			checkEqual(t, attachments(r.mustPlan(t)), "eth0="+namespace+"/a*")
+		}
+	})
+	t.Run("with it not, whatever is open to the pod's other networks", func(t *testing.T) {
+		for _, namespace := range []string{"shop", "lab", "default"} {
+			_, _, err := request{conf: settings(isolated), pod: podOf(conf.DefaultNetworkAnnotation, namespace+"/a"), networks: networks}.plan()
+			checkError(t, err, conf.DefaultNetworkAnnotation, fmt.Sprintf("%q", namespace), "namespaceIsolation", "multusNamespace")
+		}
+	})
+	t.Run("the pod's default network is bound to multusNamespace", func(t *testing.T) {
 		r := request{conf: settings(isolated), pod: podOf(conf.DefaultNetworkAnnotation, "a"), networks: networks}
 		checkEqual(t, attachments(r.mustPlan(t)), "eth0=kube-system/a*")
 	})

@@ -40,9 +40,6 @@ func (s *Selection) checkAddresses(errs *keyErrors) {
 			errs.bad("ips", "%.60q is neither an address nor a prefix like 10.0.0.7/24", ip)
 		}
 	}
-	if s.IPAMClaimReference != "" && len(s.IPs) > 0 { // section 4.1.2.1.11.1
-		errs.bad("ipam-claim-reference", "the claim has the addresses: leave out \"ips\", or the claim")
-	}
 	if hw, err := net.ParseMAC(s.MAC); s.MAC != "" && (err != nil || len(hw) != 6) {
 		errs.bad("mac", "%.60q, want 6 bytes like 02:00:00:00:00:01", s.MAC)
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -81,6 +82,8 @@ type Request struct {
 	// ID is equal for a request and its repetition after a lost answer; "" when the
 	// request is never repeated.
 	ID string
+	// Warnings of STATUS name files that are broken and keep no pod from its networks.
+	Warnings []string
 }
 
 // Time limits. A runtime has its own, above these.
@@ -255,13 +258,19 @@ func (e *Engine) Status(ctx context.Context, r *Request) error {
 	if err != nil {
 		return &delegates.Error{Code: delegates.CodeNotReady, Err: err}
 	}
+	r.Warnings = slices.DeleteFunc(plan.Warnings, func(w string) bool { return slices.Contains(r.Conf.Warnings, w) })
+	e.warn(r.Warnings)
 	for _, n := range plan.Networks {
 		c, err := e.network(n, e.path(r))
 		if err == nil {
 			err = c.Status(ctx)
 		}
 		if err != nil {
-			return &delegates.Error{Code: delegates.CodeNotReady, Err: fmt.Errorf("network %s is not ready: %w", n.Name, err)}
+			err = fmt.Errorf("network %s is not ready: %w", n.Name, err)
+			for _, w := range r.Warnings {
+				err = fmt.Errorf("%w; warning: %s", err, w)
+			}
+			return &delegates.Error{Code: delegates.CodeNotReady, Err: err}
 		}
 	}
 	return nil

@@ -127,18 +127,22 @@ func loadNetwork(file string) (*conf.Definition, error) {
 	}
 	base := filepath.Base(file)
 	d := &conf.Definition{Origin: "file " + file, Fallback: strings.TrimSuffix(base, filepath.Ext(base)), Config: data, OfNode: true}
-	return d, addSubfolder(d, filepath.Dir(file))
+	return d, addSubfolder(d, filepath.Dir(file), func(err error) error { return err })
 }
 
 // chainAt is the chain of a subfolder's files, behind a plugin that does nothing;
-// nil without files.
+// nil without files. A broken file is a warning: the chain is beside the pod's networks.
 func chainAt(dir, name string) (*conf.Definition, error) {
 	config, err := json.Marshal(map[string]any{"name": name, "plugins": []any{map[string]string{"type": "passthru"}}})
 	if err != nil {
 		return nil, err
 	}
 	d := &conf.Definition{Origin: "chain " + filepath.Join(dir, name), Fallback: name, Config: config, OfNode: true}
-	if err := addSubfolder(d, dir); err != nil || len(d.Config) == len(config) {
+	warn := func(err error) error {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("%v: the chain runs without it: mend or remove the file", err))
+		return nil
+	}
+	if err := addSubfolder(d, dir, warn); err != nil || len(d.Config) == len(config) && len(d.Warnings) == 0 {
 		return nil, err
 	}
 	return d, nil
@@ -146,30 +150,37 @@ func chainAt(dir, name string) (*conf.Definition, error) {
 
 // addSubfolder appends the plugins of the subfolder that has a list's name: its files
 // *.conf, in the order of their names (CNI specification 1.1.0, section 1,
-// loadOnlyInlinedPlugins). The check of the list reports what is wrong with its keys.
-func addSubfolder(d *conf.Definition, dir string) error {
+// loadOnlyInlinedPlugins). A list without plugins of its own has all of them there. The check of
+// the list reports what is wrong with its keys. broken judges a file that is no plugin.
+func addSubfolder(d *conf.Definition, dir string, broken func(error) error) error {
 	var list struct {
+		Type       string            `json:"type"`
 		Name       string            `json:"name"`
 		Plugins    []json.RawMessage `json:"plugins"`
 		InlineOnly any               `json:"loadOnlyInlinedPlugins"`
 	}
-	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil || list.InlineOnly == true || list.InlineOnly == "true" ||
+	if json.Unmarshal(d.Config, &list) != nil || list.Plugins == nil && list.Type != "" || list.InlineOnly == true || list.InlineOnly == "true" ||
 		list.Name == "" || !filepath.IsLocal(list.Name) || filepath.Base(list.Name) != list.Name {
 		return nil
 	}
-	files, err := networkFiles(filepath.Join(dir, list.Name), ".conf")
+	folder := filepath.Join(dir, list.Name)
+	files, err := networkFiles(folder, ".conf")
+	if err == nil && len(files) == 0 && list.Plugins == nil {
+		return fmt.Errorf("%s: it has neither the key %q nor %q, and the folder %s has no file *.conf", d.Origin, "type", "plugins", folder)
+	}
 	if err != nil || len(files) == 0 {
 		return err
 	}
 	for _, file := range files {
 		data, err := readRegular(file, maxFile)
-		if err == nil && !json.Valid(data) {
-			err = errors.New("it is no JSON")
+		if err == nil {
+			err = checkPlugin(list.Name, data)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)
+		if err == nil {
+			list.Plugins = append(list.Plugins, data)
+		} else if err = broken(fmt.Errorf("%s: plugin file %s: %w", d.Origin, file, err)); err != nil {
+			return err
 		}
-		list.Plugins = append(list.Plugins, data)
 	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(d.Config, &keys); err != nil {
@@ -179,5 +190,14 @@ func addSubfolder(d *conf.Definition, dir string) error {
 		return err
 	}
 	d.Config, err = json.Marshal(keys)
+	return err
+}
+
+// checkPlugin refuses a text that is no configuration of one plugin.
+func checkPlugin(network string, data []byte) error {
+	l, err := (&conf.Definition{Origin: "it is no plugin", Fallback: network, Config: data}).ParseList("")
+	if err == nil && !bytes.Equal(l.Plugins[0], data) {
+		return errors.New("it is a list, and no plugin")
+	}
 	return err
 }

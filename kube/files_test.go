@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,5 +62,77 @@ func TestChangedNetwork(t *testing.T) {
 	}
 	if d, err := loadNetwork(file); err == nil {
 		t.Errorf("removed: %s", d.Config)
+	}
+}
+
+// A list whose plugins are all files of its subfolder (CNI specification 1.1.0, section 1) is a
+// list like another.
+func TestListOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantError := func(err error, parts ...string) {
+		t.Helper()
+		if (err == nil) != (len(parts) == 0) {
+			t.Fatalf("error %v, want %q", err, parts)
+		}
+		for _, part := range parts {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("error %v, want %q", err, part)
+			}
+		}
+	}
+	put("10-main.conflist", `{"cniVersion": "1.0.0", "name": "main"}`)
+	_, err := networkAt(filepath.Join(dir, "10-main.conflist"))
+	wantError(err, "10-main.conflist", filepath.Join(dir, "main"), "*.conf")
+	put("main/10-a.conf", `{"type": "calico"}`)
+	put("main/20-b.conf", `{"type": "tuning"}`)
+	d, err := networkAt(filepath.Join(dir, "10-main.conflist"))
+	wantError(err)
+	list, err := d.ParseList("")
+	wantError(err)
+	if got := strings.Join(list.Types(), " "); got != "calico tuning" || list.Name != "main" {
+		t.Errorf("%s has %s", list.Name, got)
+	}
+	put("main/15-broken.conf", `{`)
+	_, err = networkAt(filepath.Join(dir, "10-main.conflist"))
+	wantError(err, "main/15-broken.conf")
+	put("20-alone.conflist", `{"name": "main", "loadOnlyInlinedPlugins": true}`)
+	d, err = networkAt(filepath.Join(dir, "20-alone.conflist"))
+	wantError(err)
+	_, err = d.ParseList("")
+	wantError(err, "type")
+}
+
+// A file of the auxiliary chain that is no plugin costs no pod its networks: the others run,
+// and a warning names the file.
+func TestBrokenFileOfChain(t *testing.T) {
+	for name, broken := range map[string]string{
+		"no JSON": "{ this is none", "no object": "[]", "no type": `{"level": 3}`, "a list": `{"plugins": [{"type": "a"}]}`, "a type that is a path": `{"type": "../sh"}`,
+		"plexus": `{"type": "plexus"}`,
+	} {
+		dir := t.TempDir()
+		chain := filepath.Join(dir, "vendor")
+		err := errors.Join(os.Mkdir(chain, 0o755), os.WriteFile(filepath.Join(chain, "10-a.conf"), []byte(`{"type": "audit"}`), 0o600),
+			os.WriteFile(filepath.Join(chain, "20-b.conf"), []byte(broken), 0o600), os.Symlink("/no/such/file", filepath.Join(chain, "30-c.conf")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := chainAt(dir, "vendor")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		list, err := d.ParseList("")
+		if err != nil || strings.Join(list.Types(), " ") != "passthru audit" {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+		if len(d.Warnings) != 2 || !strings.Contains(d.Warnings[0], "20-b.conf") || !strings.Contains(d.Warnings[1], "30-c.conf") {
+			t.Errorf("%s: warnings %q", name, d.Warnings)
+		}
 	}
 }

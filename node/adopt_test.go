@@ -110,7 +110,7 @@ func TestConfigureChooses(t *testing.T) {
 		{"Multus behind it", []string{"10-calico.conflist", calico, "70-multus.conf", multus}, "00-plexus.conflist", "10-calico.conflist", "", ""},
 		{"a canary", []string{"00-canary.conf", canary, "10-calico.conflist", calico}, "", "", `plugin "plexus-canary" runs this node's pods`, ""},
 		{"plexus in a chain", []string{"00-x.conflist", `{"name": "m", "plugins": [` + migrated + `,{"type": "tuning"}]}`}, "", "", "it has to be alone", ""},
-		{"plexus by hand, wrong", []string{"00-x.conf", `{"name": "m", "type": "plexus", "clusterNetwork": "x", "wrong": 1}`}, "", "", `unknown key "wrong"`, ""},
+		{"plexus by hand, wrong", []string{"00-x.conf", `{"name": "m", "type": "plexus", "clusterNetwork": "x", "binDirs": "/x"}`}, "", "", `unknown key "binDirs"`, ""},
 		{"plexus by hand, of nothing", []string{"00-x.conf", `{"name": "m", "type": "plexus"}`}, "", "", "it names no cluster network", ""},
 		{"of the future", []string{"10-a.conf", `{"cniVersion": "9.0.0", "name": "n", "type": "a"}`, "20-b.conf", bridge}, "", "", "unknown version", ""},
 		{"two types", []string{"10-a.conf", `{"name": "n", "type": "multus", "Type": "bridge"}`}, "", "", "differ in case alone", ""},
@@ -335,7 +335,7 @@ func TestParseSettings(t *testing.T) {
 		{`{"name": "n", "clusterNetwork": ""}`, `key "name" is set by the installer`},
 		{`{"kubeconfig": "/a"}`, `key "kubeconfig"`}, {`{"Agent": {}}`, `key "agent"`}, {`{"dataDir": "/a"}`, `key "dataDir"`},
 		{`{"clusterNetwork": "a", "ClusterNetwork": "b"}`, "different case"},
-		{`{"logLevel": "loud"}`, `key "logLevel"`}, {`{"logLevels": "debug"}`, `did you mean "logLevel"`},
+		{`{"logLevel": "loud"}`, `key "logLevel"`}, {`{"logLevels": "debug"}`, `did you mean "logLevel"`}, {`{"cniConf": "/a"}`, `key "cniConf"`}, {`{"note": "a"}`, `key "note"`},
 		{`{"clusterNetwork": 7}`, `key "clusterNetwork"`},
 	} {
 		_, err := ParseSettings([]byte(c.text))

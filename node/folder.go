@@ -158,7 +158,7 @@ func classify(f configFile) verdict {
 	if i := slices.IndexFunc(types, isRival); i >= 0 {
 		r.kind = refused
 		r.why = fmt.Sprintf("plugin %.80q runs this node's pods by it", types[i])
-		if types[i] == "multus" || types[i] == "multus-shim" {
+		if conf.IsMultus(types[i]) {
 			r.why = "it is Multus': pods that run have attachments that only it can undo; `plexusctl migrate` shows what plexus would take over, `plexusctl migrate --apply` does it"
 		}
 		return r
@@ -179,7 +179,7 @@ func classify(f configFile) verdict {
 
 // isRival reports whether a plugin is another meta-plugin: Multus, or a plexus of another name.
 func isRival(typ string) bool {
-	return typ != "plexus" && conf.IsMetaPlugin(typ)
+	return typ != "plexus" && conf.IsOwnType(typ)
 }
 
 // classifyOwnType reads a configuration of type plexus that is not the

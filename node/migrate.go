@@ -120,10 +120,7 @@ func (m *Migration) readConf(dir string) error {
 	return nil
 }
 
-func isMultus(data []byte) bool {
-	typ := typeOf(data)
-	return typ == "multus" || typ == "multus-shim"
-}
+func isMultus(data []byte) bool { return conf.IsMultus(typeOf(data)) }
 
 func notMultus(dir string, f configFile) error {
 	return fmt.Errorf("%s comes first in %s, and is not Multus' (type %q): Multus does not run this node", filepath.Join(dir, f.name), dir, typeOf(f.data))

@@ -20,26 +20,49 @@ import (
 // inDaemon is where Multus' daemon has the node's folders.
 const inDaemon = "/host"
 
-// typeOf is the plugin of a network configuration, "" when it has none.
+// typeOf is the plugin of a network configuration, the first one of a list, "" when it has none.
 func typeOf(data []byte) string {
 	var c struct {
-		Type string `json:"type"`
+		Type    string `json:"type"`
+		Plugins []struct {
+			Type string `json:"type"`
+		} `json:"plugins"`
 	}
 	if json.Unmarshal(data, &c) != nil {
 		return ""
 	}
+	if len(c.Plugins) > 0 {
+		return c.Plugins[0].Type
+	}
 	return c.Type
+}
+
+// multusOf is the configuration that the runtime gives Multus: a file, or the one plugin of a
+// list, with the list's name and version.
+func multusOf(data []byte) ([]byte, error) {
+	var list struct{ Plugins []json.RawMessage }
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, err
+	}
+	if len(list.Plugins) > 1 {
+		return nil, fmt.Errorf("the list has %d plugins: Multus has to be alone in it, name the others in a network of every pod (delegates, defaultNetworks)", len(list.Plugins))
+	}
+	return (&conf.Definition{Config: data}).PluginOfType(typeOf(data)), nil
 }
 
 // convertConf makes plexus' configuration of Multus'.
 func (m *Migration) convertConf(data []byte) error {
+	data, err := multusOf(data)
+	if err != nil {
+		return err
+	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return err
 	}
 	keys["type"] = json.RawMessage(`"plexus"`)
 	for key := range keys {
-		if !conf.IsKey(key) { // the daemon's own, of Multus thick
+		if !conf.IsKey(key) { // of Multus' daemon, or without effect in Multus, too
 			delete(keys, key)
 			m.Dropped = append(m.Dropped, key)
 		}
@@ -48,7 +71,6 @@ func (m *Migration) convertConf(data []byte) error {
 	if err := translateDaemonPath(keys); err != nil {
 		return err
 	}
-	var err error
 	if m.Conf, err = json.MarshalIndent(keys, "", "  "); err != nil {
 		return err
 	}

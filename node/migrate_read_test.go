@@ -91,7 +91,8 @@ func TestNotMultus(t *testing.T) {
 		"none":                    {nil, "has no network configuration"},
 		"no JSON":                 {[]string{"00-multus.conf", "{"}, `00-multus.conf comes first in`},
 		"another first":           {[]string{"00-a.conf", bridge, "10-multus.conf", multus}, `(type "bridge"): Multus does not run this node`},
-		"a list first":            {[]string{"00-a.conflist", calico, "10-multus.conf", multus}, `(type ""): Multus does not run this node`},
+		"a list first":            {[]string{"00-a.conflist", calico, "10-multus.conf", multus}, `(type "calico"): Multus does not run this node`},
+		"a list of more":          {[]string{"00-multus.conflist", `{"name": "m", "plugins": [{"type": "multus", "clusterNetwork": "x"}, {"type": "portmap"}]}`}, "the list has 2 plugins"},
 		"plexus":                  {[]string{"00-plexus.conf", migrated}, `(type "plexus"): Multus does not run this node`},
 		"plexus of people":        {[]string{"00-plexus.conf", migrated, "70-multus.conf", `{"name": "m", "type": "multus", "clusterNetwork": "pods"}`}, `00-plexus.conf comes first`},
 		"no cluster network":      {[]string{"00-multus.conf", `{"name": "m", "type": "multus", "clusterNetwrk": "x"}`}, "luster"},
@@ -110,6 +111,24 @@ func TestNotMultus(t *testing.T) {
 	}
 	if _, err := FromMultus(Multus{ConfDir: "/no/such/folder"}); err == nil || !strings.Contains(err.Error(), "network configurations: ") {
 		t.Errorf("no folder: %v", err)
+	}
+}
+
+// Multus may be the plugin of a list, which has the name and the version then.
+func TestMultusInList(t *testing.T) {
+	r := newMultusRig(t, "00-multus.conflist")
+	r.put("net.d/00-multus.conflist", `{"cniVersion": "1.0.0", "name": "in-list", "disableCheck": true, "plugins": [
+		{"type": "multus", "logLevel": "info", "cniConf": "/x", "clusterNetwork": "pods"}]}`)
+	m := r.read()
+	if m.settings.Name != "in-list" || m.settings.CNIVersion != "1.0.0" || m.settings.ClusterNetwork != "pods" || !slices.Equal(m.Dropped, []string{"cniConf"}) {
+		t.Errorf("%+v, dropped %q", m.settings, m.Dropped)
+	}
+	if err := m.Apply(t.Context()); err != nil || r.first() != "plexus" {
+		t.Errorf("%v, %s is first", err, r.first())
+	}
+	back, err := ToMultus(r.Multus, func(string) bool { return false })
+	if err != nil || filepath.Base(back.To) != "00-multus.conflist" {
+		t.Errorf("the way back: %+v, %v", back, err)
 	}
 }
 

@@ -99,11 +99,11 @@ func namesPlexus(data []byte) bool {
 	}
 	_ = json.Unmarshal(data, &c) // what cannot be read, the runtime cannot either
 	for _, p := range c.Plugins {
-		if conf.IsOwnType(p.Type) && p.Type != "multus" {
+		if conf.IsOwnType(p.Type) && !conf.IsMultus(p.Type) {
 			return true
 		}
 	}
-	return conf.IsOwnType(c.Type) && c.Type != "multus"
+	return conf.IsOwnType(c.Type) && !conf.IsMultus(c.Type)
 }
 
 // GetDaemonSet asks the API server for the agent's own DaemonSet (kube.API.DaemonSet).

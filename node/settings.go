@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -81,7 +82,11 @@ func ParseSettings(data []byte) (*Settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	if _, err := conf.Parse(text); err != nil {
+	parsed, err := conf.Parse(text)
+	if err == nil && len(parsed.Warnings) > 0 { // no other program reads these settings
+		err = errors.New(parsed.Warnings[0])
+	}
+	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	return s, nil

@@ -54,7 +54,7 @@ until those pods are gone. --back is the way back.`,
 func printMigration(w io.Writer, m *node.Migration) {
 	fmt.Fprintf(w, "in place of %s:\n%s\n", m.From, m.Conf)
 	for _, key := range m.Dropped {
-		fmt.Fprintf(w, "left out: key %q is Multus' daemon's\n", key)
+		fmt.Fprintf(w, "left out: key %q has no effect in plexus\n", key)
 	}
 	for _, rec := range m.Records {
 		for _, tx := range rec.Transactions {

@@ -93,6 +93,9 @@ func (o *options) nodesTable(cmd *cobra.Command, f form, replies []reply) error 
 		if !n.answer.Ready {
 			fmt.Fprintf(cmd.OutOrStdout(), "not ready%s: %s\n", onNode(n.answer.Node), clean(n.answer.Why))
 		}
+		for _, w := range n.answer.Warnings {
+			fmt.Fprintf(cmd.OutOrStdout(), "warning%s: %s\n", onNode(n.answer.Node), clean(w))
+		}
 	}
 	return nil
 }

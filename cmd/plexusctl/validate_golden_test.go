@@ -32,9 +32,9 @@ const vpp = `{"type": "vppmemif", "name": "n", `
 
 var brokenInputs = []broken{
 	{"a misspelt key of the node", "a.conf", nodeConf(`"clusterNetwrok": "pods"`), "", `"clusterNetwrok"`, `did you mean "clusterNetwork"`},
-	{"a key of the node that is near to none", "a.conf", nodeConf(`"clusterNetwork": "pods", "x": 1`), "", `"x"`, "docs/configuration.md"},
+	{"a key of the node that is near to none", "a.conf", nodeConf(`"clusterNetwork": "", "x": 1`), "", `"x"`, "has no effect"},
 	{"no cluster network", "a.conf", nodeConf(`"logLevel": "error"`), "", `"clusterNetwork"`, `set "clusterNetwork" or "delegates"`},
-	{"a log level that is none", "a.conf", nodeConf(`"clusterNetwork": "pods", "logLevel": "info"`), "", `"logLevel"`, "allowed are debug, verbose, error, panic"},
+	{"a log level that is none", "a.conf", nodeConf(`"clusterNetwork": "pods", "logLevel": "loud"`), "", `"logLevel"`, "allowed are debug, verbose, info, warning, error, panic"},
 	{"a relative folder", "a.conf", nodeConf(`"clusterNetwork": "pods", "confDir": "net.d"`), "", `"confDir"`, "want an absolute path"},
 	{"a text for a list", "a.conf", nodeConf(`"clusterNetwork": "pods", "defaultNetworks": "logs"`), "", `"defaultNetworks"`, "want a list"},
 	{"a node without a name", "a.conf", `{"type": "multus", "clusterNetwork": "pods"}`, "", `"name"`, "letters, digits"},
