@@ -1,7 +1,9 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +16,7 @@ type Pod struct {
 	UID         string            `json:"uid"`
 	Annotations map[string]string `json:"-"` // read once, for the plan
 	Volumes     []Volume          `json:"volumes,omitempty"`
-	// SharedDirMount is where a container mounts the volume shared-dir.
+	// SharedDirMount is Mount of the volume shared-dir in former records.
 	SharedDirMount string `json:"sharedDirMount,omitempty"`
 	// Containers are the names of the containers: sidecars, the pod's own, then init containers.
 	Containers []string `json:"-"` // for the order of devices
@@ -22,10 +24,16 @@ type Pod struct {
 	Ended bool `json:"-"`
 }
 
-// Volume is a pod volume that the host can reach; other kinds are left out.
+// Volume is a pod volume that the host can reach, or the volume shared-dir of any kind; other
+// volumes are left out.
 type Volume struct {
 	Name     string `json:"name"`
 	HostPath string `json:"hostPath,omitempty"` // empty for an emptyDir
+	// Mount is where a container mounts the whole volume: the first of the pod's own containers
+	// that does, else the first init container. Empty for none.
+	Mount string `json:"mount,omitempty"`
+	// Kind is the source of a volume shared-dir that the host cannot reach, such as configMap.
+	Kind string `json:"kind,omitempty"`
 	// Create: plexus makes the folder and its parents, as a manifest file of the node says
 	// (hostPath of type DirectoryOrCreate). The kubelet makes it for pods of the API server.
 	Create bool `json:"create,omitempty"`
@@ -49,7 +57,7 @@ func (p *Pod) volume(name string) *Volume {
 // such volume. The kubelet keeps an emptyDir below its root folder.
 func (p *Pod) HostDir(volume string) string {
 	switch v := p.volume(volume); {
-	case v == nil:
+	case v == nil || v.Kind != "":
 		return ""
 	case v.HostPath == "" && uidForm.MatchString(p.UID):
 		return "/var/lib/kubelet/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
@@ -62,13 +70,54 @@ func (p *Pod) HostDir(volume string) string {
 // for the pod alone.
 func (p *Pod) IsEmptyDir(volume string) bool {
 	v := p.volume(volume)
-	return v != nil && v.HostPath == ""
+	return v != nil && v.HostPath == "" && v.Kind == ""
 }
 
 // IsToCreate reports whether plexus makes the folder of a volume (Volume.Create).
 func (p *Pod) IsToCreate(volume string) bool {
 	v := p.volume(volume)
 	return v != nil && v.Create
+}
+
+// Unreachable is the kind of a volume that the host cannot reach, "" for one that it can.
+func (p *Pod) Unreachable(volume string) string {
+	if v := p.volume(volume); v != nil {
+		return v.Kind
+	}
+	return ""
+}
+
+// MountOf is where a container of the pod mounts a volume, "" for nowhere.
+func (p *Pod) MountOf(volume string) string {
+	v := p.volume(volume)
+	switch {
+	case v != nil && v.Mount != "":
+		return v.Mount
+	case p != nil && volume == SharedDir:
+		return p.SharedDirMount
+	}
+	return ""
+}
+
+// Seen is the path by which a container of the pod sees a path of the host: through the volume
+// shared-dir, else through any other hostPath. It is "" for a path that no container sees.
+func (p *Pod) Seen(host string) string {
+	if p == nil {
+		return ""
+	}
+	host = noVarRun(path.Clean(host))
+	through := func(volume string) string {
+		dir, mount := p.HostDir(volume), p.MountOf(volume)
+		if dir == "" || mount == "" || !isBelow(host)(dir) {
+			return ""
+		}
+		return path.Join(mount, strings.TrimPrefix(host, noVarRun(path.Clean(dir))))
+	}
+	seen := through(SharedDir)
+	for _, v := range p.Volumes {
+		seen = cmp.Or(seen, through(v.Name))
+	}
+	return seen
 }
 
 // String is the pod's name for people.

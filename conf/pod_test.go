@@ -81,6 +81,33 @@ func TestIsEmptyDir(t *testing.T) {
 	checkEqual(t, (*conf.Pod)(nil).IsEmptyDir("data"), false)
 }
 
+// Sockets are told to a pod by the path that one of its containers has for them.
+func TestSeen(t *testing.T) {
+	const uid = "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7"
+	empty := "/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~empty-dir/shared-dir"
+	mounted := func(all ...conf.Volume) *conf.Pod { return &conf.Pod{UID: uid, Volumes: all} }
+	for _, test := range []struct {
+		name, host string
+		pod        *conf.Pod
+		want       string
+	}{
+		{"no pod", "/run/a/s", nil, ""},
+		{"no volume", "/run/a/s", mounted(), ""},
+		{"an emptyDir", empty + "/net1.sock", mounted(conf.Volume{Name: "shared-dir", Mount: "/var/run/vhost/"}), "/var/run/vhost/net1.sock"},
+		{"an emptyDir of another name", empty + "/net1.sock", mounted(conf.Volume{Name: "data", Mount: "/data"}), ""},
+		{"an emptyDir that no container mounts", empty + "/net1.sock", mounted(conf.Volume{Name: "shared-dir"}), ""},
+		{"a record that has the mount beside the volumes", empty + "/net1.sock",
+			&conf.Pod{UID: uid, Volumes: []conf.Volume{{Name: "shared-dir"}}, SharedDirMount: "/old"}, "/old/net1.sock"},
+		{"a volume that the host cannot reach", empty + "/net1.sock", mounted(conf.Volume{Name: "shared-dir", Mount: "/data", Kind: "configMap"}), ""},
+		{"a hostPath above the socket's folder", "/run/plexus/vhost/0123/s", mounted(conf.Volume{Name: "x", HostPath: "/run/plexus", Mount: "/p"}), "/p/vhost/0123/s"},
+		{"the same by /var/run", "/var/run/plexus/vhost/0123/s", mounted(conf.Volume{Name: "x", HostPath: "/run/plexus/", Mount: "/p"}), "/p/vhost/0123/s"},
+		{"a hostPath beside it", "/run/plexus-b/s", mounted(conf.Volume{Name: "x", HostPath: "/run/plexus", Mount: "/p"}), ""},
+		{"shared-dir goes first", "/run/a/s", mounted(conf.Volume{Name: "x", HostPath: "/run", Mount: "/x"}, conf.Volume{Name: "shared-dir", HostPath: "/run/a", Mount: "/s"}), "/s/s"},
+	} {
+		t.Run(test.name, func(t *testing.T) { checkEqual(t, test.pod.Seen(test.host), test.want) })
+	}
+}
+
 func TestAPodHasANameForPeople(t *testing.T) {
 	checkEqual(t, (&conf.Pod{Namespace: "shop", Name: "web"}).String(), "shop/web")
 	checkEqual(t, (*conf.Pod)(nil).String(), "no pod")

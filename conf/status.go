@@ -14,6 +14,9 @@ type NetworkStatus struct {
 	Gateway    []string    `json:"gateway,omitempty"`
 	// DefaultRoute are the gateways of a network with the pod's default route (5.3.6.4).
 	DefaultRoute []string `json:"default-route,omitempty"`
+	// HostSocket is the path on the node of the socket that DeviceInfo names by its path in a
+	// container. The key has a domain, as the specification wants it of keys beyond its own (5.3).
+	HostSocket string `json:"plexus-cni.io/host-socket,omitempty"`
 }
 
 // DNS is the dns of a network-status.
@@ -32,6 +35,32 @@ type DeviceInfo struct {
 	VDPA      *VDPADevice  `json:"vdpa,omitempty"`
 	VhostUser *VhostDevice `json:"vhost-user,omitempty"`
 	Memif     *MemifDevice `json:"memif,omitempty"`
+
+	// Host is the path of a socket on the node, where it differs from the one in Path.
+	Host string `json:"-"`
+}
+
+// Socket is the path of a device that is a socket, nil for another device.
+func (d *DeviceInfo) Socket() *string {
+	switch {
+	case d.VhostUser != nil:
+		return &d.VhostUser.Path
+	case d.Memif != nil:
+		return &d.Memif.Path
+	}
+	return nil
+}
+
+// SeenBy replaces the path of a socket on the node by that which a container of a pod sees, if
+// one does.
+func (d *DeviceInfo) SeenBy(p *Pod) {
+	path := d.Socket()
+	if path == nil {
+		return
+	}
+	if seen := p.Seen(*path); seen != "" && seen != *path {
+		d.Host, *path = *path, seen
+	}
 }
 
 // PCIDevice is a PCI function.

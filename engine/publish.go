@@ -45,6 +45,7 @@ func (e *Engine) describe(ctx context.Context, r *Request, tx *journal.Transacti
 				continue
 			}
 			infos[i] = description.DeviceInfo
+			infos[i].SeenBy(tx.Pod)
 			if err := status.WriteDeviceInfo(ctx, r.Sandbox, a.IfName, file, infos[i]); err != nil {
 				return nil, err
 			}

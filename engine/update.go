@@ -51,6 +51,7 @@ func (e *Engine) Update(ctx context.Context, sandbox string, pod *conf.Pod) (cha
 		if err != nil {
 			return err
 		}
+		tx.Pod = pod // a record does not have its containers
 		u := &hotplug{e: e, r: r, rec: rec, tx: tx, pod: pod, others: status.Others(tx, pod)}
 		if err := u.detachUnfinished(ctx); err != nil {
 			return err

@@ -117,13 +117,13 @@ func slim(o any) (any, error) {
 		kept.Spec.ResourceClaims = o.Spec.ResourceClaims
 		kept.Status.Phase, kept.Status.ResourceClaimStatuses = o.Status.Phase, o.Status.ResourceClaimStatuses
 		kept.Status.ExtendedResourceClaimStatus = o.Status.ExtendedResourceClaimStatus
-		kept.Spec.Volumes = slices.DeleteFunc(slices.Clone(o.Spec.Volumes), func(v corev1.Volume) bool { return v.HostPath == nil && v.EmptyDir == nil })
-		for _, container := range o.Spec.InitContainers {
-			kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: container.Name, RestartPolicy: container.RestartPolicy})
+		kept.Spec.Volumes = slimVolumes(o.Spec.Volumes)
+		for _, c := range o.Spec.InitContainers {
+			mounts := slimMounts(c.VolumeMounts, kept.Spec.Volumes)
+			kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, VolumeMounts: mounts})
 		}
-		for _, container := range o.Spec.Containers {
-			mounts := slices.DeleteFunc(slices.Clone(container.VolumeMounts), func(m corev1.VolumeMount) bool { return m.Name != conf.SharedDir })
-			kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: container.Name, VolumeMounts: mounts})
+		for _, c := range o.Spec.Containers {
+			kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: c.Name, VolumeMounts: slimMounts(c.VolumeMounts, kept.Spec.Volumes)})
 		}
 		return kept, nil
 	case *nadapi.NetworkAttachmentDefinition:
@@ -144,22 +144,8 @@ func slimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
 func podOf(p *corev1.Pod) *conf.Pod {
 	pod := &conf.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Annotations: p.Annotations}
 	pod.Ended = p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-	for _, v := range p.Spec.Volumes {
-		switch {
-		case v.HostPath != nil:
-			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name, HostPath: v.HostPath.Path})
-		case v.EmptyDir != nil:
-			pod.Volumes = append(pod.Volumes, conf.Volume{Name: v.Name})
-		}
-	}
 	pod.Containers = containersOf(&p.Spec)
-	for _, container := range p.Spec.Containers {
-		for _, m := range container.VolumeMounts {
-			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
-				pod.SharedDirMount = m.MountPath
-			}
-		}
-	}
+	addVolumes(pod, &p.Spec)
 	return pod
 }
 

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -59,14 +60,21 @@ type metadata struct {
 }
 
 type podSpec struct {
-	Volumes    []map[string]json.RawMessage `json:"volumes"`
-	Containers []struct {
-		Name         string `json:"name"`
-		VolumeMounts []struct {
-			Name      string `json:"name"`
-			MountPath string `json:"mountPath"`
-		} `json:"volumeMounts"`
-	} `json:"containers"`
+	Volumes        []map[string]json.RawMessage `json:"volumes"`
+	Containers     []container                  `json:"containers"`
+	InitContainers []container                  `json:"initContainers"`
+}
+
+type container struct {
+	Name         string  `json:"name"`
+	VolumeMounts []mount `json:"volumeMounts"`
+}
+
+type mount struct {
+	Name        string `json:"name"`
+	MountPath   string `json:"mountPath"`
+	SubPath     string `json:"subPath"`
+	SubPathExpr string `json:"subPathExpr"`
 }
 
 // Document is one pod or network of a manifest file.
@@ -170,19 +178,20 @@ func parsePod(o *object) (*conf.Pod, error) {
 			pod.Volumes = append(pod.Volumes, volume)
 		}
 	}
+	var mounts []mount
 	for _, c := range spec.Containers {
 		pod.Containers = append(pod.Containers, c.Name)
-		for _, m := range c.VolumeMounts {
-			if m.Name == conf.SharedDir && pod.SharedDirMount == "" {
-				pod.SharedDirMount = m.MountPath
-			}
-		}
+		mounts = append(mounts, c.VolumeMounts...)
 	}
+	for _, c := range spec.InitContainers {
+		mounts = append(mounts, c.VolumeMounts...)
+	}
+	setMounts(pod, mounts)
 	return pod, nil
 }
 
-// parseVolume reads a volume that the host can reach: a hostPath, or an
-// emptyDir, which a volume without a source is.
+// parseVolume reads a volume that the host can reach, or the volume shared-dir: a hostPath, or
+// an emptyDir, which a volume without a source is.
 func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err error) {
 	if err := json.Unmarshal(keys["name"], &v.Name); err != nil {
 		return v, false, fmt.Errorf("key %q: want a string", "name")
@@ -200,7 +209,12 @@ func parseVolume(keys map[string]json.RawMessage) (v conf.Volume, ok bool, err e
 	if hostPath != nil {
 		v.HostPath, v.Create = hostPath.Path, hostPath.Type == "DirectoryOrCreate"
 	}
-	return v, hostPath != nil || empty || len(keys) == 1, nil
+	ok = hostPath != nil || empty || len(keys) == 1
+	if !ok && v.Name == conf.SharedDir {
+		delete(keys, "name")
+		v.Kind, ok = strings.Join(slices.Sorted(maps.Keys(keys)), ", "), true
+	}
+	return v, ok, nil
 }
 
 func parseNetwork(o *object) (*conf.Definition, error) {

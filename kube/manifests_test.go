@@ -82,13 +82,12 @@ spec:
 `))
 	checkError(t, err)
 	checkEqual(t, documents[0].Pod, &conf.Pod{
-		Namespace:      "shop",
-		Name:           "web",
-		UID:            "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7",
-		Annotations:    map[string]string{conf.NetworksAnnotation: "[{\"name\": \"fast\"}]\n"},
-		Volumes:        []conf.Volume{{Name: "shared-dir", HostPath: "/run/web", Create: true}, {Name: "scratch"}},
-		SharedDirMount: "/var/run/vhost",
-		Containers:     []string{"side", "app", "late"},
+		Namespace:   "shop",
+		Name:        "web",
+		UID:         "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7",
+		Annotations: map[string]string{conf.NetworksAnnotation: "[{\"name\": \"fast\"}]\n"},
+		Volumes:     []conf.Volume{{Name: "shared-dir", HostPath: "/run/web", Create: true, Mount: "/var/run/vhost"}, {Name: "scratch"}},
+		Containers:  []string{"side", "app", "late"},
 	})
 }
 

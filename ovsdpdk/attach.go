@@ -7,6 +7,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // Attach makes the folders ready, inserts the ports, all of one OVSDB in one
@@ -34,14 +35,17 @@ func (d *Delegate) Attach(ctx context.Context, all []*delegates.Attachment) erro
 	return nil
 }
 
-// provide makes the folder ready for the socket, and writes the dialect's document.
-func (p *port) provide(ctx context.Context) error {
+// provide makes the folder ready for the socket, and writes what the container reads.
+func (p *port) provide(ctx context.Context) (err error) {
 	var data []byte
-	if dialect := p.network.dialect; dialect != nil {
-		var err error
-		if data, err = dialect.Document(p.Attachment, p.File, cmp.Or(p.Result, p.IPAM)); err != nil {
-			return err
-		}
+	switch dialect := p.network.dialect; {
+	case dialect != nil:
+		data, err = dialect.Document(p.Attachment, p.File, cmp.Or(p.Result, p.IPAM))
+	case p.Config != "":
+		data, err = shareddir.NewInfo(p.Attachment, p.device(), p.network.mac(), p.network.MTU)
+	}
+	if err != nil {
+		return err
 	}
 	return p.Provide(ctx, p.IfName, data)
 }

@@ -81,14 +81,20 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 // as that connects to the pod's socket.
 func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, error) {
 	s := &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a), Mode: n.Vhost.Mode}
-	s.File = cmp.Or(n.Vhost.SocketFile, socketName(a.Sandbox, a.IfName))
+	var inVolume string
+	if n.dialect == nil {
+		inVolume, s.Use.Config = shareddir.Names(a)
+	} else {
+		s.Use.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
+	}
+	s.File = cmp.Or(n.Vhost.SocketFile, inVolume, socketName(a.Sandbox, a.IfName))
 	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
 	user, err := n.connectingUser(ctx)
 	if err != nil {
 		return nil, err
 	}
 	folder, err := shareddir.Choose(shareddir.Options{
-		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user,
+		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user, Unseen: n.dialect != nil,
 		Key: func(name string) string { return n.dialect.Key(keys[name]) },
 	}, a, s.File, s.Port)
 	if err != nil {
@@ -96,9 +102,6 @@ func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, 
 	}
 	s.Folder = folder
 	s.Socket = s.Path(s.File)
-	if n.dialect != nil {
-		s.Use.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
-	}
 	return s, nil
 }
 
@@ -108,13 +111,18 @@ func (n *network) Describe(a *delegates.Attachment) (delegates.Description, erro
 	if err != nil {
 		return delegates.Description{}, err
 	}
-	device := &conf.VhostDevice{Mode: modeClient, Path: s.Socket} // of the pod's side
-	if s.Mode == modeClient {
-		device.Mode = modeServer
-	}
-	description := delegates.Description{DeviceInfo: &conf.DeviceInfo{Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion, VhostUser: device}}
+	description := delegates.Description{DeviceInfo: s.device()}
 	if n.dialect != nil {
 		description.Annotations, err = n.dialect.Annotations(a, s.File)
 	}
 	return description, err
+}
+
+// device is the pod's side of the socket.
+func (s *state) device() *conf.DeviceInfo {
+	device := &conf.VhostDevice{Mode: modeClient, Path: s.Place(s.File)}
+	if s.Mode == modeClient {
+		device.Mode = modeServer
+	}
+	return &conf.DeviceInfo{Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion, VhostUser: device}
 }

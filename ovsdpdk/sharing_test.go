@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 // Two sandboxes whose IDs begin alike do not share a folder that goes with one
@@ -118,15 +119,9 @@ func TestOneSocketForTwoInEveryMode(t *testing.T) {
 func TestGroupStaysForTheOther(t *testing.T) {
 	r := newRig(t)
 	group, gid := anyGroup(t)
-	const pods, uid = "/var/lib/kubelet/pods/", "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7"
-	volume := pods + uid + "/volumes/kubernetes.io~empty-dir/" + conf.SharedDir
-	if err := os.MkdirAll(volume, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(pods + uid) })
 	d := newDelegate(t)
-	a := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"group": group}})
-	a.Pod = &conf.Pod{Namespace: "default", Name: "p", UID: uid, Volumes: []conf.Volume{{Name: conf.SharedDir}}}
+	a := inEmptyDir(t, r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"group": group}}))
+	volume := a.Pod.HostDir(conf.SharedDir)
 	b := sibling(a, "net2")
 	mustPrepare(t, a, b)
 	wantErrorNone(t, d.Attach(bounded(t), only(a)))
@@ -141,5 +136,77 @@ func TestGroupStaysForTheOther(t *testing.T) {
 	mustDetach(t, d, b)
 	if gidOf(t, volume) != 0 {
 		t.Errorf("group %d, want it as it was", gidOf(t, volume))
+	}
+}
+
+// inEmptyDir gives an attachment's pod the volume shared-dir, an emptyDir.
+func inEmptyDir(t testing.TB, a *delegates.Attachment) *delegates.Attachment {
+	t.Helper()
+	const pods, uid = "/var/lib/kubelet/pods/", "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a7"
+	a.Pod = &conf.Pod{Namespace: "default", Name: "p", UID: uid, Volumes: []conf.Volume{{Name: conf.SharedDir, Mount: "/run/vhost"}}}
+	if err := os.MkdirAll(a.Pod.HostDir(conf.SharedDir), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(pods + uid) })
+	return a
+}
+
+// In the pod's own volume the socket is called like the interface, and a file beside it tells
+// the container of both. A pod that gets another sandbox finds the same again, and the end of
+// the former sandbox, however late, takes none of it away.
+func TestSocketInAnEmptyDir(t *testing.T) {
+	for _, unrecord := range []bool{false, true} {
+		r := newRig(t)
+		before := r.world()
+		d := newDelegate(t)
+		a := inEmptyDir(t, r.attachment(d, sandbox, map[string]any{"mac": "02:00:00:00:00:01", "mtu": 1400}))
+		volume := a.Pod.HostDir(conf.SharedDir)
+		mustAttach(t, d, a)
+		s, err := decodeState(a.State, a.Sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Place(s.File) != volume+"/net1.sock" || s.Config != "net1.json" {
+			t.Errorf("socket %s, file %s", s.Place(s.File), s.Config)
+		}
+		info, err := os.ReadFile(volume + "/net1.json")
+		if err != nil || !strings.Contains(string(info), `"socket":"/run/vhost/net1.sock","mac":"02:00:00:00:00:01","mtu":1400,`) {
+			t.Errorf("%s, %v", info, err)
+		}
+		description, err := a.Network.Describe(a)
+		if err != nil || description.DeviceInfo.VhostUser.Path != volume+"/net1.sock" {
+			t.Errorf("device-info of %+v, %v", description.DeviceInfo.VhostUser, err)
+		}
+		remove(t, volume+"/net1.json")
+		if made, err := a.Network.Restore(bounded(t), a); err != nil || len(made) != 1 || !exists(volume+"/net1.json") {
+			t.Errorf("restored %v, %v", made, err)
+		}
+		again := sibling(a, "net1")
+		again.Sandbox = "fedcba9876543210fedcba9876543210"
+		wantError(t, prepare(t, again), volume+"/net1.sock", "is used by interface "+s.Port)
+		r.vsctl("del-port", s.Port) // the former sandbox has lost its port, and its DEL comes late
+		mustAttach(t, d, again)
+		if s, err = decodeState(again.State, again.Sandbox); err != nil {
+			t.Fatal(err)
+		}
+		socketAt(t, s.Socket)
+		if unrecord {
+			a = unrecorded(a)
+		}
+		mustDetach(t, d, a)
+		if !exists(volume+"/net1.sock") || !exists(volume+"/net1.json") {
+			t.Error("the DEL of the former sandbox has removed files of the present one")
+		}
+		if err := again.Network.Check(bounded(t), again); err != nil {
+			t.Error(err)
+		}
+		if unrecord {
+			again = unrecorded(again)
+		}
+		mustDetach(t, d, again)
+		if files, err := os.ReadDir(volume); err != nil || len(files) > 0 {
+			t.Errorf("left in the volume: %v, %v", files, err)
+		}
+		sameWorld(t, before, r.world())
 	}
 }

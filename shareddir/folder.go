@@ -51,7 +51,15 @@ type Options struct {
 	Key         func(name string) string // what the user calls the keys group, permissions and file
 	MaxPath     int                      // of a socket in bytes, where the vswitch takes less than MaxSocketPath
 	User        *User                    // whom the vswitch runs as that connects to the pod's socket, nil for root
+	// Unseen: the folder may be one that no container of the pod sees, as with userspace-cni.
+	Unseen bool
 }
+
+// The YAML by which a pod sees its sockets, for people.
+const (
+	sharedDirVolume = `"volumes: [{name: shared-dir, emptyDir: {}}]"`
+	sharedDirMount  = `"volumeMounts: [{name: shared-dir, mountPath: /run/vhost}]"`
+)
 
 // ShortLinks is the folder of the short paths: of folders whose path is too long for a socket,
 // or closed for the vswitch's user.
@@ -97,6 +105,9 @@ func Choose(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, error) {
 	f := Folder{GID: -1, Perm: 0o750, User: w.User}
 	volume := a.Pod.HostDir(conf.SharedDir)
+	if kind := a.Pod.Unreachable(conf.SharedDir); kind != "" {
+		return f, fmt.Errorf("pod %s: volume %s: the vswitch cannot reach a volume of kind %.40s: make it an emptyDir, %s", a.Pod, conf.SharedDir, kind, sharedDirVolume)
+	}
 	if volume != "" {
 		if !filepath.IsAbs(volume) || filepath.Clean(volume) == "/" || strings.ContainsRune(volume, 0) {
 			return f, fmt.Errorf("pod %s: volume %s: path %.200q, want an absolute path below /", a.Pod, conf.SharedDir, volume)
@@ -104,6 +115,9 @@ func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 		f.Dir, f.Above, f.EmptyDir = filepath.Clean(volume), a.Pod.IsToCreate(conf.SharedDir), a.Pod.IsEmptyDir(conf.SharedDir)
 	} else {
 		f.Dir, f.Own = filepath.Join(w.Base, OwnName(a.Sandbox)), true
+	}
+	if !w.Unseen && a.Pod != nil && len(a.Pod.Containers) > 0 && a.Pod.Seen(f.Dir) == "" {
+		return f, fmt.Errorf("pod %s: no container sees %s, the folder of the socket: give the pod %s, and a container %s", a.Pod, f.Dir, sharedDirVolume, sharedDirMount)
 	}
 	if err := f.giveGroup(w); err != nil {
 		return f, err

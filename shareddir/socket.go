@@ -141,7 +141,8 @@ func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
 }
 
 // Check compares the folder with what Make made. With listening the vswitch's
-// socket has to be there as well; a socket that the pod makes comes and goes.
+// socket has to be there as well; a socket that the pod makes comes and goes. What is no
+// socket is an error at any time: the vswitch would follow a link to where the pod wants it.
 func (f *Folder) Check(listening bool, file string) error {
 	d, err := f.open()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,16 +155,15 @@ func (f *Folder) Check(listening bool, file string) error {
 	if is, err := f.shortOf(d); is != shortRight || err != nil {
 		return errors.Join(fmt.Errorf("short path %s of %s is gone or changed", f.Link, f.Dir), err)
 	}
-	if !listening {
-		return nil
-	}
 	st, err := d.stat(file)
 	switch {
 	case err != nil:
 		return err
-	case kind(st) == 0:
+	case kind(st) == 0 && listening:
 		return fmt.Errorf("socket %s is gone", f.Place(file))
-	case kind(st) != unix.S_IFSOCK:
+	case kind(st) == unix.S_IFLNK:
+		return fmt.Errorf("%s is no socket any more: a symbolic link is there, which plexus has not made", f.Place(file))
+	case kind(st) != 0 && kind(st) != unix.S_IFSOCK:
 		return fmt.Errorf("%s is no socket any more", f.Place(file))
 	}
 	return nil

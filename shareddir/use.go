@@ -10,8 +10,8 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// Use is one attachment's use of a folder: the socket and the configuration
-// file in it, names; either may be empty.
+// Use is one attachment's use of a folder: names of the socket and of the file in it that a
+// container reads, a ConfigFile or that of Names; either may be empty.
 type Use struct {
 	Folder
 	File   string `json:"file"`
@@ -48,13 +48,12 @@ func (u *Use) Valid(sandbox string, unique ...string) bool {
 	return filepath.IsAbs(u.Dir) && filepath.Clean(u.Dir) == u.Dir && u.Dir != "/" && sandbox != "" &&
 		(!u.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
 		(u.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return u.Link == filepath.Join(ShortLinks, name) })) &&
-		(u.Config == "" || strings.HasPrefix(u.Config, ConfigPrefix) && CheckFileName(u.Config) == nil) &&
+		(u.Config == "" || (strings.HasPrefix(u.Config, ConfigPrefix) || u.isEmptyDir() && strings.HasSuffix(u.Config, infoSuffix)) && CheckFileName(u.Config) == nil) &&
 		u.File != "" && CheckFileName(u.File) == nil
 }
 
-// Provide makes the folder ready for the socket, and hands the container its
-// configuration when the network is written in userspace-cni's way: config is what the
-// file Config gets.
+// Provide makes the folder ready for the socket, and hands the container what the file
+// Config gets.
 func (u *Use) Provide(ctx context.Context, ifName string, config []byte) error {
 	if err := delegates.Step(ctx, "%s: make folder %s", ifName, u.Dir); err != nil {
 		return err

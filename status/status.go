@@ -23,7 +23,9 @@ func Publish(annotations map[string]string, tx *journal.Transaction, results []*
 	status := make([]any, len(results))
 	for i, entry := range tx.Attachments {
 		one := networkStatus(entry, results[i])
-		one.DeviceInfo = infos[i]
+		if one.DeviceInfo = infos[i]; infos[i] != nil {
+			one.HostSocket = infos[i].Host
+		}
 		status[i] = one
 	}
 	for _, other := range others {
@@ -98,7 +100,7 @@ func Unpublished(tx *journal.Transaction, pod *conf.Pod) bool {
 
 // withoutDevice is an element as text, without its device-info, which the result does not have.
 func withoutDevice(s conf.NetworkStatus) string {
-	s.DeviceInfo = nil
+	s.DeviceInfo, s.HostSocket = nil, ""
 	text, _ := json.Marshal(s) // a NetworkStatus can always be marshalled
 	return string(text)
 }

@@ -18,6 +18,7 @@ import (
 	"go.fd.io/govpp/binapi/vhost_user"
 
 	"github.com/plexus-cni/plexus/delegates"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // newSocketID lets VPP choose the number of a socket (memif.api).
@@ -110,11 +111,15 @@ func (p *attachment) provide(ctx context.Context, ipam *types100.Result) error {
 		return nil
 	}
 	var config []byte
-	if dialect := p.config.dialect; dialect != nil {
-		var err error
-		if config, err = dialect.Document(p.Attachment, p.state.File, ipam); err != nil {
-			return err
-		}
+	var err error
+	switch dialect := p.config.dialect; {
+	case dialect != nil:
+		config, err = dialect.Document(p.Attachment, p.state.File, ipam)
+	case p.state.Config != "":
+		config, err = shareddir.NewInfo(p.Attachment, deviceInfo(p.config, p.state), "", p.config.MTU)
+	}
+	if err != nil {
+		return err
 	}
 	return p.state.Provide(ctx, p.IfName, config)
 }

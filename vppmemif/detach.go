@@ -124,7 +124,7 @@ func removalOf(a *delegates.Attachment) *removal {
 		r.files = append(r.files, files)
 	}
 	if st, err := decide(c, a); err == nil { // Attach refuses what decide refuses
-		if !st.Own && !st.Alone {
+		if !st.Own && c.Socket.File != "" {
 			st.File = "" // nothing says that a socket of that name is the attachment's
 		}
 		r.state = st

@@ -12,6 +12,8 @@ import (
 	"go.fd.io/govpp/binapi/ip"
 	"go.fd.io/govpp/binapi/memif"
 	"go.fd.io/govpp/binapi/vhost_user"
+
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // remove removes the interfaces and sockets of attachments at one VPP, and their bridge
@@ -78,11 +80,11 @@ func (s *session) deleteFrom(ctx context.Context, snap *snapshot, all []*removal
 			sockets[name] = r
 		}
 	}
-	var left []string
+	var left []shareddir.Use
 	for _, p := range snap.ports {
 		if ports[p.SwIfIndex] == nil {
 			delete(sockets, p.socket) // another interface uses it
-			left = append(left, p.socket)
+			left = appendUse(left, p.socket, p.Tag)
 		}
 	}
 	for _, number := range slices.Sorted(maps.Keys(snap.sockets)) {
@@ -90,15 +92,14 @@ func (s *session) deleteFrom(ctx context.Context, snap *snapshot, all []*removal
 		if r := sockets[name]; r != nil {
 			s.delete(r, "socket "+name, &memif.MemifSocketFilenameAddDelV2{SocketID: number})
 		} else { // also of an interface that is not there yet
-			left = append(left, name)
+			left = appendUse(left, name, "")
 		}
 	}
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
-	others := usesOf(left)
 	for _, r := range all {
-		r.others = others
+		r.others = left
 	}
 	return nil
 }

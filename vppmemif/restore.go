@@ -28,15 +28,15 @@ func (n *network) Restore(ctx context.Context, a *delegates.Attachment) ([]strin
 	return p.made, err
 }
 
-// restoreFolder makes the sandbox's own folder again, and the short link. A volume is the
-// pod's: when it is gone the pod is.
+// restoreFolder makes the sandbox's own folder again, the short link, and the file that the
+// container reads. A volume is the pod's: when it is gone the pod is.
 func restoreFolder(ctx context.Context, p *attachment) error {
 	st := p.state
-	if st.Abstract != "" || st.Folder.Check(false, st.File) == nil {
+	if st.Abstract != "" {
 		return nil
 	}
-	missing, err := st.Missing("")
-	if err != nil {
+	missing, err := st.Missing(st.Config)
+	if err != nil || len(missing) == 0 {
 		return err
 	}
 	if !st.Own && slices.Contains(missing, "folder "+st.Dir) {
@@ -45,7 +45,7 @@ func restoreFolder(ctx context.Context, p *attachment) error {
 	if err := p.provide(ctx, p.Result); err != nil {
 		return err
 	}
-	p.made = append(p.made, "folder "+st.Dir)
+	p.made = append(p.made, missing...)
 	return nil
 }
 

@@ -102,7 +102,7 @@ func TestRecordedAddresses(t *testing.T) {
 	if err := os.RemoveAll(st.Dir); err != nil {
 		t.Fatal(err)
 	}
-	wantMade(t, a, "folder "+st.Dir, st.name())
+	wantMade(t, a, "folder "+st.Dir, "file "+st.Place(st.Config), st.name())
 	if config, err := os.ReadFile(st.Place(st.Config)); err != nil || !strings.Contains(string(config), "10.0.0.2/24") {
 		t.Errorf("configuration of the container %s: %v", config, err)
 	}

@@ -2,10 +2,13 @@ package vppmemif
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/rig/memif"
 	"github.com/plexus-cni/plexus/rig/standin"
 )
@@ -80,4 +83,57 @@ func TestSweepBaseWithSlash(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, before, r.world())
+}
+
+// In the pod's own volume the socket is called like the interface, and a file beside it tells
+// the container of both. A pod that gets another sandbox finds the same again, and the end of
+// the former sandbox, however late, takes none of it away.
+func TestSocketInAnEmptyDir(t *testing.T) {
+	for _, vhost := range []bool{false, true} {
+		r, d := newRig(t, standin.Options{}), newDelegate(t)
+		a := r.attachment(sandboxA, map[string]any{"bridgeDomain": map[string]any{"name": "blue"}, "mtu": 1400, "vhostUser": vhost})
+		a.Pod = &conf.Pod{Namespace: "default", Name: "p", UID: "0d3bd2ac-9b6f-4b7e-8f3a-2a54c6a1f6a8", Volumes: []conf.Volume{{Name: conf.SharedDir, Mount: "/run/vhost"}}}
+		volume := a.Pod.HostDir(conf.SharedDir)
+		if err := os.MkdirAll(volume, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll("/var/lib/kubelet/pods/" + a.Pod.UID) })
+		before := r.world()
+		first := mustAttach(t, d, a)
+		s := stateOf(t, first)
+		if s.path() != volume+"/net1.sock" || s.Config != "net1.json" {
+			t.Errorf("socket %s, file %s", s.path(), s.Config)
+		}
+		if info, err := os.ReadFile(volume + "/net1.json"); err != nil || !strings.Contains(string(info), `"socket":"/run/vhost/net1.sock","mtu":1400,`) {
+			t.Errorf("%s, %v", info, err)
+		}
+		if err := os.Remove(volume + "/net1.json"); err != nil {
+			t.Fatal(err)
+		}
+		if made, err := d.restore(bounded(t), a, first); err != nil || len(made) != 1 {
+			t.Errorf("restored %v, %v", made, err)
+		}
+		again := a
+		again.Sandbox = sandboxB
+		_, err := d.prepare(bounded(t), again)
+		wantError(t, err, "somebody listens at "+s.path())
+		r.restart() // the former sandbox has lost its interface, and its DEL comes late
+		second := mustAttach(t, d, again)
+		for _, state := range []json.RawMessage{first, nil} {
+			mustDel(t, d, a, state)
+			for _, name := range []string{"net1.sock", "net1.json"} {
+				if _, err := os.Stat(filepath.Join(volume, name)); err != nil {
+					t.Error("the DEL of the former sandbox has removed a file of the present one: ", err)
+				}
+			}
+		}
+		if err := d.check(bounded(t), again, second); err != nil {
+			t.Error(err)
+		}
+		mustDel(t, d, again, second)
+		if files, err := os.ReadDir(volume); err != nil || len(files) > 0 {
+			t.Errorf("left in the volume: %v, %v", files, err)
+		}
+		same(t, before, r.world())
+	}
 }

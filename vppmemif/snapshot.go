@@ -2,6 +2,7 @@ package vppmemif
 
 import (
 	"context"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -139,14 +140,16 @@ func (snap *snapshot) numbers(name string) (numbers []uint32) {
 	return numbers
 }
 
-// usesOf are the uses of folders by sockets of VPP, which may know a folder by its short path. A
-// name that VPP invents does no harm: a use only keeps the names in the folder.
-func usesOf(sockets []string) []shareddir.Use {
-	var uses []shareddir.Use
-	for _, name := range sockets {
-		if filepath.IsAbs(name) {
-			uses = append(uses, shareddir.Use{Folder: shareddir.Folder{Dir: filepath.Dir(name), GID: -1}, File: filepath.Base(name)})
-		}
+// appendUse appends the use of a folder by a socket of VPP, which may know the folder by its
+// short path, and by the file beside it if the tag of an interface says whose it is. A name that
+// VPP invents does no harm: a use only keeps the names in the folder.
+func appendUse(uses []shareddir.Use, socket, tag string) []shareddir.Use {
+	if !filepath.IsAbs(socket) {
+		return uses
 	}
-	return uses
+	u := shareddir.Use{Folder: shareddir.Folder{Dir: filepath.Dir(socket), GID: -1}, File: filepath.Base(socket)}
+	if strings.HasPrefix(tag, tagPrefix) {
+		u.Config = shareddir.InfoName(path.Base(tag))
+	}
+	return append(uses, u)
 }

@@ -1,6 +1,7 @@
 package vppmemif
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -76,15 +77,15 @@ func decide(c *Config, a *delegates.Attachment) (*state, error) {
 		}
 		return s, nil
 	}
-	s.File = c.Socket.File
-	if s.File == "" {
-		s.File = socketName(s.kind(), a.Sandbox, a.IfName)
-	}
-	if c.dialect != nil {
+	var inVolume string
+	if c.dialect == nil {
+		inVolume, s.Config = shareddir.Names(a)
+	} else {
 		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
+	s.File = cmp.Or(c.Socket.File, inVolume, socketName(s.kind(), a.Sandbox, a.IfName))
 	w := shareddir.Options{
-		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket,
+		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Unseen: c.dialect != nil,
 		Key: func(name string) string { return c.key("socket." + name) },
 	}
 	var err error

@@ -7,6 +7,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -74,9 +75,6 @@ func (u *Config) annotations(a *delegates.Attachment, socketFile string) (map[st
 	if err != nil {
 		return nil, err
 	}
-	mapped := mappedDir
-	if a.Pod != nil {
-		mapped = cmp.Or(a.Pod.SharedDirMount, mappedDir)
-	}
+	mapped := cmp.Or(a.Pod.MountOf(conf.SharedDir), mappedDir)
 	return map[string]string{configAnnotation: "[" + string(data) + "]", dirAnnotation: mapped}, nil
 }

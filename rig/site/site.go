@@ -163,3 +163,30 @@ spec:
     hostPath: {path: %q}
 `, name, networks, dir))
 }
+
+// PodWithEmptyDir is a pod whose container mounts an emptyDir, its volume shared-dir, at /shared.
+// It makes the folder as the kubelet does, and returns its path on the node.
+func (s *Site) PodWithEmptyDir(name, networks, uid string) string {
+	s.T.Helper()
+	s.Manifest(name+".pod.yaml", fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+  uid: %s
+  annotations:
+    k8s.v1.cni.cncf.io/networks: %q
+spec:
+  containers:
+  - name: app
+    volumeMounts:
+    - {name: shared-dir, mountPath: /shared}
+  volumes:
+  - name: shared-dir
+    emptyDir: {}
+`, name, uid, networks))
+	const pods = "/var/lib/kubelet/pods/"
+	dir := pods + uid + "/volumes/kubernetes.io~empty-dir/shared-dir"
+	must.Do(s.T, os.MkdirAll(dir, 0o777))
+	s.T.Cleanup(func() { must.Do(s.T, os.RemoveAll(pods+uid)) })
+	return dir
+}
