@@ -63,6 +63,7 @@ func TestExamplesOfNetworks(t *testing.T) {
 	const cluster, lan = "eth0=cluster(bridge) ", "default/lan(macvlan,tuning,portmap,bandwidth"
 	if diff := cmp.Diff(map[string]string{
 		"short":      cluster + "net1=" + lan + ") fast0=shared/vf(sriov 0000:00:10.0) net3=" + lan + ")",
+		"sockets":    "eth0=cluster(bridge) net1=default/fast(ovsdpdk) net2=default/fast(ovsdpdk)",
 		"json":       cluster + "net1=" + lan + ") fast0=shared/vf(sriov 0000:00:10.0)",
 		"addresses":  cluster + "net1=" + lan + ")",
 		"limits":     cluster + "net1=" + lan + ")",

@@ -63,7 +63,7 @@ func (n *testNode) podCalled(name, asked string) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "bench"}, Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": asked}},
 		Spec: corev1.PodSpec{NodeName: "plexus-node",
 			Volumes:    []corev1.Volume{{Name: "shared-dir", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: filepath.Join(n.Dir, "shared-"+name)}}}},
-			Containers: []corev1.Container{{Name: "app", Image: "none"}}},
+			Containers: []corev1.Container{{Name: "app", Image: "none", VolumeMounts: []corev1.VolumeMount{{Name: "shared-dir", MountPath: "/shared"}}}}},
 	}
 }
 

@@ -113,8 +113,12 @@ func TestDeployment(t *testing.T) {
 			t.Errorf("%s: pod IP %s, network-status %+v", p.Metadata.Name, p.Status.PodIP, s)
 			continue
 		}
-		if s[1].Interface != "net1" || s[2].Info.VhostUser.Path == "" || s[3].Info.Memif.Path == "" {
+		if s[1].Interface != "net1" || s[2].Info.VhostUser.Path != "/shared/net2.sock" || s[3].Info.Memif.Path != "/shared/net3.sock" {
 			t.Errorf("%s: network-status %+v", p.Metadata.Name, s)
+		}
+		n.must(t, "exec", p.Metadata.Name, "--", "test", "-S", s[3].Info.Memif.Path) // VPP listens, and the container sees it
+		if info := n.must(t, "exec", p.Metadata.Name, "--", "cat", "/shared/net2.json"); !strings.Contains(info, s[2].Info.VhostUser.Path) {
+			t.Errorf("%s: its net2.json is %q", p.Metadata.Name, info)
 		}
 		seen := n.must(t, "exec", p.Metadata.Name, "--", "cat", "/etc/podinfo/status")
 		if !strings.Contains(seen, s[1].IPs[0]) {

@@ -19,6 +19,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/kube"
 	"github.com/plexus-cni/plexus/rig/memif"
 	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/rig/ovs"
@@ -101,6 +103,11 @@ func (d *demo) withSwitch(v *ovs.Switch, examples string) error {
 	if err := d.copyManifests(examples); err != nil {
 		return err
 	}
+	remove, err := d.makeVolumes()
+	if err != nil {
+		return err
+	}
+	defer remove()
 	before, err := d.world(v)
 	if err != nil {
 		return err
@@ -185,6 +192,31 @@ func (d *demo) copyManifests(examples string) error {
 		}
 	}
 	return nil
+}
+
+// makeVolumes makes the emptyDirs of the pods, as the kubelet does.
+func (d *demo) makeVolumes() (remove func(), err error) {
+	data, err := os.ReadFile(filepath.Join(d.manifests, "pods.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	documents, err := kube.ParseManifests("pods.yaml", data)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, document := range documents {
+		dir := document.Pod.HostDir(conf.SharedDir)
+		dirs = append(dirs, filepath.Dir(filepath.Dir(filepath.Dir(dir)))) // the pod's
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		for _, dir := range dirs {
+			_ = os.RemoveAll(dir)
+		}
+	}, nil
 }
 
 // plexusctl runs the command and shows it with its progress.
@@ -318,7 +350,7 @@ func (d *demo) world(v *ovs.Switch) (string, error) {
 	for _, place := range [][2]string{
 		{"ip netns", "/run/netns/*"},
 		{"addresses", "/var/lib/cni/networks/*/[0-9]*"},
-		{"sockets", "/run/plexus*/*/*"},
+		{"sockets", "/var/lib/kubelet/pods/*/volumes/*/*/*"},
 		{"status", d.manifests + "/*.status.json"},
 		{"journal", "/var/lib/plexus/sandboxes/*"},
 	} {
