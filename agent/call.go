@@ -36,8 +36,8 @@ type Call struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// ID is that of engine.Request.
-	ID string
+	// ID and Runtime are those of engine.Request.
+	ID, Runtime string
 }
 
 // maxStdin bounds the configuration, in bytes.
@@ -45,7 +45,8 @@ const maxStdin = 4 << 20
 
 // OSCall is the call that this process was made with.
 func OSCall(as string) Call {
-	return Call{As: as, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", os.Getppid())) // of plexus' parent: plexus becomes plexusd
+	return Call{As: as, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Runtime: strings.TrimSpace(string(name))}
 }
 
 // Environ is a Getenv over a list of "KEY=VALUE", the last one counts.
@@ -143,6 +144,7 @@ func (c *Call) parse(stdin []byte) (*engine.Request, *conf.Conf, error) {
 		Args:    args,
 		Path:    filepath.SplitList(c.Getenv("CNI_PATH")),
 		ID:      c.ID,
+		Runtime: c.Runtime,
 	}
 	if conf.IsOwnType(c.As) {
 		settings, err := conf.Parse(stdin)

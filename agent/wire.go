@@ -14,7 +14,8 @@ const protocol = 1
 
 // parseRequest reads the body of POST /v1/cni, one execution of plexus: pairs key=value,
 // each ended by a NUL, then one more NUL, then standard input. The keys are version, id
-// (the same when the request is made again), as (the name of the executable), and those of
+// (the same when the request is made again), as (the name of the executable), runtime (the name
+// of the process that executed it; a plexus of a former version does not send it), and those of
 // the environment, all of which begin with CNI_. plexus has no need of a JSON library for
 // it, which would need longer to start than all the rest.
 func parseRequest(body []byte) (*Call, error) {
@@ -40,6 +41,8 @@ func parseRequest(body []byte) (*Call, error) {
 			c.ID = value
 		case key == "as":
 			c.As = value
+		case key == "runtime":
+			c.Runtime = value
 		case strings.HasPrefix(key, "CNI_"):
 			env[key] = value
 		}

@@ -107,7 +107,9 @@ type ResultMode string
 
 // The result modes.
 const (
+	ResultAuto           ResultMode = "auto"            // merged, interfaces where the runtime is CRI-O
 	ResultMerged         ResultMode = "merged"          // every attachment, the cluster network's first
+	ResultInterfaces     ResultMode = "interfaces"      // every interface, and the cluster network's addresses alone
 	ResultDefaultNetwork ResultMode = "default-network" // the cluster network's alone, as Multus answers
 )
 
@@ -169,8 +171,8 @@ func (c *Conf) check() error {
 	if !slices.Contains([]LogLevel{"", LogDebug, LogVerbose, LogInfo, LogWarning, LogError, LogPanic}, c.LogLevel) {
 		errs.bad("logLevel", "%q, allowed are debug, verbose, info, warning, error, panic", c.LogLevel)
 	}
-	if !slices.Contains([]ResultMode{"", ResultMerged, ResultDefaultNetwork}, c.Result) {
-		errs.bad("result", "%q, allowed are merged, default-network", c.Result)
+	if !slices.Contains([]ResultMode{"", ResultAuto, ResultMerged, ResultInterfaces, ResultDefaultNetwork}, c.Result) {
+		errs.bad("result", "%q, allowed are auto, merged, interfaces, default-network", c.Result)
 	}
 	if d := c.PluginTimeout.Value(); c.PluginTimeout != "" && (d < minPluginTimeout || d > maxPluginTimeout) {
 		errs.bad("pluginTimeout", "%.60q, want a duration such as 100s or 2m, from %s to %s", c.PluginTimeout, minPluginTimeout, maxPluginTimeout)
@@ -210,7 +212,7 @@ func (c *Conf) setDefaults() {
 	c.ConfDir = cmp.Or(c.ConfDir, DefaultConfDir)
 	c.DataDir = cmp.Or(c.DataDir, c.CNIDir, DefaultDataDir)
 	c.MultusNamespace = cmp.Or(c.MultusNamespace, DefaultNamespace)
-	c.Result = cmp.Or(c.Result, ResultMerged)
+	c.Result = cmp.Or(c.Result, ResultAuto)
 	c.LogLevel = cmp.Or(c.LogLevel, LogError)
 	if c.SystemNamespaces == nil {
 		c.SystemNamespaces = []string{DefaultNamespace}

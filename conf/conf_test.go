@@ -81,7 +81,7 @@ func TestParseReadsEveryKeyOfAMultusConfiguration(t *testing.T) {
 		AuxiliaryCNIChainName:  "vendor-chain",
 		RetryDeleteOnError:     true,
 		DataDir:                "/var/lib/cni/multus",
-		Result:                 conf.ResultMerged,
+		Result:                 conf.ResultAuto,
 	})
 }
 
@@ -116,7 +116,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 	checkEqual(t, c.ConfDir, "/etc/cni/multus/net.d")
 	checkEqual(t, c.DataDir, "/var/lib/plexus")
 	checkEqual(t, c.MultusNamespace, "kube-system")
-	checkEqual(t, c.Result, conf.ResultMerged)
+	checkEqual(t, c.Result, conf.ResultAuto)
 	checkEqual(t, c.LogLevel, conf.LogError)
 	checkEqual(t, c.HasClusterNetwork(), false)
 	if c.LogToStderr != nil {
@@ -190,7 +190,7 @@ func TestParseRefuses(t *testing.T) {
 
 		// Allowed values.
 		{"an unknown log level", settings(`"logLevel": "loud"`), []string{`"logLevel"`, `"loud"`, "debug", "verbose", "info", "warning", "error", "panic"}},
-		{"an unknown result mode", settings(`"result": "all"`), []string{`"result"`, `"all"`, "merged", "default-network"}},
+		{"an unknown result mode", settings(`"result": "all"`), []string{`"result"`, `"all"`, "auto", "merged", "interfaces", "default-network"}},
 		{"an unknown CNI version", `{"name": "node", "type": "plexus", "cniVersion": "9.9.9"}`, []string{`"cniVersion"`, "9.9.9", "1.1.0"}},
 		{"another type", `{"name": "node", "type": "bridge"}`, []string{`"type"`, `"bridge"`, "plexus", "multus"}},
 		{"no type", `{"name": "node"}`, []string{`"type"`, "plexus"}},

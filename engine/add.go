@@ -267,5 +267,14 @@ func addResult(r *Request, tx *journal.Transaction, results []*types100.Result) 
 	if r.Conf != nil && r.Conf.Result == conf.ResultDefaultNetwork {
 		return results[0]
 	}
-	return status.Merge(tx.Attachments, results, r.Netns)
+	merged := status.Merge(tx.Attachments, results, r.Netns)
+	if r.Conf != nil && (r.Conf.Result == conf.ResultInterfaces || r.Conf.Result == conf.ResultAuto && r.Runtime == crio) {
+		merged.IPs = merged.IPs[:len(results[0].IPs)] // the cluster network's come first
+	}
+	return merged
 }
+
+// crio is the name of CRI-O's process. CRI-O takes every address of the answer for one of the
+// pod's own, in order, and maps host ports to the first of each family
+// (cri-o/internal/lib/sandbox and server/sandbox_network.go); containerd takes those of eth0.
+const crio = "crio"

@@ -82,6 +82,9 @@ type Request struct {
 	// ID is equal for a request and its repetition after a lost answer; "" when the
 	// request is never repeated.
 	ID string
+	// Runtime is the name of the process that has executed plexus, such as crio; "" when it is
+	// not known.
+	Runtime string
 	// Warnings of STATUS name files that are broken and keep no pod from its networks.
 	Warnings []string
 }

@@ -97,7 +97,7 @@ func requestOf(as string, stdin []byte) string {
 	id := strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	var b strings.Builder
 	for _, pair := range [][2]string{
-		{"version", strconv.Itoa(protocol)}, {"id", id}, {"as", as},
+		{"version", strconv.Itoa(protocol)}, {"id", id}, {"as", as}, {"runtime", runtimeName()},
 	} {
 		b.WriteString(pair[0] + "=" + pair[1] + "\x00")
 	}
@@ -107,6 +107,16 @@ func requestOf(as string, stdin []byte) string {
 	b.WriteByte(0)
 	b.Write(stdin)
 	return b.String()
+}
+
+// runtimeName is the name of the process that has executed plexus, "" when the kernel does not
+// tell. The answer depends on it (key result of the configuration).
+func runtimeName() string {
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(os.Getppid()) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
 }
 
 // tryAgent asks once.

@@ -32,6 +32,7 @@ type Request struct {
 	Verb, Sandbox, Netns, IfName, Pod string
 	Conf                              []byte // instead of the site's
 	Env                               []string
+	Runtime                           string // name of the process that executes plexus; default: the test's own
 }
 
 // Environ is the environment of a request.
@@ -67,6 +68,13 @@ func (s *Site) Call(r Request) (stdout []byte, stderr string, err error) {
 		conf = r.Conf
 	}
 	cmd := exec.Command(filepath.Join(BinDir(s.T), s.As))
+	if r.Runtime != "" {
+		script := filepath.Join(s.Dir, r.Runtime) // the kernel calls the process after the script
+		if err := os.WriteFile(script, []byte("#!/bin/sh\n\"$@\"\nexit $?\n"), 0o755); err != nil {
+			return nil, "", err
+		}
+		cmd = exec.Command(script, cmd.Path)
+	}
 	cmd.Env = s.Environ(r)
 	cmd.Stdin = bytes.NewReader(conf)
 	var out, errOut bytes.Buffer
