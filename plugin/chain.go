@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,7 @@ type Builtin struct {
 
 	ipam      *ipam
 	detachErr *error // the result of Delegate.Detach; nil before the call
+	dropped   error  // what is asked of the built-in that none does
 }
 
 // Chain parses the plugin list of an attachment.
@@ -102,6 +104,7 @@ func (c *Chain) builtin(typ string, config []byte) *Builtin {
 		b.Network = nil
 	}
 	b.ipam = c.newIPAM(config, b.Attachment)
+	b.dropped = c.dropped(typ, config)
 	return b
 }
 
@@ -192,7 +195,7 @@ func (c *Chain) Prepare(ctx context.Context) (map[string]json.RawMessage, error)
 		if b.Refused != nil { // the error names network and plugin
 			return state, conf.Refuse(b.Refused)
 		}
-		err := b.ipam.checkType()
+		err := cmp.Or(b.dropped, b.ipam.checkType())
 		if err == nil {
 			b.State, err = b.Network.Prepare(ctx, b.Attachment)
 		}
