@@ -81,6 +81,9 @@ type Attachment struct {
 	Args    conf.Args   // CNI_ARGS
 	Bounds  conf.Bounds // of the paths and addresses that the configuration may name
 
+	// Device describes the device that a device plugin has given for this network. Only Prepare
+	// gets it; nil for none.
+	Device *conf.DeviceInfo
 	// Network is the parsed configuration; nil for a recorded attachment whose
 	// configuration Parse now refuses.
 	Network Network

@@ -133,8 +133,14 @@ func (e *Engine) prepareEach(ctx context.Context, all []*attachment) error {
 			return errors.Join(a.errorf("prepare", conf.Refuse(a.errChain)), releaseAll(ctx, all[:i]))
 		}
 		e.warn(a.chain.Warnings)
-		var err error
-		if a.State, err = a.chain.Prepare(ctx); err != nil {
+		device, err := status.Device(a.Entry)
+		for _, b := range a.chain.Builtins() {
+			b.Device = device
+		}
+		if err == nil {
+			a.State, err = a.chain.Prepare(ctx)
+		}
+		if err != nil {
 			return errors.Join(a.errorf("prepare", err), releaseAll(ctx, all[:i+1]))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -88,13 +89,20 @@ func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, 
 		s.Use.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
 	}
 	s.File = cmp.Or(n.Vhost.SocketFile, inVolume, socketName(a.Sandbox, a.IfName))
+	device, err := n.socketOf(a)
+	if err != nil {
+		return nil, err
+	}
+	if device != "" {
+		s.Device, s.File, s.Use.Config, device = true, filepath.Base(device), "", filepath.Dir(device)
+	}
 	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
 	user, err := n.connectingUser(ctx)
 	if err != nil {
 		return nil, err
 	}
 	folder, err := shareddir.Choose(shareddir.Options{
-		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user, Unseen: n.dialect != nil,
+		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user, Unseen: n.dialect != nil, Device: device,
 		Key: func(name string) string { return n.dialect.Key(keys[name]) },
 	}, a, s.File, s.Port)
 	if err != nil {
@@ -111,11 +119,42 @@ func (n *network) Describe(a *delegates.Attachment) (delegates.Description, erro
 	if err != nil {
 		return delegates.Description{}, err
 	}
-	description := delegates.Description{DeviceInfo: s.device()}
+	description := delegates.Description{}
+	if !s.Device { // else the device plugin's own stays
+		description.DeviceInfo = s.device()
+	}
 	if n.dialect != nil {
 		description.Annotations, err = n.dialect.Annotations(a, s.File)
 	}
 	return description, err
+}
+
+// socketOf is the path of the socket that a device plugin's device of type vhost-user has, "" for
+// none. The node's configuration has to allow its folder.
+func (n *network) socketOf(a *delegates.Attachment) (string, error) {
+	if a.Device == nil || a.Device.Type != conf.DeviceVhostUser || a.Device.VhostUser == nil {
+		return "", nil
+	}
+	d, key := a.Device.VhostUser, n.dialect.Key("vhost.mode")
+	refuse := func(format string, args ...any) (string, error) {
+		return "", conf.Refuse(fmt.Errorf("network %s: its device plugin's device of type vhost-user: %w", a.Name, fmt.Errorf(format, args...)))
+	}
+	if !filepath.IsAbs(d.Path) || filepath.Clean(d.Path) != d.Path || d.Path == "/" || filepath.Dir(d.Path) == "/" {
+		return refuse("path %.200q, want an absolute path of a socket in a folder", d.Path)
+	}
+	if err := shareddir.CheckFileName(filepath.Base(d.Path)); err != nil {
+		return refuse("path: %w", err)
+	}
+	if err := a.Bounds.SocketDir("vhost-user.path", filepath.Dir(d.Path)); err != nil {
+		return refuse("%w", err)
+	}
+	if d.Mode != "" && d.Mode == n.Vhost.Mode {
+		return refuse("its side is %s, and so is the vswitch's: set %q to the other", d.Mode, key)
+	}
+	if n.Vhost.SocketFile != "" {
+		return refuse("it has the socket %s: leave out %q", d.Path, n.dialect.Key("vhost.socketFile"))
+	}
+	return d.Path, nil
 }
 
 // device is the pod's side of the socket.

@@ -23,7 +23,8 @@ type state struct {
 	Port   string `json:"port"` // name of port and interface
 	Mode   string `json:"mode"` // of the vswitch's side
 	shareddir.Use
-	Socket string `json:"socket"` // path that the vswitch is given, or that the pod sees
+	Socket string `json:"socket"`           // path that the vswitch is given, or that the pod sees
+	Device bool   `json:"device,omitempty"` // the socket is where a device plugin's device has it
 }
 
 // decodeState reads a recorded state and refuses one that could not be that of

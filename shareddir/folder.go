@@ -51,6 +51,7 @@ type Options struct {
 	Key         func(name string) string // what the user calls the keys group, permissions and file
 	MaxPath     int                      // of a socket in bytes, where the vswitch takes less than MaxSocketPath
 	User        *User                    // whom the vswitch runs as that connects to the pod's socket, nil for root
+	Device      string                   // folder of a device plugin's socket, instead of the pod's volume or an own folder
 	// Unseen: the folder may be one that no container of the pod sees, as with userspace-cni.
 	Unseen bool
 }
@@ -104,6 +105,10 @@ func Choose(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 
 func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, error) {
 	f := Folder{GID: -1, Perm: 0o750, User: w.User}
+	if w.Device != "" { // the device plugin has mounted it
+		f.Dir = w.Device
+		return f, f.place(w, file, unique)
+	}
 	volume := a.Pod.HostDir(conf.SharedDir)
 	if kind := a.Pod.Unreachable(conf.SharedDir); kind != "" {
 		return f, fmt.Errorf("pod %s: volume %s: the vswitch cannot reach a volume of kind %.40s: make it an emptyDir, %s", a.Pod, conf.SharedDir, kind, sharedDirVolume)
@@ -119,21 +124,26 @@ func decide(w Options, a *delegates.Attachment, file, unique string) (Folder, er
 	if !w.Unseen && a.Pod != nil && len(a.Pod.Containers) > 0 && a.Pod.Seen(f.Dir) == "" {
 		return f, fmt.Errorf("pod %s: no container sees %s, the folder of the socket: give the pod %s, and a container %s", a.Pod, f.Dir, sharedDirVolume, sharedDirMount)
 	}
+	err := f.place(w, file, unique)
+	if err != nil && volume != "" {
+		err = fmt.Errorf("pod %s: volume %s: %w", a.Pod, conf.SharedDir, err)
+	}
+	return f, err
+}
+
+// place completes a folder whose path is chosen: group, short path, and what is there.
+func (f *Folder) place(w Options, file, unique string) error {
 	if err := f.giveGroup(w); err != nil {
-		return f, err
+		return err
 	}
 	most := cmp.Or(w.MaxPath, MaxSocketPath)
 	if f.User != nil || len(filepath.Join(f.Dir, file)) > most {
 		f.Link = filepath.Join(ShortLinks, unique)
 		if path := filepath.Join(f.Link, file); len(path) > most {
-			return f, fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
+			return fmt.Errorf("socket path %s has %d bytes, at most %d are allowed: shorten %q", path, len(path), most, w.Key("file"))
 		}
 	}
-	err := f.look(w, file)
-	if err != nil && volume != "" {
-		err = fmt.Errorf("pod %s: volume %s: %w", a.Pod, conf.SharedDir, err)
-	}
-	return f, err
+	return f.look(w, file)
 }
 
 // look inspects the folder's place, and refuses what Make or the socket could not use.
@@ -143,6 +153,8 @@ func (f *Folder) look(w Options, file string) error {
 	switch {
 	case errors.As(err, &link) && !f.Own:
 		return fmt.Errorf("%w: give the volume the path of a folder without links in it, or make it an emptyDir", err)
+	case errors.Is(err, fs.ErrNotExist) && w.Device != "":
+		return fmt.Errorf("the folder %s of the device's socket is not there: look at its device plugin", f.Dir)
 	case errors.Is(err, fs.ErrNotExist):
 		f.Made = !f.Own
 		f.giveUsersGroup()

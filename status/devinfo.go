@@ -93,12 +93,8 @@ func CallersDeviceInfo(config []byte) (string, error) {
 // CopyDeviceInfo copies the device-info of the device plugin to the attachment's file, before
 // its plugins run; they may add to it.
 func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) error {
-	if entry.Resource == "" {
-		return nil
-	}
-	name := strings.ReplaceAll(entry.Resource+"-"+entry.DeviceID, "/", "-") + "-device.json"
-	data, err := readBounded(filepath.Join(devicePluginDir, name))
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := readDevice(entry)
+	if err == nil && data == nil {
 		return nil
 	}
 	if err == nil {
@@ -108,6 +104,33 @@ func CopyDeviceInfo(ctx context.Context, sandbox string, entry *journal.Entry) e
 		return err
 	}
 	return putDeviceInfo(deviceInfoFile(sandbox, entry.IfName), data)
+}
+
+// readDevice reads what the device plugin has written; nil when there is nothing.
+func readDevice(entry *journal.Entry) ([]byte, error) {
+	if entry.Resource == "" {
+		return nil, nil
+	}
+	name := strings.ReplaceAll(entry.Resource+"-"+entry.DeviceID, "/", "-") + "-device.json"
+	data, err := readBounded(filepath.Join(devicePluginDir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// Device is the device-info of the device that a device plugin has given for an attachment;
+// nil when there is none.
+func Device(entry *journal.Entry) (*conf.DeviceInfo, error) {
+	data, err := readDevice(entry)
+	if err != nil || data == nil {
+		return nil, err
+	}
+	info := &conf.DeviceInfo{}
+	if err := json.Unmarshal(data, info); err != nil {
+		return nil, fmt.Errorf("device information of device %s of resource %s: it is no object of the device-information specification", entry.DeviceID, entry.Resource)
+	}
+	return info, nil
 }
 
 // putDeviceInfo writes a file. It replaces a link instead of following it.
