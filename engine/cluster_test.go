@@ -59,15 +59,18 @@ func (c *cluster) Pod(_ context.Context, namespace, name, uid string) (*conf.Pod
 	if err := c.failures["Pod"]; err != nil {
 		return nil, err
 	}
-	return c.Recall(namespace, name, uid), nil
+	return c.Recall(context.Background(), namespace, name, uid)
 }
 
 // Recall is Source.
-func (c *cluster) Recall(namespace, name, _ string) *conf.Pod {
-	if namespace != c.pod.Namespace || name != c.pod.Name {
-		return nil
+func (c *cluster) Recall(_ context.Context, namespace, name, uid string) (*conf.Pod, error) {
+	if err := c.failures["Recall"]; err != nil {
+		return nil, err
 	}
-	return c.asked()
+	if namespace != c.pod.Namespace || name != c.pod.Name || uid != "" && uid != c.pod.UID {
+		return nil, nil
+	}
+	return c.asked(), nil
 }
 
 // Network is Source.

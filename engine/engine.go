@@ -25,9 +25,9 @@ import (
 type Source interface {
 	// Pod finds a pod. uid may be empty. nil, nil: this source has no pods at all.
 	Pod(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
-	// Recall finds a pod for DEL, without the network: nil when it is not in memory
-	// or in a local file.
-	Recall(namespace, name, uid string) *conf.Pod
+	// Recall finds a pod for DEL: in memory or in a file, and where there is no memory of pods
+	// by a request. nil, nil: there is no such pod any more.
+	Recall(ctx context.Context, namespace, name, uid string) (*conf.Pod, error)
 	// Network finds the definition of a reference; nil when it is an empty chain.
 	Network(ctx context.Context, w conf.Reference) (*conf.Definition, error)
 	// StatusPlace is the file that Publish will write for a pod; "" when Retract has
@@ -93,6 +93,7 @@ type Request struct {
 const (
 	readinessWait = 45 * time.Second // for readinessindicatorfile, as Multus waits
 	undoTimeout   = 60 * time.Second // for detach, which outlives the request
+	recallTimeout = 5 * time.Second  // for all that DEL of a lost record asks of the API server
 )
 
 // checkIdentity refuses a request whose names would be paths outside of their folders.

@@ -363,7 +363,7 @@ func (markingNetwork) Prepare(_ context.Context, a *delegates.Attachment) (json.
 type silent struct{}
 
 func (silent) Pod(context.Context, string, string, string) (*conf.Pod, error)    { return nil, nil }
-func (silent) Recall(string, string, string) *conf.Pod                           { return nil }
+func (silent) Recall(context.Context, string, string, string) (*conf.Pod, error) { return nil, nil }
 func (silent) Network(context.Context, conf.Reference) (*conf.Definition, error) { return nil, nil }
 func (silent) StatusPlace(*conf.Pod) string                                      { return "" }
 func (silent) Retract(context.Context, string, string) error                     { return nil }

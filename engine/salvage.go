@@ -17,9 +17,9 @@ import (
 )
 
 // salvage undoes a sandbox whose record is damaged or missing: by libcni's cache, which has
-// configurations and so addresses, by the addresses of known networks, and by the marks of
-// ownership. It sets a damaged file aside and names it in an error, as some attachments may
-// have been recorded there alone. The next DEL finds no file.
+// configurations and so addresses, by the plan of its pod, by the addresses of known networks,
+// and by the marks of ownership. It sets a damaged file aside and names it in an error, as some
+// attachments may have been recorded there alone. The next DEL finds no file.
 func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.DamagedError) error {
 	live := r.Netns
 	if e.isRecorded(live) {
@@ -30,19 +30,17 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.Damag
 	if tx.Attachments, err = e.cachedEntries(r.Sandbox); err != nil {
 		return err
 	}
-	if len(tx.Attachments) == 0 {
+	planned, whole := e.planAgain(ctx, r, tx)
+	if len(tx.Attachments) == 0 && (!whole || tx.Pod == nil || tx.Pod.Annotations[conf.DefaultNetworkAnnotation] == "") {
 		tx.Attachments = e.unrecordedCluster(ctx, r, tx)
 	}
-	if namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME"); conf.CheckObjectName(namespace, name) == nil {
-		uid := r.Args.Get("K8S_POD_UID")
-		tx.Pod = cmp.Or(e.Source.Recall(namespace, name, uid), &conf.Pod{Namespace: namespace, Name: name, UID: uid})
-		if r.Conf != nil {
-			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)
-		}
-	}
+	planned = slices.DeleteFunc(planned, func(p *journal.Entry) bool {
+		return slices.ContainsFunc(tx.Attachments, func(entry *journal.Entry) bool { return entry.IfName == p.IfName })
+	})
+	e.undoPlanned(ctx, r.Sandbox, tx, planned, live)
 	endpoints := e.configuredEndpoints(r)
-	for _, entry := range tx.Attachments {
-		endpoints = append(endpoints, e.endpointsOf(entry.Network)...)
+	for _, entry := range slices.Concat(tx.Attachments, planned) {
+		endpoints = append(endpoints, e.allowedEndpoints(entry.Network)...)
 	}
 	keep := func(sandbox, _ string) bool { return !sameSandbox(r.Sandbox, sandbox) }
 	if err := e.sweep(ctx, endpoints, keep); err != nil {
@@ -52,23 +50,29 @@ func (e *Engine) salvage(ctx context.Context, r *Request, damaged *journal.Damag
 		return err
 	}
 	rec := &journal.Record{Sandbox: r.Sandbox, Transactions: []*journal.Transaction{tx}}
+	if damaged != nil || !whole {
+		err = e.releaseAddresses(ctx, e.knownNetworks(r), func(sandbox string) bool { return sandbox != r.Sandbox })
+	}
 	if damaged == nil {
+		if err != nil {
+			e.Log.Error("DEL of a sandbox that is not recorded: an address may be left", "sandbox", r.Sandbox, "why", err.Error())
+		}
 		return e.detach(ctx, rec, tx, live)
 	}
-	if err := e.releaseAddresses(ctx, e.knownNetworks(r), func(sandbox string) bool { return sandbox != r.Sandbox }); err != nil {
+	if err != nil {
 		return err
 	}
 	aside, err := e.Journal.SetAside(ctx, r.Sandbox)
 	if err != nil {
 		return fmt.Errorf("set aside %s: %w", damaged.File, err)
 	}
-	undone := cmp.Or(strings.Join(namesOf(tx.Attachments), ", "), "nothing")
+	undone := cmp.Or(strings.Join(namesOf(slices.Concat(tx.Attachments, planned)), ", "), "nothing")
 	err = e.detach(ctx, rec, tx, live)
 	next := "The next DEL succeeds"
 	if err != nil {
 		next = "The next DEL tries again what could not be undone"
 	}
-	return errors.Join(&delegates.Error{Code: delegates.CodeTryAgain, Err: fmt.Errorf("%w. It is kept as %s. Undone is what carries marks of ownership and what libcni's cache names: %s. Whatever else was attached by plugins that plexus executes, and addresses of networks that nothing names any more, cannot be known and may be left. %s",
+	return errors.Join(&delegates.Error{Code: delegates.CodeTryAgain, Err: fmt.Errorf("%w. It is kept as %s. Undone is what carries marks of ownership and what libcni's cache, or the plan of its pod, names: %s. Whatever else was attached by plugins that plexus executes, and addresses of networks that nothing names any more, cannot be known and may be left. %s",
 		damaged, aside, undone, next)}, err)
 }
 

@@ -86,7 +86,7 @@ func TestARecordOfAFormerVersion(t *testing.T) {
 
 // newKeys are those that the former version does not know, and can do without.
 var newKeys = []string{
-	"transactions[].abandoned[] string", // it tells people, and no code
+	"transactions[].abandoned[] string",        // it tells people, and no code
 	"transactions[].attachments[].ofNode bool", // of what a NAD defines it needs no bounds
 	"transactions[].pod.volumes[].create bool", // the folder is there when the pod runs
 }

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,13 +38,19 @@ func (l *Live) isFor(pod *conf.Pod) bool {
 	return l.pod != nil && l.pod.Namespace == pod.Namespace && l.pod.Name == pod.Name && isPod(l.pod, pod.UID)
 }
 
-// Recall finds a pod in memory.
-func (l *Live) Recall(namespace, name, uid string) *conf.Pod {
-	pod, _ := l.Cluster.CachedPod(namespace, name, uid)
+// Recall finds a pod in memory. Without Follow it is requested.
+func (l *Live) Recall(ctx context.Context, namespace, name, uid string) (pod *conf.Pod, err error) {
+	pod, synced := l.Cluster.CachedPod(namespace, name, uid)
+	if !synced {
+		pod, err = l.Cluster.FetchPod(ctx, namespace, name, uid)
+	}
+	if errors.Is(err, ErrPodGone) {
+		return nil, nil
+	}
 	if pod != nil && uid != "" {
 		pod.UID = uid
 	}
-	return pod
+	return pod, err
 }
 
 // Network finds a network as Manifests does.

@@ -304,9 +304,9 @@ func (m *Manifests) Pod(_ context.Context, namespace, name, uid string) (*conf.P
 }
 
 // Recall finds a pod by its manifest.
-func (m *Manifests) Recall(namespace, name, uid string) *conf.Pod {
-	pod, _ := m.Pod(context.Background(), namespace, name, uid)
-	return pod
+func (m *Manifests) Recall(ctx context.Context, namespace, name, uid string) (*conf.Pod, error) {
+	pod, _ := m.Pod(ctx, namespace, name, uid)
+	return pod, nil
 }
 
 // Network finds a network, see find.
