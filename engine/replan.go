@@ -13,21 +13,28 @@ import (
 // planAgain plans the pod of a sandbox again, as Multus does at DEL of what it has not recorded:
 // a pod with the UID of the request, as it and its networks are now. Where it is gone, that is the
 // plan of a pod without annotations. It notes the pod in tx. whole is false where the pod may have
-// asked for more: it is gone, a network is, or the API server away.
+// asked for more: it is gone, a network is, or the API server away. What was undone a short time
+// ago is not planned again.
 func (e *Engine) planAgain(ctx context.Context, r *Request, tx *journal.Transaction) (planned []*journal.Entry, whole bool) {
 	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
 	defer cancel()
 	namespace, name := r.Args.Get("K8S_POD_NAMESPACE"), r.Args.Get("K8S_POD_NAME")
 	named := conf.CheckObjectName(namespace, name) == nil
+	undone := e.Journal.IsUndone(r.Sandbox)
 	var pod *conf.Pod
 	var err error
 	if named {
 		uid := r.Args.Get("K8S_POD_UID")
-		pod, err = e.Source.Recall(ctx, namespace, name, uid)
+		if !undone {
+			pod, err = e.Source.Recall(ctx, namespace, name, uid)
+		}
 		tx.Pod = cmp.Or(pod, &conf.Pod{Namespace: namespace, Name: name, UID: uid})
 		if r.Conf != nil {
 			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)
 		}
+	}
+	if undone {
+		return nil, true
 	}
 	if err == nil {
 		lenient := &lenientSource{Source: e.Source}

@@ -155,3 +155,25 @@ func TestALostRecordOfABuiltinAlone(t *testing.T) {
 	}
 	n.wantNothingLeft("after DEL")
 }
+
+// A runtime repeats DEL: what is undone is not planned again. A pod that was attached since, by the
+// same container ID, is.
+func TestWhatIsUndoneIsNotPlannedAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	r := n.mustAdd("executed")
+	for range 2 {
+		if err := n.Del(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := n.log(); slices.Index(got, "DEL first net1") != len(got)-3 { // cluster, and cluster again
+		t.Errorf("executed: %q", got)
+	}
+	n.mustAdd("executed")
+	n.lose()
+	if err := n.Del(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	n.wantNothingLeft("after DEL")
+}

@@ -31,10 +31,13 @@ func TestResultsWithNull(t *testing.T) {
 }
 
 // chainOf is the list of one plugin's configuration, for an attachment net1 of sandbox abc.
-func chainOf(t *testing.T, of Request, config string) *Chain {
+func chainOf(t *testing.T, of Request, configs ...string) *Chain {
 	t.Helper()
 	of.Sandbox, of.Netns = "abc", "/proc/self/ns/net"
-	of.Network = conf.Network{Name: "n", IfName: "net1", List: conf.List{CNIVersion: "1.0.0", Name: "n", Plugins: []json.RawMessage{json.RawMessage(config)}}}
+	of.Network = conf.Network{Name: "n", IfName: "net1", List: conf.List{CNIVersion: "1.0.0", Name: "n"}}
+	for _, config := range configs {
+		of.Network.List.Plugins = append(of.Network.List.Plugins, json.RawMessage(config))
+	}
 	c, err := (&Runner{DataDir: t.TempDir(), Stderr: io.Discard}).Chain(of)
 	if err != nil {
 		t.Fatal(err)

@@ -86,7 +86,9 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	default:
 		typ = name
 		if command == "CHECK" {
-			stdin = withBridges(stdin)
+			if stdin = c.forCheck(name, stdin); stdin == nil {
+				return nil, nil
+			}
 		}
 		if err = delegates.Step(ctx, "%s: %s %s", c.Network.IfName, strings.ToLower(command), name); err == nil {
 			out, err = c.Runner.ExecPlugin(ctx, path, stdin, environ)

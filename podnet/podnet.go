@@ -1,6 +1,7 @@
 package podnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -128,6 +129,9 @@ func DefaultDst(gw netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 }
 
+// noMAC is what a result of the plugin loopback has; netlink has no address of such a link.
+const noMAC = "00:00:00:00:00:00"
+
 // CompareLinks compares the pod's namespace with a result: every interface of the result that
 // is a kernel link has to exist, with its MAC, MTU and addresses.
 func CompareLinks(path string, r *types100.Result) error {
@@ -148,7 +152,7 @@ func CompareLinks(path string, r *types100.Result) error {
 				errs = append(errs, fmt.Errorf("interface %s: %w", want.Name, err))
 				continue
 			}
-			if have := link.Attrs().HardwareAddr.String(); want.Mac != "" && !strings.EqualFold(have, want.Mac) {
+			if have := cmp.Or(link.Attrs().HardwareAddr.String(), noMAC); want.Mac != "" && !strings.EqualFold(have, want.Mac) {
 				errs = append(errs, fmt.Errorf("interface %s: MAC is %s, was %s", want.Name, have, want.Mac))
 			}
 			if have := link.Attrs().MTU; want.Mtu != 0 && have != want.Mtu {

@@ -253,13 +253,15 @@ func TestLostJournal(t *testing.T) {
 	}
 }
 
-// The journal and libcni's cache are both lost: what carries plexus' marks
-// still goes, with the files beside the socket.
+// The journal and libcni's cache are both lost: DEL plans the pod again. What carries plexus'
+// marks goes, with the files beside the socket, and what executables have made: links and
+// addresses.
 func TestLostJournalAndCache(t *testing.T) {
 	v := site.OVS(t)
 	s := newJournalSite(t, v)
 	other, p := site.NewPod(t, "bystander"), site.NewPod(t, "victim")
 	s.MustAdd(bystander, other, "bystander")
+	before, fresh := s.World(v), site.Links(t, p)
 	s.MustAdd(victim, p, "victim")
 	must.Do(t, os.Remove(s.JournalFile(victim)))
 	results, err := filepath.Glob(filepath.Join(s.DataDir, "results", "*"+victim+"*"))
@@ -271,6 +273,8 @@ func TestLostJournalAndCache(t *testing.T) {
 		must.Do(t, os.Remove(file))
 	}
 	s.MustDel(victim, p, "victim")
+	site.SameWorld(t, before, s.World(v))
+	site.SameWorld(t, fresh, site.Links(t, p))
 	if rows := s.World(v); strings.Contains(rows, "plexus-sandbox:"+victim) {
 		t.Errorf("rows are left behind:\n%s", rows)
 	}

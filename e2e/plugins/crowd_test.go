@@ -2,7 +2,10 @@ package plugins
 
 import (
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -12,19 +15,61 @@ import (
 	"github.com/plexus-cni/plexus/rig/site"
 )
 
-// CHECK finds no difference at a healthy pod, however many pods have come and gone since: a
-// bridge takes another MAC as its ports join and leave. What a pod has lost is still found.
+// crowded are the networks of every pod of the crowd, and of some all that the reference plugins
+// make: addresses of both families and none, filters, queues, tables of routes, a device. The
+// kernel of most machines lacks what ipvlan, vlan, vrf and dummy need.
+func crowded(t *testing.T, s *site.Site) (every, more string) {
+	t.Helper()
+	bridge := func(name string, keys map[string]any) map[string]any {
+		keys["bridge"] = name
+		return site.Plugin("bridge", keys)
+	}
+	onWire := func(keys map[string]any) map[string]any {
+		keys["master"] = "up0"
+		return site.Plugin("macvlan", keys)
+	}
+	addresses := func(subnet string) map[string]any {
+		return map[string]any{"isGateway": true, "ipam": s.HostLocal(subnet)}
+	}
+	source := site.Plugin("sbr", nil)
+	for name, plugins := range map[string][]map[string]any{
+		"plain":    {bridge("cni2", map[string]any{"ipam": s.HostLocal("10.64.0.0/24")})},
+		"onwire":   {onWire(addresses("10.65.0.0/24"))},
+		"flat":     {bridge("cni3", map[string]any{"ipam": map[string]any{}})},
+		"flatwire": {onWire(map[string]any{"mode": "private", "mtu": 1400})},
+		"six":      {bridge("cni4", addresses("fd00:7::/64"))},
+		"walled":   {bridge("cni5", addresses("10.66.0.0/24")), site.Plugin("firewall", map[string]any{"backend": "iptables", "ingressPolicy": "same-bridge"})},
+		"tuned":    {bridge("cni6", addresses("10.67.0.0/24")), site.Plugin("tuning", map[string]any{"allmulti": true, "promisc": true, "txQLen": 500})},
+		"source":   {bridge("cni7", addresses("10.68.0.0/24")), source},
+		"wiresrc":  {onWire(addresses("10.69.0.0/24")), source},
+		"pointsrc": {site.Plugin("ptp", addresses("10.70.0.0/24")), source},
+		"device":   {site.Plugin("host-device", map[string]any{"device": "hd0"})},
+		"lo":       {site.Plugin("loopback", nil)},
+	} {
+		s.ChainNAD(name, plugins...)
+	}
+	return "plain,bridged,pointed,onwire", "flat,flatwire,six,walled,tuned,source,wiresrc,pointsrc,lo"
+}
+
+// CHECK finds no difference at a healthy pod, however many pods have come and gone since, and
+// neither does the agent: a bridge takes another MAC as its ports join and leave. What a pod has
+// lost is still found.
 func TestCheckAmongManyPods(t *testing.T) {
 	uplink(t)
 	s := pluginSite(t)
-	s.ChainNAD("plain", site.Plugin("bridge", map[string]any{"bridge": "cni2", "ipam": s.HostLocal("10.64.0.0/24")}))
-	s.ChainNAD("onwire", site.Plugin("macvlan", map[string]any{"master": "up0", "ipam": s.HostLocal("10.65.0.0/24")}))
+	every, more := crowded(t, s)
 	const pods = 24
 	macs := map[string]bool{}
 	healthy := map[string]*node.Pod{}
 	for n := range pods {
-		name, id := fmt.Sprint("crowd", n), site.SandboxID(640+n)
-		s.Pod(name, "plain,bridged,pointed,onwire")
+		name, id, networks := fmt.Sprint("crowd", n), site.SandboxID(640+n), every
+		switch {
+		case n == 1:
+			networks += "," + more + ",device"
+		case n%8 == 1:
+			networks += "," + more
+		}
+		s.Pod(name, networks)
 		p := site.NewPod(t, name)
 		s.MustAdd(id, p, name)
 		t.Cleanup(func() { _ = s.Del(id, p, name) })
@@ -36,28 +81,31 @@ func TestCheckAmongManyPods(t *testing.T) {
 	if len(macs) < 2 {
 		t.Fatalf("cni2 has had the MAC %v alone: the test shows nothing", macs)
 	}
-	check := func() {
-		t.Helper()
-		for n := range pods {
-			if p := healthy[site.SandboxID(640+n)]; p != nil {
-				if err := s.Check(site.SandboxID(640+n), p, fmt.Sprint("crowd", n)); err != nil {
-					t.Errorf("CHECK of pod %d: %v", n, err)
-				}
-			}
-		}
-	}
-	check()
 	for _, n := range []int{0, pods / 2, pods - 1} {
 		id := site.SandboxID(640 + n)
 		s.MustDel(id, healthy[id], fmt.Sprint("crowd", n))
 		delete(healthy, id)
 	}
-	check()
-	p := healthy[site.SandboxID(641)]
-	peer := hostPeer(t, p, "net1")
-	must.Do(t, netlink.LinkSetNoMaster(peer))
-	if err := s.Check(site.SandboxID(641), p, "crowd1"); err == nil {
-		t.Error("CHECK of a pod whose port has left its bridge finds nothing")
+	for n := range pods {
+		if p := healthy[site.SandboxID(640+n)]; p != nil {
+			if err := s.Check(site.SandboxID(640+n), p, fmt.Sprint("crowd", n)); err != nil {
+				t.Errorf("CHECK of pod %d: %v", n, err)
+			}
+		}
+	}
+	a := s.Serve(filepath.Join(s.Dir, "agent.sock"))
+	for _, verb := range []string{"resync", "check"} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(site.BinDir(t), "plexusctl"), verb, "--socket", a.Socket).CombinedOutput()
+		if err != nil || verb == "resync" && !strings.Contains(string(out), "nothing had to be done") {
+			t.Errorf("plexusctl %s: %v\n%s", verb, err, out)
+		}
+	}
+	for ifName, n := range map[string]int{"net1": 1, "net5": 9} { // of a bridge with addresses, and of one without
+		id := site.SandboxID(640 + n)
+		must.Do(t, netlink.LinkSetNoMaster(hostPeer(t, healthy[id], ifName)))
+		if err := s.Check(id, healthy[id], fmt.Sprint("crowd", n)); err == nil {
+			t.Errorf("CHECK of a pod whose %s has left its bridge finds nothing", ifName)
+		}
 	}
 }
 
