@@ -86,9 +86,11 @@ func TestARecordOfAFormerVersion(t *testing.T) {
 
 // newKeys are those that the former version does not know, and can do without.
 var newKeys = []string{
-	"transactions[].abandoned[] string",        // it tells people, and no code
-	"transactions[].attachments[].ofNode bool", // of what a NAD defines it needs no bounds
-	"transactions[].pod.volumes[].create bool", // the folder is there when the pod runs
+	"transactions[].abandoned[] string",         // it tells people, and no code
+	"transactions[].attachments[].ofNode bool",  // of what a NAD defines it needs no bounds
+	"transactions[].pod.volumes[].create bool",  // the folder is there when the pod runs
+	"transactions[].pod.volumes[].kind string",  // ADD alone refuses by it
+	"transactions[].pod.volumes[].mount string", // the result has the paths that the pod was told
 }
 
 // The former version reads what this one writes: each of its keys is there, and of the same

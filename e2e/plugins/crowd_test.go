@@ -58,7 +58,7 @@ func TestCheckAmongManyPods(t *testing.T) {
 	uplink(t)
 	s := pluginSite(t)
 	every, more := crowded(t, s)
-	const pods = 24
+	const pods = 12
 	macs := map[string]bool{}
 	healthy := map[string]*node.Pod{}
 	for n := range pods {
