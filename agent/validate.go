@@ -33,8 +33,11 @@ func (f Finding) String() string {
 // Validate checks a file without touching the node: pods and networks of a
 // manifest, a plexus configuration, or a network file. documents counts what
 // was looked at.
-func Validate(file string, data []byte) (documents int, findings []Finding) {
-	v := &validator{where: file, builtin: engine.Builtin(slog.New(slog.NewTextHandler(io.Discard, nil)))}
+//
+// Pods are held against the networks of the same file, and against networks, which are those of
+// the other files that are checked together.
+func Validate(file string, data []byte, networks ...*conf.Definition) (documents int, findings []Finding) {
+	v := &validator{networks: networks, where: file, builtin: engine.Builtin(slog.New(slog.NewTextHandler(io.Discard, nil)))}
 	if isCNIFile(file, data) {
 		v.cniFile(data)
 		return 1, v.findings
@@ -42,6 +45,11 @@ func Validate(file string, data []byte) (documents int, findings []Finding) {
 	all, err := kube.ParseManifests(file, data)
 	for _, e := range unjoin(err) {
 		v.findings = append(v.findings, Finding{Where: file, Problem: strings.TrimPrefix(e.Error(), file+": ")})
+	}
+	for _, d := range all {
+		if d.Network != nil {
+			v.networks = append(v.networks, d.Network)
+		}
 	}
 	for _, d := range all {
 		v.where = d.String()
@@ -75,6 +83,7 @@ func isCNIFile(file string, data []byte) bool {
 type validator struct {
 	where    string
 	builtin  plugin.Table
+	networks []*conf.Definition
 	findings []Finding
 }
 
@@ -132,6 +141,9 @@ func (v *validator) pod(pod *conf.Pod) {
 		_, warnings, err := conf.ParseSelections(fmt.Sprintf("Pod %s: annotation %s", pod, key), pod.Annotations[key], pod.Namespace)
 		v.warn(warnings)
 		v.problem(err)
+		if err == nil {
+			v.requests(pod, key)
+		}
 	}
 }
 

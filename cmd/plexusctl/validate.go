@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/kube"
 )
 
 func validateCommand() *cobra.Command {
@@ -16,16 +18,18 @@ func validateCommand() *cobra.Command {
 		Long: `Check pods, networks and configurations before they are used.
 
 Manifests are YAML or JSON as kubectl apply takes them; *.conf and *.conflist
-are CNI configurations. Each problem is told with file, document and key.`,
+are CNI configurations. Each problem is told with file, document and key. What a
+pod asks for is held against the networks of the same files.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			problems, documents := 0, 0
+			networks := networksOf(files)
 			for _, file := range files {
 				data, err := os.ReadFile(file)
 				if err != nil {
 					return err
 				}
-				n, findings := agent.Validate(file, data)
+				n, findings := agent.Validate(file, data, networks...)
 				documents += n
 				for _, f := range findings {
 					if !f.Warning {
@@ -41,4 +45,22 @@ are CNI configurations. Each problem is told with file, document and key.`,
 			return nil
 		},
 	}
+}
+
+// networksOf are the NetworkAttachmentDefinitions of files. What is wrong with a file its own
+// check says.
+func networksOf(files []string) (all []*conf.Definition) {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		documents, _ := kube.ParseManifests(file, data)
+		for _, d := range documents {
+			if d.Network != nil {
+				all = append(all, d.Network)
+			}
+		}
+	}
+	return all
 }

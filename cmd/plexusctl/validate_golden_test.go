@@ -68,6 +68,12 @@ var brokenInputs = []broken{
 	{"a misspelt key of the annotation", "c.yaml", second(`[{"name": "net", "defaultroute": ["10.0.0.1"]}]`), "document 2", `"defaultroute"`, `"default-route"`},
 	{"the default route twice", "c.yaml", second(`[{"name": "net", "default-route": ["10.0.0.1"]}, {"name": "net", "default-route": ["10.0.1.1"]}]`), "document 2", `"default-route"`, "one may"},
 	{"the same interface twice", "c.yaml", second("net@x,net@x"), "document 2", `"interface"`, "another"},
+
+	{"a network that is not among those of its namespace", "c.yaml", second("other"), "document 2", "default/other", "correct the name"},
+	{"a port mapping that no plugin does", "c.yaml", second(`[{"name": "net", "portMappings": [{"hostPort": 80, "containerPort": 80}]}]`), "document 2", "portMappings", `"capabilities"`},
+	{"addresses of a network that gives none", "c.yaml", second(`[{"name": "net", "ips": ["10.0.0.7/24"]}]`), "document 2", `"ips"`, `"ipam": {"type": "static"}`},
+	{"a MAC that no plugin sets", "c.yaml", strings.Replace(second(`[{"name": "net", "mac": "02:00:00:00:00:07"}]`), "macvlan", "ipvlan", 1), "document 2", `"mac"`, `"tuning"`},
+	{"a socket that no container sees", "c.yaml", strings.Replace(second("net"), `\"type\": \"macvlan\", \"master\": \"eth1\"`, `\"type\": \"ovsdpdk\", \"bridge\": \"br0\"`, 1) + "spec: {containers: [{name: a}]}\n", "document 2", `"spec.volumes"`, "name: shared-dir, emptyDir: {}"},
 }
 
 // What plexusctl validate says of each is in testdata/validate.txt.
