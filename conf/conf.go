@@ -51,7 +51,7 @@ type Conf struct {
 	LogOptions  LogOptions `json:"logOptions"`
 
 	Capabilities  map[string]bool            `json:"capabilities"`
-	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"` // for the cluster network only (NPWG 7.5)
+	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"` // of the runtime, see ofInterface
 
 	ReadinessIndicatorFile string   `json:"readinessindicatorfile"`
 	NamespaceIsolation     bool     `json:"namespaceIsolation"`

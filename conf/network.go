@@ -41,8 +41,9 @@ type plugin struct {
 	MasterPlugin bool            `json:"masterplugin"`
 }
 
-// DefaultCNIVersion is the version of a network when neither it nor the configuration names
-// one: the oldest version whose result lists interfaces.
+// DefaultCNIVersion is the version of a NAD that names none, and of a network of the node's own
+// files where its configuration names none either: the oldest whose result lists interfaces,
+// which every plugin knows.
 const DefaultCNIVersion = "0.3.1"
 
 // ParseList reads a configuration or a configuration list. cniVersion stands

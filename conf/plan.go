@@ -207,7 +207,11 @@ func (c *Conf) inline() ([]*Definition, error) {
 }
 
 func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Network, error) {
-	list, err := d.ParseList(c.CNIVersion)
+	version := c.CNIVersion
+	if d.Name != "" { // a NAD: its plugins may know less than the node asks for
+		version = DefaultCNIVersion
+	}
+	list, err := d.ParseList(version)
 	if err != nil {
 		return nil, err
 	}
@@ -245,14 +249,20 @@ func (c *Conf) network(d *Definition, s Selection, cluster bool, args Args) (*Ne
 	}
 	if cluster {
 		n.Args = args
-		for key, value := range c.RuntimeConfig {
-			if _, asked := n.CapabilityArgs[key]; !asked {
-				n.CapabilityArgs[key] = value
-			}
+	}
+	declared := list.declared()
+	for key, value := range c.RuntimeConfig {
+		if _, asked := n.CapabilityArgs[key]; !asked && (cluster || declared[key] && !slices.Contains(ofInterface, key)) {
+			n.CapabilityArgs[key] = value
 		}
 	}
 	return n, nil
 }
+
+// ofInterface are the keys of runtimeConfig that are about one interface, which is the cluster
+// network's. The others are about the pod: every network that declares them gets them, as with
+// Multus.
+var ofInterface = []string{"ips", "mac", "ipRanges", "infinibandGUID", "deviceID", "CNIDeviceInfoFile"}
 
 // AddArgs are the CNI_ARGS of ADD: IP and MAC are what the pod asks for, whatever the plugins
 // declare, as with Multus; some read nothing else. Several addresses of a network that declares

@@ -402,15 +402,27 @@ func TestCNIArgsOfAdd(t *testing.T) {
 	})
 }
 
-func TestRuntimeConfigIsForTheClusterNetworkAlone(t *testing.T) {
-	const keys = `"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "mac": "02:00:00:00:00:09"}, "capabilities": {"portMappings": true}`
-	p := request{conf: settings(keys), pod: podWith("a"), networks: nads("shop/a")}.mustPlan(t)
-	checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs), `{"portMappings": [{"hostPort": 8080, "containerPort": 80}], "mac": "02:00:00:00:00:09"}`)
-	checkEqual(t, len(p.Networks[1].CapabilityArgs), 0)
-
-	t.Run("the pod's own word comes before it", func(t *testing.T) {
+func TestRuntimeConfigIsForNetworksThatDeclareIt(t *testing.T) {
+	const keys = `"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}], "mac": "02:00:00:00:00:09", "ips": ["10.0.0.9"], "infinibandGUID": "x", "deviceID": "x",
+		"ipRanges": [], "CNIDeviceInfoFile": "/x", "bandwidth": {"ingressRate": 1}}, "capabilities": {"portMappings": true}`
+	const rest = `"mac": "02:00:00:00:00:09", "ips": ["10.0.0.9"], "infinibandGUID": "x", "deviceID": "x", "ipRanges": [], "CNIDeviceInfoFile": "/x"`
+	p := request{conf: settings(keys), pod: podWith(`[{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "a", "bandwidth": {"egressRate": 2}}]`), networks: map[string]string{
+		"shop/a": `{"type": "x", "capabilities": {"portMappings": true, "bandwidth": true, "mac": true, "ips": true, "infinibandGUID": true, "deviceID": true, "ipRanges": true, "CNIDeviceInfoFile": true}}`,
+		"shop/b": `{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"portMappings": true, "bandwidth": false}}]}`, "shop/c": `{"type": "x"}`}}.mustPlan(t)
+	const ports, traffic = `"portMappings": [{"hostPort": 8080, "containerPort": 80}]`, `"bandwidth": {"ingressRate": 1}`
+	for i, want := range []string{
+		`{` + rest + `, ` + ports + `, ` + traffic + `}`, // the cluster network gets all
+		`{` + ports + `, ` + traffic + `}`,               // what is one interface's is the cluster network's
+		`{` + ports + `}`,
+		`{}`,
+		`{` + ports + `, "bandwidth": {"egressRate": 2}}`, // the pod's own word comes before it
+	} {
+		checkJSON(t, asJSON(t, p.Networks[i].CapabilityArgs), want)
+	}
+	t.Run("the pod's own word on its cluster network comes before it", func(t *testing.T) {
 		p := request{conf: settings(keys), pod: podOf(conf.DefaultNetworkAnnotation, `[{"name": "a", "mac": "02:00:00:00:00:01"}]`), networks: nads("kube-system/a")}.mustPlan(t)
-		checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs), `{"portMappings": [{"hostPort": 8080, "containerPort": 80}], "mac": "02:00:00:00:00:01"}`)
+		checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs["mac"]), `"02:00:00:00:00:01"`)
+		checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs["portMappings"]), `[{"hostPort": 8080, "containerPort": 80}]`)
 	})
 }
 
@@ -438,9 +450,10 @@ func TestResolveWantsOneDefinitionForEachNetwork(t *testing.T) {
 	checkError(t, err, "2 networks named", "1 found")
 }
 
-func TestNetworksWithoutAVersionHaveTheConfigurations(t *testing.T) {
+// Old plugins know no newer version, and every result of this one lists interfaces.
+func TestNetworksWithoutAVersionHaveAnOldOne(t *testing.T) {
 	p := request{conf: settings(""), pod: podWith("a"), networks: map[string]string{"shop/a": `{"type": "x"}`}}.mustPlan(t)
-	checkEqual(t, p.Networks[1].List.CNIVersion, "1.1.0")
+	checkEqual(t, p.Networks[1].List.CNIVersion, "0.3.1")
 	checkEqual(t, p.Networks[1].List.Name, "a")
 }
 

@@ -16,6 +16,7 @@ const (
 	statusKeys      = "network-status has mtu and gateway"
 	installation    = "Readiness is awaited by ADD and STATUS, not by DEL"
 	notOurs         = "What others have to do"
+	ofTheRuntime    = "The runtime's portMappings go to every network that declares them"
 	undeclared      = "mac and ips need no capability"
 	inParallel      = "Attachments run together only when asked"
 )

@@ -80,11 +80,7 @@ var statusRows = []requirement{
 		_, _, err := request{conf: settings(`"namespaceIsolation": true`), pod: podWith("lab/a"), networks: nads("lab/a")}.plan()
 		checkError(t, err, "lab", "namespaceIsolation")
 	}},
-	{at: "7.5", says: "runtimeConfig is for the cluster network alone", test: "e2e/core.TestCapabilityArgs", check: func(t *testing.T) {
-		p := request{conf: settings(`"runtimeConfig": {"mac": "02:00:00:00:00:09"}`), pod: podWith("a"), networks: nads("shop/a")}.mustPlan(t)
-		checkJSON(t, asJSON(t, p.Networks[0].CapabilityArgs), `{"mac": "02:00:00:00:00:09"}`)
-		checkEqual(t, len(p.Networks[1].CapabilityArgs), 0)
-	}},
+	{at: "7.5", says: "runtimeConfig is for the cluster network alone", test: "conf.TestRuntimeConfigIsForNetworksThatDeclareIt", differs: ofTheRuntime},
 
 	{at: "8.3.2", says: "an IPAMClaim says whose it is", differs: notOurs},
 	{at: "8.3.2", says: "a controller keeps it while its pod goes", differs: notOurs},
