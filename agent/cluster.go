@@ -43,7 +43,7 @@ func (standalone) Allowed(context.Context, string, string) error { return errSta
 
 // Reasons of events on pods.
 const (
-	reasonAttached    = "NetworksAttached"
+	reasonAdded       = "AddedInterface" // Multus' own, for those who watch for it
 	reasonFailed      = "NetworksFailed"
 	reasonChanged     = "NetworksChanged"
 	reasonRestored    = "NetworkRestored"

@@ -130,9 +130,13 @@ func (f *follower) update(ctx context.Context, sandbox string, pod *conf.Pod) er
 		changed, err = e.Update(ctx, sandbox, pod)
 		return err
 	})
+	before := rec
 	if rec, errRead := f.store.journal.Read(sandbox); errRead == nil && rec != nil {
 		if err == nil {
 			f.store.add(rec)
+			for _, text := range interfaces(rec, before) {
+				f.cluster.Event(pod, false, reasonAdded, text)
+			}
 		} else {
 			f.store.index(rec) // it may have less than before
 		}

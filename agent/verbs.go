@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -88,8 +87,8 @@ func serve(ctx context.Context, command string, e *engine.Engine, r *engine.Requ
 	}
 }
 
-// announce reports an ADD, or a DEL that failed, by an event on the pod. A DEL that
-// succeeds sends nothing to the API server.
+// announce reports an ADD, or a DEL that failed, by events on the pod: one for each interface,
+// as Multus does. A DEL that succeeds sends nothing to the API server.
 func announce(e *engine.Engine, command string, r *engine.Request, rec *journal.Record, err error) {
 	live, ok := e.Source.(*kube.Live)
 	pod := &conf.Pod{Namespace: r.Args.Get("K8S_POD_NAMESPACE"), Name: r.Args.Get("K8S_POD_NAME"), UID: r.Args.Get("K8S_POD_UID")}
@@ -100,7 +99,9 @@ func announce(e *engine.Engine, command string, r *engine.Request, rec *journal.
 	case err != nil && (command == "ADD" || command == "DEL"):
 		live.Cluster.Event(pod, true, reasonFailed, command+": "+err.Error())
 	case err == nil && command == "ADD":
-		live.Cluster.Event(pod, false, reasonAttached, describe(rec))
+		for _, text := range interfaces(rec, nil) {
+			live.Cluster.Event(pod, false, reasonAdded, text)
+		}
 	}
 }
 
@@ -112,24 +113,32 @@ func podName(args conf.Args) string {
 	return namespace + "/" + name
 }
 
-// describe lists the attachments of a record in a line.
-func describe(rec *journal.Record) string {
+// interfaces describes the attachments of a record that an earlier one lacks, in Multus' words.
+func interfaces(rec, before *journal.Record) (all []string) {
 	if rec == nil {
-		return "attached"
+		return nil
 	}
-	var parts []string
+	had := map[string]bool{}
+	if before != nil {
+		for _, tx := range before.Transactions {
+			for _, entry := range tx.Attachments {
+				had[entry.IfName+" "+entry.Name] = true
+			}
+		}
+	}
 	for _, tx := range rec.Transactions {
 		for _, entry := range tx.Attachments {
-			part := entry.IfName + " " + entry.Name
-			if r, err := entry.ParseResult(); err == nil && len(r.IPs) > 0 {
-				var ips []string
+			if had[entry.IfName+" "+entry.Name] {
+				continue
+			}
+			ips := []string{}
+			if r, err := entry.ParseResult(); err == nil {
 				for _, ip := range r.IPs {
 					ips = append(ips, ip.Address.String())
 				}
-				part += " [" + strings.Join(ips, " ") + "]"
 			}
-			parts = append(parts, part)
+			all = append(all, fmt.Sprintf("Add %s %v from %s", entry.IfName, ips, entry.Name))
 		}
 	}
-	return strings.Join(parts, ", ")
+	return all
 }

@@ -26,6 +26,7 @@ type apiServer struct {
 
 	mu   sync.Mutex
 	pod  *corev1.Pod
+	said []string                                       // events, "REASON MESSAGE"
 	nads map[string]*nadapi.NetworkAttachmentDefinition // by path
 }
 
@@ -69,6 +70,12 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimSuffix(r.URL.Path, "/status")
 	switch own := a.pod != nil && path == fmt.Sprintf("/api/v1/namespaces/%s/pods/%s", a.pod.Namespace, a.pod.Name); {
 	case strings.HasSuffix(path, "/events"):
+		sent := &corev1.Event{}
+		if _, _, err := a.codecs.UniversalDeserializer().Decode(body, nil, sent); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.said = append(a.said, sent.Reason+" "+sent.Message)
 		answer(w, http.StatusCreated, &corev1.Event{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"}})
 	case own && r.Method == http.MethodGet:
 		answer(w, http.StatusOK, a.pod)

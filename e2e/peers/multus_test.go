@@ -62,6 +62,24 @@ func TestMultus(t *testing.T) {
 	}
 }
 
+// TestEvents wants Multus' event for each interface (pkg/multus, DelegateAdd): programs look for
+// its reason and read its words.
+func TestEvents(t *testing.T) {
+	w := newWorld(t, &peerCase{
+		Name: "events", NADs: []nad{{Name: "lan", Config: `{"cniVersion": "1.0.0", "type": "macvlan"}`}, {Name: "bare", Config: `{"cniVersion": "1.0.0", "type": "macvlan", "probe": {"empty": true}}`}},
+		Pod: &pod{Annotations: map[string]any{"k8s.v1.cni.cncf.io/networks": "lan,bare@data0"}},
+	}, asPlexus)
+	for _, s := range w.run(plexus).Steps {
+		if s.message != "" {
+			t.Error(s.Verb, s.message)
+		}
+	}
+	want := []string{"AddedInterface Add eth0 [10.1.0.5/24] from cluster", "AddedInterface Add net1 [10.1.1.5/24] from shop/lan", "AddedInterface Add data0 [] from shop/bare"}
+	if !slices.Equal(w.api.said, want) {
+		t.Errorf("events %q, want %q", w.api.said, want)
+	}
+}
+
 // asPlexus has plexus answer as Multus does, and keep its files in the case's folder.
 func asPlexus(keys map[string]any) {
 	keys["result"] = "default-network"
