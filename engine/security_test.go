@@ -59,7 +59,7 @@ func TestSecurityTable(t *testing.T) {
 		}
 	}
 	for of := range table {
-		if types[of] == nil && of != "" && of != "runtimeConfig" && of != "volume" {
+		if types[of] == nil && of != "" && of != "runtimeConfig" && of != "volume" && of != "device-info" {
 			t.Errorf("the table has keys of %q, which is no configuration", of)
 		}
 	}
