@@ -93,9 +93,10 @@ func (s *Site) World(v *ovs.Switch) string {
 	}
 	var kept []string
 	for line := range strings.Lines(files) {
-		// host-local's memory of where to go on, and the table of locks, which stays with its folder.
+		// host-local's memory of where to go on, the journal's of what is undone, and the table of locks,
+		// which stays with its folder.
 		locks := strings.Contains(line, " /run/plexus/locks") || strings.HasSuffix(strings.TrimSpace(line), " /run/plexus")
-		if !strings.Contains(line, "last_reserved_ip") && !locks {
+		if !strings.Contains(line, "last_reserved_ip") && !strings.Contains(line, "/undone") && !locks {
 			kept = append(kept, line)
 		}
 	}
