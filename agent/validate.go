@@ -46,11 +46,7 @@ func Validate(file string, data []byte, networks ...*conf.Definition) (documents
 	for _, e := range unjoin(err) {
 		v.findings = append(v.findings, Finding{Where: file, Problem: strings.TrimPrefix(e.Error(), file+": ")})
 	}
-	for _, d := range all {
-		if d.Network != nil {
-			v.networks = append(v.networks, d.Network)
-		}
-	}
+	v.networks = append(v.networks, Networks(file, data)...)
 	for _, d := range all {
 		v.where = d.String()
 		switch {
@@ -64,6 +60,20 @@ func Validate(file string, data []byte, networks ...*conf.Definition) (documents
 		v.findings = append(v.findings, Finding{Where: file, Problem: "no Pod, NetworkAttachmentDefinition or CNI configuration in it", Warning: true})
 	}
 	return len(all), v.findings
+}
+
+// Networks are the NetworkAttachmentDefinitions of a manifest, as far as it can be read.
+func Networks(file string, data []byte) (all []*conf.Definition) {
+	if isCNIFile(file, data) {
+		return nil
+	}
+	documents, _ := kube.ParseManifests(file, data) // Validate tells the error
+	for _, d := range documents {
+		if d.Network != nil {
+			all = append(all, d.Network)
+		}
+	}
+	return all
 }
 
 // isCNIFile tells a CNI configuration from a manifest in JSON.

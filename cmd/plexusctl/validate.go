@@ -8,7 +8,6 @@ import (
 
 	"github.com/plexus-cni/plexus/agent"
 	"github.com/plexus-cni/plexus/conf"
-	"github.com/plexus-cni/plexus/kube"
 )
 
 func validateCommand() *cobra.Command {
@@ -47,19 +46,11 @@ pod asks for is held against the networks of the same files.`,
 	}
 }
 
-// networksOf are the NetworkAttachmentDefinitions of files. What is wrong with a file its own
-// check says.
+// networksOf are the networks of files. What cannot be read its own check says.
 func networksOf(files []string) (all []*conf.Definition) {
 	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		documents, _ := kube.ParseManifests(file, data)
-		for _, d := range documents {
-			if d.Network != nil {
-				all = append(all, d.Network)
-			}
+		if data, err := os.ReadFile(file); err == nil {
+			all = append(all, agent.Networks(file, data)...)
 		}
 	}
 	return all
