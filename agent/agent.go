@@ -112,6 +112,7 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 	a.publisher = newPublisher(c, a.telemetry, republisher.publish)
 	republisher.publisher = a.publisher
 	a.watcher = newWatcher(a.engines.delegates, s.Log)
+	a.telemetry.metrics.registry.MustRegister(&vswitches{a.watcher})
 	a.follower = &follower{
 		store: a.store, engines: recorded, cluster: c, publisher: a.publisher, telemetry: a.telemetry,
 		queue: make(chan change, 1024),
@@ -126,12 +127,15 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 		requests: make(chan chan []engine.Finding),
 	}
 	a.cni = &cniHandler{engines: a.engines, store: a.store, publisher: a.publisher, telemetry: a.telemetry, memory: newMemory()}
-	// The first comparison with the world is not missing: a vswitch that never answers would
-	// hold up the rollout of a DaemonSet, and a request for a sandbox whose former one was cut
-	// short undoes that one first, under the sandbox' lock.
-	missing := c.Synced
-	if s.Installed != nil {
-		missing = func() error { return errors.Join(c.Synced(), s.Installed()) }
+	// The first comparison with the world is not missing: a request for a sandbox whose former
+	// one was cut short undoes that one first, under the sandbox' lock. A vswitch that is down
+	// is: pods of its networks cannot be started here.
+	missing := func() error {
+		errs := []error{c.Synced(), a.watcher.why()}
+		if s.Installed != nil {
+			errs = append(errs, s.Installed())
+		}
+		return errors.Join(errs...)
 	}
 	a.inspection = &inspection{node: s.Node, missing: missing, sandboxes: all, reconciler: a.reconciler, publisher: a.publisher, telemetry: a.telemetry, warnings: a.cni.statusWarnings}
 	return a

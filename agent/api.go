@@ -24,6 +24,15 @@ type NodeInfo struct {
 	// Warnings are those of the runtime's last STATUS: files that are broken and keep no pod from
 	// its networks.
 	Warnings []string `json:"warnings,omitempty"`
+
+	Vswitches []VswitchInfo `json:"vswitches,omitempty"`
+}
+
+// VswitchInfo is a vswitch that pods of the node are attached to.
+type VswitchInfo struct {
+	Delegate string `json:"delegate"`
+	Address  string `json:"address"`
+	Why      string `json:"why,omitempty"` // it does not work
 }
 
 // Attachments is GET /v1/attachments: the journal.

@@ -48,6 +48,7 @@ const (
 	reasonChanged     = "NetworksChanged"
 	reasonRestored    = "NetworkRestored"
 	reasonDifferent   = "NetworkDiffers"
+	reasonDown        = "VswitchDown"
 	reasonReclaimed   = "NetworksReclaimed"
 	reasonAbandoned   = "NetworkAbandoned"
 	reasonUnpublished = "NetworkStatusUnpublished"

@@ -65,6 +65,7 @@ func (i *inspection) nodeInfo(w http.ResponseWriter, _ *http.Request) {
 	})
 	info.Damaged += len(unjoin(damaged))
 	info.Unpublished = i.publisher.count()
+	info.Vswitches = i.reconciler.endpoints.states()
 	info.Differences = i.sandboxes.store.differences()
 	info.Warnings = i.warnings()
 	answer(w, info)

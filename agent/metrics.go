@@ -86,6 +86,25 @@ func stepName(what string) string {
 	return strings.Join(words, " ")
 }
 
+// vswitches tells whether each vswitch works, at each scrape.
+type vswitches struct{ watcher *watcher }
+
+var vswitchDesc = prometheus.NewDesc("plexus_vswitch_up", "Whether a vswitch that pods are attached to works, by delegate and address.", []string{"delegate", "endpoint"}, nil)
+
+// Describe is prometheus.Collector.
+func (v *vswitches) Describe(to chan<- *prometheus.Desc) { to <- vswitchDesc }
+
+// Collect is prometheus.Collector.
+func (v *vswitches) Collect(to chan<- prometheus.Metric) {
+	for _, one := range v.watcher.states() {
+		up := 1.0
+		if one.Why != "" {
+			up = 0
+		}
+		to <- prometheus.MustNewConstMetric(vswitchDesc, prometheus.GaugeValue, up, one.Delegate, one.Address)
+	}
+}
+
 // attachments counts what is in the journal, at each scrape.
 type attachments struct{ store *store }
 

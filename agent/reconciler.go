@@ -52,13 +52,39 @@ func (r *reconciler) Run(ctx context.Context) error {
 			r.republish(ctx)
 		case <-reap.C:
 			r.reaper.reapOrphans(ctx)
-		case e := <-r.endpoints.returned:
-			r.reporter.telemetry.log.Info("a vswitch answers again", "delegate", e.delegate, "address", e.address)
-			r.reconcile(ctx, &e)
+		case e := <-r.endpoints.changed:
+			r.follow(ctx, e)
 		case answer := <-r.requests:
 			answer <- r.reconcile(ctx, nil)
 		}
 	}
+}
+
+// follow acts on the report of an endpoint: it compares the sandboxes there when it works, and
+// reports on their pods that it does not.
+func (r *reconciler) follow(ctx context.Context, e endpoint) {
+	why := r.endpoints.down(e)
+	if why == "" {
+		r.reporter.telemetry.log.Info("a vswitch works again", "delegate", e.delegate, "address", e.address)
+		r.reconcile(ctx, &e)
+		return
+	}
+	r.reporter.telemetry.log.Warn("a vswitch does not work", "delegate", e.delegate, "address", e.address, "why", why)
+	_ = r.sandboxes.store.each(func(rec *journal.Record) { // reconciliations report what cannot be read
+		if !r.at(rec, e) {
+			return
+		}
+		for _, tx := range rec.Transactions {
+			if tx.Pod != nil {
+				r.reporter.cluster.Event(tx.Pod, true, reasonDown, why)
+			}
+		}
+	})
+}
+
+// at reports whether a record has an attachment at an endpoint.
+func (r *reconciler) at(rec *journal.Record, e endpoint) bool {
+	return slices.Contains(engine.Endpoints(r.endpoints.delegates, rec)[e.delegate], e.address)
 }
 
 // republish compares network-status alone.
@@ -88,14 +114,14 @@ func (r *reconciler) now(ctx context.Context) ([]engine.Finding, error) {
 
 // reconcile compares all sandboxes with the world, or those at one endpoint.
 func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Finding {
-	all := []engine.Finding{}
+	all, recorded := []engine.Finding{}, map[endpoint]bool{}
 	var mu sync.Mutex
 	if only == nil {
 		r.reaper.forgetDeleted()
 		r.sandboxes.logged.Clear()
 	}
 	r.sandboxes.each(ctx, func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
-		if only != nil && !slices.Contains(engine.Endpoints(r.endpoints.delegates, rec)[only.delegate], only.address) {
+		if only != nil && !r.at(rec, *only) {
 			return
 		}
 		findings := r.reporter.observe(ctx, rec, func(steps context.Context) ([]engine.Finding, error) {
@@ -108,7 +134,15 @@ func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Fin
 		r.sandboxes.store.notify(rec)
 		mu.Lock()
 		defer mu.Unlock()
+		for delegate, addresses := range engine.Endpoints(r.endpoints.delegates, rec) {
+			for _, address := range addresses {
+				recorded[endpoint{delegate, address}] = true
+			}
+		}
 		all = append(all, findings...)
 	}, r.sandboxes.logOnce)
+	if only == nil && ctx.Err() == nil {
+		r.endpoints.retain(recorded)
+	}
 	return all
 }

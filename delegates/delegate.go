@@ -35,9 +35,11 @@ type Delegate interface {
 	// folders are the node's for this. It returns an error for each endpoint that
 	// failed. keep is called by several goroutines.
 	Sweep(ctx context.Context, owner string, endpoints []string, bounds conf.Bounds, keep func(sandbox, ifName string) bool) []error
-	// Watch returns nil when an endpoint has ended and answers again, and ctx's error
-	// when ctx is done. It first waits for an endpoint that does not answer.
-	Watch(ctx context.Context, endpoint string) error
+	// Watch follows an endpoint until ctx is done, and returns ctx's error. It calls report
+	// with the reason when the endpoint does not work, with nil when it works again, and
+	// with nil when it may have lost something meanwhile. Before the first report it works.
+	// report does not block, and is not called by two goroutines at once.
+	Watch(ctx context.Context, endpoint string, report func(error)) error
 	// Close ends the connections. Requests under way fail.
 	Close()
 }
@@ -115,7 +117,7 @@ func (Base) Sweep(context.Context, string, []string, conf.Bounds, func(sandbox, 
 }
 
 // Watch is Delegate.
-func (Base) Watch(ctx context.Context, _ string) error {
+func (Base) Watch(ctx context.Context, _ string, _ func(error)) error {
 	<-ctx.Done()
 	return ctx.Err()
 }

@@ -36,6 +36,26 @@ type SilentError struct{ Limit time.Duration }
 
 func (e SilentError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
 
+// Late calls do. It calls tell with a SilentError when do takes longer than limit, and waits for
+// do all the same.
+func Late(limit time.Duration, tell func(error), do func() error) (late bool, err error) {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err = <-done:
+		return false, err
+	case <-time.After(limit):
+		tell(SilentError{limit})
+		return true, <-done
+	}
+}
+
+// Times of those who follow an endpoint all the time.
+const (
+	Pulse      = time.Second     // between two questions to an endpoint that answers
+	PulseLimit = 3 * time.Second // for its answer
+)
+
 // Pool has one connection to each endpoint of a kind.
 type Pool[C Conn] struct {
 	// Dial connects to an address. suspect: the endpoint did not answer the last

@@ -115,7 +115,7 @@ func TestAnEndpointThatIsAway(t *testing.T) {
 		t.Errorf("Inspect: %+v", d)
 	}
 	back := make(chan error, 1)
-	go func() { back <- n.toys.Watch(t.Context(), switchA) }()
+	go func() { _ = n.toys.Watch(t.Context(), switchA, func(err error) { back <- err }) }()
 	n.world.SetAway(switchA, false)
 	if err := n.Del(t.Context(), r); err != nil {
 		t.Error(err)

@@ -27,6 +27,11 @@ func (n *network) survey(ctx context.Context, s *state) error {
 			selectRows("Interface", includes("options", pair(optionPath, s.Socket)), "name", "external_ids"),
 			selectRows("Interface", includes("external_ids", pair(markSocket, s.Place(s.File))), "name", "external_ids"))
 	}
+	if s == nil {
+		if err := n.d.alive(ctx, n.OVSDB); err != nil {
+			return err
+		}
+	}
 	results, err := n.d.db.transact(ctx, n.OVSDB, ops...)
 	if err != nil {
 		return err
@@ -35,7 +40,7 @@ func (n *network) survey(ctx context.Context, s *state) error {
 	case len(rows) == 1 && text(rows[0], "dpdk_version") == noDPDK:
 		return fmt.Errorf("OVS at %s was built without DPDK: run an ovs-vswitchd that has it (Debian: package openvswitch-switch-dpdk)", n.OVSDB)
 	case len(rows) == 0 || rows[0]["dpdk_initialized"] != true:
-		return vswitchdUnavailable(n.OVSDB, errors.New("it has not initialised DPDK: set other_config:dpdk-init=true in Open_vSwitch and see ovs-vswitchd's log"))
+		return vswitchdUnavailable(n.OVSDB, errNoDPDK)
 	}
 	if err := n.d.db.requireProgress(n.OVSDB, results[0].Rows); err != nil {
 		return err
@@ -72,7 +77,10 @@ func (n *network) Check(ctx context.Context, a *delegates.Attachment) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(n.compare(ctx, p), p.Folder.Check(p.Mode == modeServer, p.File))
+	if err := n.d.alive(ctx, p.OVSDB); err != nil {
+		return err
+	}
+	return errors.Join(n.compare(ctx, p), p.Folder.Check(p.Mode == modeServer, p.File), n.d.checkSocket(ctx, p))
 }
 
 // compare compares the rows with those that insert made.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
@@ -15,8 +16,9 @@ import (
 
 // Delegate attaches pods to OVS-DPDK.
 type Delegate struct {
-	log *slog.Logger
-	db  *databases
+	log    *slog.Logger
+	db     *databases
+	health sync.Map // of watched OVSDBs, by address
 }
 
 var (

@@ -95,7 +95,7 @@ func FuzzConn(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ours, theirs := net.Pipe()
-		c := newConn(ours)
+		c := newConn(ours, nil)
 		go func() {
 			_, _ = theirs.Read(make([]byte, 1<<16))
 			go func() { _, _ = io.Copy(io.Discard, theirs) }()

@@ -9,25 +9,31 @@ import (
 	"net"
 	"strconv"
 	"sync"
+
+	"github.com/plexus-cni/plexus/endpoint"
 )
 
 // Bounds of what a server may send. Answers to the requests of plexus have kilobytes.
 const (
-	maxMessage = 64 << 20 // bytes of one message
-	maxEcho    = 4 << 10  // bytes of an echo's params; ovsdb-server's has none
-	maxEchoes  = 16       // echoes without an answer, because the server does not read
+	maxMessage  = 16 << 20 // bytes of one message
+	maxElements = 1 << 19  // of one message, which take 300 bytes of memory each
+	maxDepth    = 32       // of one message; a set in a row has 8
+	maxQuote    = 200      // bytes of a message that an error may quote
+
+	maxEcho   = 4 << 10 // bytes of an echo's params; ovsdb-server's has none
+	maxEchoes = 16      // echoes without an answer, because the server does not read
 )
 
 // conn is a connection to an OVSDB server, in JSON-RPC 1.0 (RFC 7047, section 4). It
 // carries requests of many goroutines at once, and answers the server's echo. A message
 // that makes no sense ends the connection and all requests, with an error that says why.
-// encoding/json bounds the depth of messages (10000).
 type conn struct {
 	stream net.Conn
 	out    chan *request   // unbuffered: a request that is received is written, or fails
 	echoes chan []byte     // answers to the server's echo
 	ended  context.Context // done when the connection has ended; its cause says why
 	end    context.CancelCauseFunc
+	notify notifier
 
 	mu      sync.Mutex
 	last    uint64
@@ -56,10 +62,14 @@ func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "
 // errUnsent marks the error of a request that the server cannot have seen.
 var errUnsent = errors.New("nothing was sent")
 
-// newConn takes over a stream to a server.
-func newConn(stream net.Conn) *conn {
+// notifier is called with each notification of a server (RFC 7047, 4.1.6), by the goroutine
+// that reads. Its error ends the connection.
+type notifier func(method string, params json.RawMessage) error
+
+// newConn takes over a stream to a server. notify may be nil.
+func newConn(stream net.Conn, notify notifier) *conn {
 	c := &conn{
-		stream: stream, out: make(chan *request), echoes: make(chan []byte, maxEchoes), pending: map[uint64]*request{},
+		stream: stream, notify: notify, out: make(chan *request), echoes: make(chan []byte, maxEchoes), pending: map[uint64]*request{},
 	}
 	c.ended, c.end = context.WithCancelCause(context.Background())
 	go c.write()
@@ -129,6 +139,48 @@ func (c *conn) newRequest(method string, params []any) (*request, uint64, error)
 	return r, c.last, nil
 }
 
+// measure refuses a message that would take far more memory than it has bytes.
+func (m rpcMessage) measure() error {
+	elements, depth := 0, 0
+	for _, raw := range []json.RawMessage{m.ID, m.Params, m.Result, m.Error} {
+		text := false
+		for i := 0; i < len(raw); i++ {
+			switch b := raw[i]; {
+			case b == '"':
+				text = !text
+			case text && b == '\\':
+				i++
+			case text:
+			case b == ',':
+				elements++
+			case b == '[', b == '{':
+				elements, depth = elements+1, depth+1
+			case b == ']', b == '}':
+				depth--
+			}
+			if elements > maxElements || depth > maxDepth {
+				return fmt.Errorf("it sent a message of more than %d elements, or deeper than %d", maxElements, maxDepth)
+			}
+		}
+	}
+	return nil
+}
+
+// pulse asks a server all the time until the connection ends. beat is called with nil for each
+// answer, and with a SilentError when there is none in time.
+func (c *conn) pulse(method string, beat func(error)) {
+	for !c.Ended() {
+		_, err := endpoint.Late(endpoint.PulseLimit, beat, func() error {
+			_, err := c.call(c.ended, method)
+			return err
+		})
+		if err == nil {
+			beat(nil)
+		}
+		pause(c.ended, endpoint.Pulse)
+	}
+}
+
 func (c *conn) write() {
 	for {
 		var err error
@@ -164,9 +216,11 @@ func (c *conn) read() {
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			err = errors.New("it closed the connection within a message")
 		case err != nil:
-			err = fmt.Errorf("read a message: %w", err)
+			err = fmt.Errorf("read a message: %.*s", maxQuote, err)
 		default:
-			err = c.handle(m)
+			if err = m.measure(); err == nil {
+				err = c.handle(m)
+			}
 		}
 		if err != nil {
 			c.Close(err)
@@ -182,8 +236,10 @@ func (c *conn) handle(m rpcMessage) error {
 		return errors.New("it sent a message with neither method nor id")
 	case m.Method == nil:
 		return c.deliver(m)
+	case absent(m.ID) && c.notify == nil:
+		return nil
 	case absent(m.ID):
-		return nil // a notification: plexus requests none
+		return c.notify(*m.Method, m.Params)
 	case *m.Method == "echo":
 		return c.reply(m.ID, m.Params, nil)
 	default:

@@ -149,7 +149,7 @@ func TestSecondAnswer(t *testing.T) {
 		q := next(in)
 		says(conn, bridges+bridges, q.ID, q.ID)
 	})
-	c, err := dial(bounded(t), endpoint.Wait, address)
+	c, err := dial(bounded(t), endpoint.Wait, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestLongMessage(t *testing.T) {
 			_, err = conn.Write(bytes.Repeat([]byte("x"), 1<<20))
 		}
 	})
-	c, err := dial(bounded(t), endpoint.Wait, address)
+	c, err := dial(bounded(t), endpoint.Wait, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestEchoFlood(t *testing.T) {
 			}
 		}
 	})
-	c, err := dial(bounded(t), endpoint.Wait, address)
+	c, err := dial(bounded(t), endpoint.Wait, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestRequestsShareAConnection(t *testing.T) {
 			says(conn, `{"id": %s, "result": %[1]s, "error": null}`, q.ID)
 		}
 	})
-	c, err := dial(bounded(t), endpoint.Wait, address)
+	c, err := dial(bounded(t), endpoint.Wait, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

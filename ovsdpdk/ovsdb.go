@@ -45,7 +45,7 @@ func newDatabases() *databases {
 			if suspect {
 				limit = endpoint.ShortWait
 			}
-			c, err := dial(ctx, limit, address)
+			c, err := dial(ctx, limit, address, nil)
 			if err != nil {
 				return nil, unavailable(address, err)
 			}
@@ -99,7 +99,7 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 
 // dial connects and checks that the server has the vswitch's database: a server that
 // accepts and does not answer, or answers something else, is no OVSDB.
-func dial(ctx context.Context, limit time.Duration, address string) (c *conn, err error) {
+func dial(ctx context.Context, limit time.Duration, address string, notify notifier) (c *conn, err error) {
 	if err := checkAddress(address); err != nil {
 		return nil, err
 	}
@@ -115,11 +115,11 @@ func dial(ctx context.Context, limit time.Duration, address string) (c *conn, er
 	if err != nil {
 		return nil, err
 	}
-	c = newConn(stream)
+	c = newConn(stream, notify)
 	var names []string
 	raw, err := c.call(ctx, "list_dbs")
-	if err == nil {
-		err = json.Unmarshal(raw, &names)
+	if err == nil && json.Unmarshal(raw, &names) != nil {
+		err = fmt.Errorf("it lists its databases as %.*s", maxQuote, raw)
 	}
 	if err == nil && !slices.Contains(names, vswitchDB) {
 		err = fmt.Errorf("it has no database %s", vswitchDB)
@@ -139,7 +139,7 @@ func (c *conn) transact(ctx context.Context, ops []ovsdb.Operation) (results []r
 		return nil, err
 	}
 	if err := json.Unmarshal(raw, &results); err != nil {
-		err = fmt.Errorf("read the result of a transaction: %w", err)
+		err = fmt.Errorf("read the result of a transaction: %.*s", maxQuote, err)
 		c.Close(err)
 		return nil, err
 	}

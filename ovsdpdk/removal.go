@@ -17,6 +17,8 @@ import (
 
 // removal is what is taken out of one OVSDB.
 type removal struct {
+	vswitches []ovsdb.Row // of table Open_vSwitch
+
 	ports   []ovsdb.UUID // rows of table Port
 	bridges []*ownBridge
 }
@@ -39,12 +41,13 @@ func (d *Delegate) delete(ctx context.Context, ports []*port) (others []shareddi
 	if err := delegates.Step(ctx, "%s: delete ports %s", ifNames, portNames); err != nil {
 		return nil, err
 	}
-	if err := d.openSockets(ctx, ports); err != nil {
-		return nil, err
-	}
 	r, err := d.findRemoval(ctx, ports)
 	if err != nil {
 		return nil, err
+	}
+	folder, local := folderOf(address, r.vswitches)
+	if local {
+		folder.openSockets(ports)
 	}
 	uses := selectUses(ports)
 	for range tries {
@@ -66,6 +69,9 @@ func (d *Delegate) delete(ctx context.Context, ports []*port) (others []shareddi
 		}
 		for _, p := range ports {
 			p.refuseMisnamed(rows)
+			if local && p.Mode == modeServer {
+				p.err = errors.Join(p.err, folder.removeStale(p))
+			}
 		}
 		return usesByOthers(ports, rows), nil
 	}
@@ -74,7 +80,7 @@ func (d *Delegate) delete(ctx context.Context, ports []*port) (others []shareddi
 
 // findRemoval reads which rows the ports have, and which of their bridges are the owner's.
 func (d *Delegate) findRemoval(ctx context.Context, ports []*port) (*removal, error) {
-	var ops []ovsdb.Operation
+	ops := []ovsdb.Operation{selectSocketFolder()}
 	for _, p := range ports {
 		ops = append(ops, selectRows("Interface", equal("name", p.Port), "external_ids"), selectRows("Port", equal("name", p.Port), "_uuid"))
 	}
@@ -82,7 +88,8 @@ func (d *Delegate) findRemoval(ctx context.Context, ports []*port) (*removal, er
 	if err != nil {
 		return nil, err
 	}
-	r := &removal{}
+	r := &removal{vswitches: results[0].Rows}
+	results = results[1:]
 	var bridges []string
 	leaving := map[string][]ovsdb.UUID{} // by bridge
 	for i, p := range ports {
@@ -92,7 +99,8 @@ func (d *Delegate) findRemoval(ctx context.Context, ports []*port) (*removal, er
 		case !p.owns(ifaces[0]):
 			d.log.Warn("an interface of that name is not ours; it is left alone", "interface", p.Port, "sandbox", p.Sandbox)
 		case len(rows) > 0:
-			bridge = cmp.Or(recordedState(ifaces[0]).Bridge, bridge)
+			recorded := recordedState(ifaces[0])
+			bridge, p.Mode = cmp.Or(recorded.Bridge, bridge), cmp.Or(p.Mode, recorded.Mode)
 			r.ports = append(r.ports, uuids(rows[0], "_uuid")...)
 			leaving[bridge] = append(leaving[bridge], uuids(rows[0], "_uuid")...)
 		}

@@ -21,8 +21,9 @@ func (n *network) Restore(ctx context.Context, a *delegates.Attachment) (made []
 		return nil, err
 	}
 	rows, err := n.restorePort(ctx, p)
-	if err != nil || len(rows) > 0 {
-		return append(made, rows...), err
+	made = append(made, rows...)
+	if err != nil {
+		return made, err
 	}
 	links, err := n.d.link(ctx, []*port{p})
 	return append(made, links...), err
@@ -48,14 +49,20 @@ func (p *port) restoreFiles(ctx context.Context) (made []string, err error) {
 // restorePort inserts the port when its row is missing, and its bridge if the
 // configuration has plexus make it.
 func (n *network) restorePort(ctx context.Context, p *port) (made []string, err error) {
+	if err := n.d.alive(ctx, p.OVSDB); err != nil {
+		return nil, err
+	}
 	results, err := n.d.db.transact(ctx, p.OVSDB,
-		selectRows("Interface", equal("name", p.Port), "external_ids"),
+		selectRows("Interface", equal("name", p.Port), "external_ids", "ofport"),
 		selectRows("Bridge", equal("name", p.Bridge), "name"))
 	if err != nil {
 		return nil, err
 	}
 	if rows := results[0].Rows; len(rows) > 0 {
-		return nil, p.mustOwn(rows[0])
+		if err := p.mustOwn(rows[0]); err != nil || isOpen(rows[0]) || p.Mode != modeServer {
+			return nil, err
+		}
+		return n.d.reopen(ctx, p)
 	}
 	if err := n.d.open(ctx, p.OVSDB, []*port{p}); err != nil {
 		return nil, err

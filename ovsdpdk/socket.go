@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/shareddir"
 )
@@ -17,22 +19,33 @@ import (
 // of its port: its run folder, or a folder below that.
 type socketFolder struct{ run, below string }
 
-// socketFolder reads the folder from other_config:vhost-sock-dir.
+// socketFolder reads the folder.
 func (d *Delegate) socketFolder(ctx context.Context, address string) (socketFolder, error) {
-	path, ok := strings.CutPrefix(address, "unix:")
-	if !ok {
+	if runFolder(address) == "" {
 		return socketFolder{}, errors.New(`key "vhost.mode": server needs "ovsdb" to be unix:PATH, as the sockets are beside it`)
 	}
-	results, err := d.db.transact(ctx, address, selectRows("Open_vSwitch", anyRow(), "other_config"))
+	results, err := d.db.transact(ctx, address, selectSocketFolder())
 	if err != nil {
 		return socketFolder{}, err
 	}
-	f := socketFolder{run: filepath.Dir(path)}
-	if rows := results[0].Rows; len(rows) > 0 {
-		// A slash at its beginning has no meaning for ovs-vswitchd.
-		f.below = strings.TrimLeft(strMap(rows[0], "other_config")["vhost-sock-dir"], "/")
-	}
+	f, _ := folderOf(address, results[0].Rows)
 	return f, nil
+}
+
+func selectSocketFolder() ovsdb.Operation {
+	return selectRows("Open_vSwitch", anyRow(), "other_config")
+}
+
+// folderOf reads the folder from other_config:vhost-sock-dir.
+func folderOf(address string, vswitches []ovsdb.Row) (f socketFolder, ok bool) {
+	if f.run = runFolder(address); f.run == "" {
+		return f, false
+	}
+	if len(vswitches) > 0 {
+		// A slash at its beginning has no meaning for ovs-vswitchd.
+		f.below = strings.TrimLeft(strMap(vswitches[0], "other_config")["vhost-sock-dir"], "/")
+	}
+	return f, true
 }
 
 // open opens the socket of a port. OVSDB may say anything: no socket outside of the run
@@ -84,20 +97,74 @@ func (p *port) link(ctx context.Context, f socketFolder) (made []string, err err
 	return made, p.LinkSocket(origin, p.File, p.network.dialect.Key("vhost.socketFile"))
 }
 
-// openSockets opens the vswitch's sockets whose links in volumes are about to be removed:
-// the vswitch listens at each until it has acted on the removal of the port, and only by
-// it the link can be told from a socket of somebody else.
-func (d *Delegate) openSockets(ctx context.Context, ports []*port) error {
-	ports = slices.DeleteFunc(slices.Clone(ports), func(p *port) bool { return p.Mode != modeServer || p.Own })
-	if len(ports) == 0 || !strings.HasPrefix(ports[0].OVSDB, "unix:") {
+// checkSocket compares the pod's socket with the one that the vswitch listens at, in server
+// mode.
+func (d *Delegate) checkSocket(ctx context.Context, p *port) error {
+	if p.Mode != modeServer {
 		return nil
 	}
-	f, err := d.socketFolder(ctx, ports[0].OVSDB)
+	f, err := d.socketFolder(ctx, p.OVSDB)
 	if err != nil {
 		return err
 	}
-	for _, p := range ports {
-		p.socket, _ = f.open(p.Port) // no socket: the vswitch does not listen any more
+	origin, err := f.open(p.Port)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer origin.Close()
+	linked, err := p.Linked(origin, p.File)
+	if err == nil && !linked {
+		err = fmt.Errorf("%s is not the socket of port %s that the vswitch listens at", p.Place(p.File), p.Port)
+	}
+	return err
+}
+
+// removeStale removes the socket of a port that nobody listens at: a vswitch that was killed
+// leaves it, and the next one cannot listen there. The name is the attachment's own.
+func (f socketFolder) removeStale(p *port) error {
+	return shareddir.RemoveStale(f.run, filepath.Join(f.below, p.Port))
+}
+
+// reopen has ovs-vswitchd open a port again that it could not open because of a socket of the
+// former one. Other ports that are not open have another reason, which CHECK reports.
+func (d *Delegate) reopen(ctx context.Context, p *port) (made []string, err error) {
+	f, err := d.socketFolder(ctx, p.OVSDB)
+	if err != nil {
+		return nil, err
+	}
+	origin, err := f.open(p.Port)
+	if err != nil {
+		return nil, nil //nolint:nilerr // no socket is in its way
+	}
+	listened := shareddir.Listens(origin)
+	_ = origin.Close()
+	if listened {
+		return nil, nil
+	}
+	if err := delegates.Step(ctx, "%s: remove the socket of a former ovs-vswitchd, and open port %s", p.IfName, p.Port); err != nil {
+		return nil, err
+	}
+	if err := f.removeStale(p); err != nil {
+		return nil, err
+	}
+	if _, err := d.db.transact(ctx, p.OVSDB, nextConfig()); err != nil {
+		return nil, err
+	}
+	_, err = d.db.transactWithin(ctx, openTimeout+openMargin, p.OVSDB,
+		wait("Interface", equal("name", p.Port), openTimeout, ovsdb.WaitConditionNotEqual, ovsdb.Row{"ofport": -1}))
+	if refusal(err, answerTimedOut) != nil {
+		err = vswitchdUnavailable(p.OVSDB, fmt.Errorf("it did not open port %s within %s", p.Port, openTimeout))
+	}
+	return []string{"socket of port " + p.Port}, err
+}
+
+// openSockets opens the vswitch's sockets whose links in volumes are about to be removed:
+// the vswitch listens at each until it has acted on the removal of the port, and only by
+// it the link can be told from a socket of somebody else.
+func (f socketFolder) openSockets(ports []*port) {
+	for _, p := range ports {
+		if p.Mode == modeServer && !p.Own {
+			p.socket, _ = f.open(p.Port) // no socket: the vswitch does not listen any more
+		}
+	}
 }

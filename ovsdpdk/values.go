@@ -93,6 +93,10 @@ func tagged(raw any) (tag string, inner any) {
 	return tag, pair[1]
 }
 
+// maxNumber is the length of the longest number: a real one has 17 digits, sign, point and
+// exponent.
+const maxNumber = 32
+
 func notOVSDB(raw any) error { return fmt.Errorf("%.60s is no value of OVSDB", fmt.Sprint(raw)) }
 
 func decodeAtoms(items []any) ([]any, error) {
@@ -109,6 +113,9 @@ func decodeAtom(raw any) (any, error) {
 	case string, bool:
 		return v, nil
 	case json.Number:
+		if len(v) > maxNumber {
+			return nil, notOVSDB(v)
+		}
 		if strings.ContainsAny(v.String(), ".eE") {
 			return v.Float64()
 		}

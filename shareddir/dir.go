@@ -214,12 +214,17 @@ func (d *dir) hasListener(name string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	c, err := net.Dial("unixgram", procPath(f))
+	return Listens(f), nil
+}
+
+// Listens reports whether somebody listens at a socket that is open.
+func Listens(socket *os.File) bool {
+	c, err := net.Dial("unixgram", procPath(socket))
 	if err == nil {
 		_ = c.Close()
-		return true, nil
+		return true
 	}
-	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT), nil
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOENT)
 }
 
 // procPath leads to the open file itself, even after its path has changed (proc_pid_fd(5)).

@@ -77,6 +77,22 @@ func OpenSocket(run, path string) (*os.File, error) {
 	return f, nil
 }
 
+// RemoveStale removes a socket that nobody listens at. run and path are those of OpenSocket.
+// Where there is none nothing is done.
+func RemoveStale(run, path string) error {
+	above, err := os.OpenFile(run, folderFlags, 0)
+	if err != nil || !filepath.IsLocal(path) {
+		return nil //nolint:nilerr // there is no socket
+	}
+	defer above.Close()
+	f, err := openBelow(above, filepath.Dir(filepath.Clean(path)), folderFlags, 0, 0)
+	if err != nil {
+		return nil //nolint:nilerr // there is no socket
+	}
+	defer f.Close()
+	return (&dir{File: f}).removeSocket(filepath.Base(path), false)
+}
+
 // Linked reports whether a name in the folder is the socket itself.
 func (f *Folder) Linked(origin *os.File, file string) (bool, error) {
 	d, err := f.open()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"go.fd.io/govpp/binapi/vpe"
@@ -24,9 +23,8 @@ var (
 
 // Delegate attaches pods to VPP.
 type Delegate struct {
-	log     *slog.Logger
-	pool    *endpoint.Pool[*connection] // by API socket
-	watched sync.Map                    // connections that are kept from one Watch to the next, by API socket
+	log  *slog.Logger
+	pool *endpoint.Pool[*connection] // by API socket
 }
 
 // New makes the delegate of type vppmemif.
@@ -38,11 +36,6 @@ func New(log *slog.Logger) *Delegate {
 // it has of a client until it finds out, and many such clients at once can keep it busy for
 // good (25.06 to 26.06).
 func (d *Delegate) Close() {
-	d.watched.Range(func(socket, conn any) bool {
-		d.watched.Delete(socket)
-		conn.(*connection).Close(endpoint.ErrClosed)
-		return true
-	})
 	d.pool.Close()
 }
 

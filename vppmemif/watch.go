@@ -11,43 +11,57 @@ import (
 // watchRetry is the time between two attempts at a VPP that does not answer.
 const watchRetry = 250 * time.Millisecond
 
-// Watch is delegates.Delegate. It waits on a client's connection of its own, over which it
-// sends nothing: VPP keeps as much of a connection without an introduction, and only a
-// client can say goodbye (see Close). The connection to the VPP that answers again is kept
-// for the next Watch, which so notices a VPP that comes and goes between the two.
-func (d *Delegate) Watch(ctx context.Context, socket string) error {
-	var conn *connection
-	if kept, ok := d.watched.LoadAndDelete(socket); ok {
-		conn = kept.(*connection)
-	} else {
-		conn, _ = connectAnswering(ctx, socket) // a VPP that is away at first is waited for
+// Watch is delegates.Delegate. It pings VPP over a client's connection of its own: VPP keeps as
+// much of a connection without an introduction, and only a client can say goodbye (see Close).
+// A VPP that hangs is waited for: it would have to deal with each client that gives up on it.
+func (d *Delegate) Watch(ctx context.Context, socket string, report func(error)) error {
+	away := false
+	down := func(err error) {
+		away = true
+		report(unavailable(socket, err))
 	}
-	if conn != nil {
-		select {
-		case <-conn.done.Done():
-		case <-ctx.Done():
-		}
-		conn.Close(endpoint.ErrClosed)
-	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("watch VPP at %s: %w", socket, err)
-		}
-		if conn, err := connectAnswering(ctx, socket); err == nil {
-			if former, ok := d.watched.Swap(socket, conn); ok {
-				former.(*connection).Close(endpoint.ErrClosed)
+	for ctx.Err() == nil {
+		var conn *connection
+		_, err := endpoint.Late(endpoint.PulseLimit, down, func() (err error) {
+			conn, err = connectAnswering(ctx, socket)
+			return err
+		})
+		for err == nil {
+			if away {
+				report(nil)
 			}
-			return nil
+			if away = false; !pause(ctx, conn.done, endpoint.Pulse) {
+				break
+			}
+			_, err = endpoint.Late(endpoint.PulseLimit, down, func() error { return conn.ping(ctx) })
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(watchRetry):
+		if conn != nil {
+			if err == nil {
+				err = context.Cause(conn.done)
+			}
+			conn.Close(endpoint.ErrClosed)
 		}
+		if ctx.Err() == nil {
+			down(err)
+			pause(ctx, ctx, watchRetry)
+		}
+	}
+	return fmt.Errorf("watch VPP at %s: %w", socket, ctx.Err())
+}
+
+// pause reports whether the time has passed before either context was done.
+func pause(a, b context.Context, d time.Duration) bool {
+	select {
+	case <-a.Done():
+		return false
+	case <-b.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
-// connectAnswering connects and has VPP answer a ping. It waits as long as that takes: a
-// VPP that hangs would have to deal with each client that has given up on it.
+// connectAnswering connects and has VPP answer a ping. It waits as long as that takes.
 func connectAnswering(ctx context.Context, socket string) (*connection, error) {
 	conn, err := dial(ctx, socket)
 	if err != nil {

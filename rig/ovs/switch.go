@@ -163,8 +163,8 @@ func (s *Switch) waitVswitchd(ctx context.Context, number string) error {
 }
 
 // StopVswitchd kills the daemon as a crash would (SIGKILL) and returns when it
-// is gone. The database keeps running, and the network devices of the daemon
-// (ovs-netdev and one for each bridge) stay for the next one to take over.
+// is gone. The database keeps running. The network devices of the daemon
+// (ovs-netdev and one for each bridge) stay for the next one to take over, and its files stay.
 func (s *Switch) StopVswitchd() error {
 	if s.vswitchd == nil {
 		return errors.New("stop ovs-vswitchd: it does not run")
@@ -176,8 +176,6 @@ func (s *Switch) StopVswitchd() error {
 func (s *Switch) killVswitchd() {
 	s.vswitchd.Kill()
 	s.vswitchd = nil
-	os.Remove(s.path("ovs-vswitchd.ctl"))
-	os.Remove(s.path("ovs-vswitchd.pid"))
 }
 
 // PauseVswitchd makes the daemon hang (SIGSTOP) until ResumeVswitchd.

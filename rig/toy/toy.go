@@ -187,8 +187,13 @@ func (b *Backend) sweepOne(ctx context.Context, endpoint, owner string, keep fun
 }
 
 // Watch is delegates.Delegate.
-func (b *Backend) Watch(ctx context.Context, endpoint string) error {
-	return b.world.watch(ctx, endpoint)
+func (b *Backend) Watch(ctx context.Context, endpoint string, report func(error)) error {
+	if err := b.world.watch(ctx, endpoint); err != nil {
+		return err
+	}
+	report(nil)
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // Close is delegates.Delegate.
