@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -19,7 +20,7 @@ const NodeFile = "/etc/plexus/node.json"
 // manifests) have no bounds.
 type Bounds struct {
 	// Endpoints are patterns, see path.Match, of the vswitches' addresses: OVSDB
-	// remotes (unix:PATH, tcp:HOST:PORT) and sockets of VPP's binary API (PATH). The
+	// remotes (unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT) and sockets of VPP's binary API (PATH). The
 	// default addresses are always allowed.
 	Endpoints []string `json:"endpoints"`
 	// SocketDirs are patterns of folders in which sandboxes may have their folders of
@@ -56,9 +57,10 @@ func (b *Bounds) check() (errs []error) {
 	for i, e := range b.Endpoints {
 		_, err := path.Match(e, "")
 		socket := strings.TrimPrefix(e, "unix:")
-		if err != nil || !strings.HasPrefix(e, "tcp:") && (!path.IsAbs(socket) || strings.ContainsAny(e, `[\`)) ||
-			strings.HasPrefix(e, "tcp:") && strings.ContainsAny(e, "*?") && strings.ContainsAny(e, `[\`) {
-			bad("endpoints", i, e, "unix:/path/of/db.sock or tcp:host:port of OVSDB, or /path/of/api.sock of VPP; * and ? stand for letters other than /")
+		_, isHost := cutHost(e)
+		if err != nil || strings.Contains(e, ",") || !isHost && (!path.IsAbs(socket) || strings.ContainsAny(e, `[\`)) ||
+			isHost && strings.ContainsAny(e, "*?") && strings.ContainsAny(e, `[\`) {
+			bad("endpoints", i, e, "unix:/path/of/db.sock, tcp:host:port or ssl:host:port of OVSDB, or /path/of/api.sock of VPP; * and ? stand for letters other than /")
 		}
 	}
 	for i, u := range b.Uplinks {
@@ -85,9 +87,12 @@ func (b Bounds) ForOwn() Bounds {
 	return b
 }
 
-// Endpoint refuses an address that is neither a default nor allowed. key is what
-// the network calls it.
+// Endpoint refuses an address that is neither a default nor allowed. Of the remotes of an OVSDB,
+// with commas between, each has to be. key is what the network calls it.
 func (b Bounds) Endpoint(key, address string, defaults ...string) error {
+	if before, after, several := strings.Cut(address, ","); several && !path.IsAbs(address) {
+		return errors.Join(b.Endpoint(key, before, defaults...), b.Endpoint(key, after, defaults...))
+	}
 	return b.refuse(key, address, "endpoint", "endpoints", slices.Concat(defaults, b.Endpoints), func(allowed string) bool {
 		return matches(allowed, address)
 	})
@@ -103,13 +108,21 @@ func matches(pattern, address string) bool {
 	if !strings.ContainsAny(pattern, "*?") || slices.Contains(strings.Split(address, "/"), "..") {
 		return pattern == address
 	}
-	if rest, ok := strings.CutPrefix(address, "tcp:"); ok { // a wildcard stands for part of an IP address, not of a name
+	if rest, ok := cutHost(address); ok { // a wildcard stands for part of an IP address, not of a name
 		if _, err := netip.ParseAddrPort(rest); err != nil {
 			return false
 		}
 	}
 	ok, err := path.Match(pattern, address)
 	return ok && err == nil
+}
+
+// cutHost returns the host and port of an OVSDB that is reached over TCP.
+func cutHost(address string) (rest string, ok bool) {
+	if rest, ok = strings.CutPrefix(address, "tcp:"); ok {
+		return rest, true
+	}
+	return strings.CutPrefix(address, "ssl:")
 }
 
 // noVarRun replaces /var/run by /run, the target of that link (file-hierarchy(7)).

@@ -8,30 +8,37 @@ import (
 func TestEndpoint(t *testing.T) {
 	const key = "ovsdb"
 	defaults := []string{"unix:/run/openvswitch/db.sock"}
-	b := Bounds{Endpoints: []string{"tcp:[::1]:6640", "tcp:10.0.0.*:6640", "unix:/run/ovs-*/db.sock", "/run/vpp/api.sock"}}
+	b := Bounds{Endpoints: []string{"tcp:[::1]:6640", "tcp:10.0.0.*:6640", "ssl:10.1.0.*:6640", "unix:/run/ovs-*/db.sock", "/run/vpp/api.sock"}}
 	for address, allowed := range map[string]bool{
-		"unix:/run/openvswitch/db.sock":      true,
-		"unix:/var/run/openvswitch/db.sock":  true, // a link to /run
-		"unix:/run/openvswitch/db.sock2":     false,
-		"unix:/run/ovs-blue/db.sock":         true,
-		"unix:/run/ovs-blue/x/db.sock":       false, // * is no /
-		"unix:/run/ovs-../db.sock":           true,  // a folder of that name, not the one above
-		"unix:/run/ovs-a/../tenant/db.sock":  false,
-		"unix:/var/lib/kubelet/pods/x/db":    false,
-		"tcp:10.0.0.7:6640":                  true,
-		"tcp:10.0.1.7:6640":                  false,
-		"tcp:10.0.0.1.evil.example:6640":     false,
-		"tcp:1:6640":                         false,
-		"tcp:[::1]:6640":                     true,
-		"unix:/run/ovs-x/../ovs-y/db.sock":   false,
-		"tcp:evil.example:6640":              false,
-		"/run/vpp/api.sock":                  true,
-		"/var/run/vpp/api.sock":              true,
-		"/run/vpp/../tenant/api.sock":        false,
-		"":                                   false,
-		"unix:/run/vpp/api.sock":             false, // of the other kind
-		"unix:/var/run/ovs-blue/db.sock":     true,
-		"unix:/var/run/../run/ovs-b/db.sock": false,
+		"unix:/run/openvswitch/db.sock":       true,
+		"unix:/var/run/openvswitch/db.sock":   true, // a link to /run
+		"unix:/run/openvswitch/db.sock2":      false,
+		"unix:/run/ovs-blue/db.sock":          true,
+		"unix:/run/ovs-blue/x/db.sock":        false, // * is no /
+		"unix:/run/ovs-../db.sock":            true,  // a folder of that name, not the one above
+		"unix:/run/ovs-a/../tenant/db.sock":   false,
+		"unix:/var/lib/kubelet/pods/x/db":     false,
+		"tcp:10.0.0.7:6640":                   true,
+		"tcp:10.0.1.7:6640":                   false,
+		"tcp:10.0.0.1.evil.example:6640":      false,
+		"tcp:1:6640":                          false,
+		"tcp:[::1]:6640":                      true,
+		"unix:/run/ovs-x/../ovs-y/db.sock":    false,
+		"tcp:evil.example:6640":               false,
+		"/run/vpp/api.sock":                   true,
+		"/var/run/vpp/api.sock":               true,
+		"/run/vpp/../tenant/api.sock":         false,
+		"":                                    false,
+		"ssl:10.0.0.7:6640":                   false, // each scheme by itself
+		"ssl:10.1.0.7:6640":                   true,
+		"ssl:10.1.0.1.evil.example:6640":      false,
+		"tcp:10.0.0.7:6640,tcp:10.0.0.8:6640": true,
+		"tcp:10.0.0.7:6640,unix:/run/tenant":  false,
+		"unix:/run/tenant,tcp:10.0.0.7:6640":  false,
+		"unix:/run/ovs-a,tcp:evil:1/db.sock":  false,
+		"unix:/run/vpp/api.sock":              false, // of the other kind
+		"unix:/var/run/ovs-blue/db.sock":      true,
+		"unix:/var/run/../run/ovs-b/db.sock":  false,
 	} {
 		err := b.Endpoint(key, address, defaults...)
 		if allowed != (err == nil) {

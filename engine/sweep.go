@@ -114,7 +114,7 @@ func sockets(patterns []string) []string {
 	var all []string
 	for _, p := range patterns {
 		file, isUnix := strings.CutPrefix(p, "unix:")
-		if strings.HasPrefix(p, "tcp:") && strings.ContainsAny(p, "*?") {
+		if (strings.HasPrefix(p, "tcp:") || strings.HasPrefix(p, "ssl:")) && strings.ContainsAny(p, "*?") {
 			continue
 		}
 		for _, path := range matching(file, fs.ModeSocket) {

@@ -17,7 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 
@@ -38,7 +37,7 @@ var defaultSocketDirs = []string{defaultSocketDir, "/usr/local/var/run/openvswit
 
 // Config is the configuration of type ovsdpdk.
 type Config struct {
-	OVSDB        string `json:"ovsdb"`        // unix:PATH or tcp:HOST:PORT
+	OVSDB        string `json:"ovsdb"`        // unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT, or several of one OVSDB with commas between
 	Bridge       string `json:"bridge"`       // a netdev bridge
 	CreateBridge bool   `json:"createBridge"` // make it when it is missing, remove it with its last port
 	Vhost        Vhost  `json:"vhost"`
@@ -219,18 +218,4 @@ func (c *Config) check() error {
 // mac is the address that the runtime requests, else args, else the configuration.
 func (c *Config) mac() string {
 	return cmp.Or(c.requests.RuntimeConfig.MAC, c.requests.Args.CNI.MAC, c.MAC)
-}
-
-func checkAddress(address string) error {
-	scheme, rest, _ := strings.Cut(address, ":")
-	_, _, noHostPort := net.SplitHostPort(rest)
-	switch {
-	case scheme == "unix" && (!filepath.IsAbs(rest) || len(rest) > shareddir.MaxSocketPath):
-		return fmt.Errorf("%.200q, want unix:/path/of/db.sock, at most %d bytes", address, shareddir.MaxSocketPath)
-	case scheme == "tcp" && noHostPort != nil:
-		return fmt.Errorf("%.200q, want tcp:host:port", address)
-	case scheme != "unix" && scheme != "tcp":
-		return fmt.Errorf("%.200q, want unix:/path/of/db.sock or tcp:host:port", address)
-	}
-	return nil
 }

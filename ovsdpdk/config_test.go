@@ -62,6 +62,7 @@ func TestParseMAC(t *testing.T) {
 func TestParseAccepts(t *testing.T) {
 	for _, keys := range []string{
 		`, "vlan": 4095`, `, "mtu": 68`, `, "mtu": 9702`, `, "vlan": 7, "trunk": []`, `, "trunk": [0, {"minID": 5, "maxID": 5}]`,
+		`, "ovsdb": "ssl:[::1]:6640"`, `, "ovsdb": "tcp:127.0.0.1:6640,ssl:b:6640,unix:/run/db.sock"`,
 		`, "ovsdb": "tcp:127.0.0.1:6640"`, `, "ovsdb": "unix:/` + strings.Repeat("x", maxSocketPath-1) + `"`,
 		`, "vhost": {"socketFile": "` + strings.Repeat("x", nameMax) + `"}`, `, "vhost": {"socketFile": "a b..ü"}`,
 		`, "vhost": {"permissions": "777"}`, `, "vhost": {"permissions": "0"}`, `, "MTU": 1500`,
@@ -89,7 +90,10 @@ func TestParseRefuses(t *testing.T) {
 		{`, "ovsdb": "unix:db.sock"`, []string{`"ovsdb"`, "unix:/path"}},
 		{`, "ovsdb": "unix:/` + strings.Repeat("x", maxSocketPath) + `"`, []string{`"ovsdb"`, "107"}},
 		{`, "ovsdb": "tcp:localhost"`, []string{`"ovsdb"`, "tcp:host:port"}},
-		{`, "ovsdb": "ssl:1.2.3.4:6640"`, []string{`"ovsdb"`, "unix:", "tcp:"}},
+		{`, "ovsdb": "ssl:1.2.3.4"`, []string{`"ovsdb"`, "ssl:host:port"}},
+		{`, "ovsdb": "tcp:127.0.0.1:6640,unix:db.sock"`, []string{`"ovsdb"`, "unix:db.sock", "unix:/path"}},
+		{`, "ovsdb": "tcp:127.0.0.1:6640,"`, []string{`"ovsdb"`, "unix:", "tcp:"}},
+		{`, "ovsdb": "` + strings.Repeat("tcp:h:1,", 8) + `tcp:h:1"`, []string{`"ovsdb"`, "9 remotes"}},
 		{vhost("mode", `"master"`), []string{`"vhost.mode"`, "master", "client", "server"}},
 		{vhost("mode", `"Client"`), []string{`"vhost.mode"`, "client, server"}},
 		{vhost("socketDir", `"run/v"`), []string{`"vhost.socketDir"`, "absolute"}},

@@ -68,12 +68,3 @@ func dialControl(address string) (*conn, error) {
 	}
 	return nil, err
 }
-
-// runFolder is the folder of an OVSDB's socket, "" where it is not on this node.
-func runFolder(address string) string {
-	path, ok := strings.CutPrefix(address, "unix:")
-	if !ok {
-		return ""
-	}
-	return filepath.Dir(path)
-}

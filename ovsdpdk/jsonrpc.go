@@ -15,7 +15,7 @@ import (
 
 // Bounds of what a server may send. Answers to the requests of plexus have kilobytes.
 const (
-	maxMessage  = 16 << 20 // bytes of one message
+	maxMessage  = 64 << 20 // bytes of one message
 	maxElements = 1 << 19  // of one message, which take 300 bytes of memory each
 	maxDepth    = 32       // of one message; a set in a row has 8
 	maxQuote    = 200      // bytes of a message that an error may quote

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plexus-cni/plexus/endpoint"
 )
@@ -175,6 +177,37 @@ func TestLongMessage(t *testing.T) {
 	}
 	_, err = c.call(bounded(t), "transact")
 	wantError(t, err, "longer than 67108864 bytes")
+}
+
+// A message that would take a hundred times its bytes of memory, or that an error would quote
+// whole, ends the connection with a short error.
+func TestCostlyMessage(t *testing.T) {
+	long := strings.Repeat("7", 8<<20)
+	for name, message := range map[string]string{
+		"elements":        `{"id": %s, "error": null, "result": [{"rows": [` + strings.Repeat(`{},`, maxElements) + `{}]}]}`,
+		"depth":           `{"id": %s, "error": null, "result": ` + strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1) + `}`,
+		"in an error":     `{"id": %s, "result": null, "error": [` + strings.Repeat(`{},`, maxElements) + `{}]}`,
+		"number":          `{"id": %s, "error": null, "result": [{"rows": [{"ofport": ` + long + `}]}]}`,
+		"count":           `{"id": %s, "error": null, "result": [{"count": ` + long + `}]}`,
+		"method":          `{"id": %s, "method": ` + long + `}`,
+		"a number as key": `{"id": %s, "error": null, "result": [{"rows": [{"options": ["map", [[` + long + `, 1]]]}]}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := newStandIn(t, func(_ int, conn net.Conn, in *json.Decoder) { says(conn, message, next(in).ID) })
+			d := newDelegate(t)
+			defer d.Close()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := d.db.transactWithin(bounded(t), time.Minute, address, selectRows("Bridge", anyRow(), "name"))
+			runtime.ReadMemStats(&after)
+			if err == nil || len(err.Error()) > 1000 {
+				t.Errorf("want a short error, not %.2000v", err)
+			}
+			if most := uint64(1<<20 + 40*len(message)); after.TotalAlloc-before.TotalAlloc > most {
+				t.Errorf("%d bytes took %d of memory", len(message), after.TotalAlloc-before.TotalAlloc)
+			}
+		})
+	}
 }
 
 // A server that asks and asks and takes no answer is left, and holds up

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -97,12 +96,29 @@ func (d *databases) transactWithin(ctx context.Context, limit time.Duration, add
 	}
 }
 
-// dial connects and checks that the server has the vswitch's database: a server that
-// accepts and does not answer, or answers something else, is no OVSDB.
-func dial(ctx context.Context, limit time.Duration, address string, notify notifier) (c *conn, err error) {
+// dial connects to the first of the address' remotes that has the vswitch's database.
+func dial(ctx context.Context, limit time.Duration, address string, notify notifier) (*conn, error) {
 	if err := checkAddress(address); err != nil {
 		return nil, err
 	}
+	var errs []error
+	all := remotesOf(address)
+	for _, remote := range all {
+		c, err := dialServer(ctx, limit/time.Duration(len(all)), remote, notify)
+		if err == nil {
+			return c, nil
+		}
+		if len(all) > 1 {
+			err = fmt.Errorf("%s: %w", remote, err)
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// dialServer connects and checks that the server has the vswitch's database: a server that
+// accepts and does not answer, or answers something else, is no OVSDB.
+func dialServer(ctx context.Context, limit time.Duration, remote string, notify notifier) (c *conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer func() {
@@ -110,8 +126,7 @@ func dial(ctx context.Context, limit time.Duration, address string, notify notif
 			err = endpoint.SilentError{Limit: limit}
 		}
 	}()
-	network, place, _ := strings.Cut(address, ":")
-	stream, err := (&net.Dialer{}).DialContext(ctx, network, place)
+	stream, err := dialRemote(ctx, remote)
 	if err != nil {
 		return nil, err
 	}

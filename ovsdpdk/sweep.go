@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/plexus-cni/plexus/conf"
@@ -28,7 +27,7 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, endpoints []string, 
 	errs := make([]error, len(addresses))
 	var group sync.WaitGroup
 	for i, address := range addresses {
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path := socketPath(address); path != "" && len(remotesOf(address)) == 1 {
 			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}

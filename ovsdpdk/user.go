@@ -25,8 +25,8 @@ const (
 // one, or where it names another process, ovsdb-server's user is taken: they are started with
 // the same option --user. Behind TCP nothing can be known.
 func (d *Delegate) vswitchdUser(ctx context.Context, address string) (*shareddir.User, error) {
-	path, ok := strings.CutPrefix(address, "unix:")
-	if !ok {
+	path := socketPath(address)
+	if path == "" {
 		return nil, nil
 	}
 	u := processUser(filepath.Join(filepath.Dir(path), "ovs-vswitchd.pid"))
