@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,7 +25,8 @@ const (
 	// known one.
 	RefuseUnknown Strictness = iota
 	// RefuseSlips refuses only a key that is one typing slip away from a known
-	// one; others are let through, each with a warning.
+	// one, and one that seems to restrict or isolate; others are let through, each
+	// with a warning.
 	RefuseSlips
 )
 
@@ -148,6 +150,24 @@ func (k *keyCheck) walk(path string, raw any, t reflect.Type) {
 	}
 }
 
+// restriction matches the names of keys that restrict or isolate, in plugins of which plexus
+// does not know each key: vlan_trunk, rdmaIsolation, rateLimit. A pod must not get more than
+// such a key leaves it because nobody has understood the key.
+var restriction = regexp.MustCompile(`(?i:vlan|trunk|qos|isolat|pkey|spoof|trust|bandwidth|polic|secur|firewall|filter|restrict)|` +
+	`(?:^|[_-])(?:rate|limit|acls?|allow|deny)|Rate|Limit|ACL|Acl|Allow|Deny`)
+
+// asksNothing reports whether a value turns a key off.
+func asksNothing(value any) bool {
+	v := reflect.ValueOf(value)
+	switch v.Kind() {
+	case reflect.Map, reflect.Slice:
+		return v.Len() == 0
+	case reflect.Invalid:
+		return true
+	}
+	return v.IsZero() || value == "off"
+}
+
 func (k *keyCheck) unknown(path, key string, value any, known map[string]field) {
 	if path == "" && reserved(key) {
 		return
@@ -164,6 +184,8 @@ func (k *keyCheck) unknown(path, key string, value any, known map[string]field) 
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q: leave it out; docs/configuration.md has the known ones", k.object, join(path, key)))
 	case distance == 1 && len(near) > 2:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q: did you mean %.80q?", k.object, join(path, key), join(path, near), join(path, near)))
+	case !k.conf && restriction.MatchString(key) && !asksNothing(value):
+		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q seems to restrict or isolate, and plexus would not: use the keys of docs/networks.md, or leave it out", k.object, join(path, key)))
 	default:
 		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %.80q is not known to plexus and has no effect", k.object, join(path, key)))
 	}

@@ -47,6 +47,26 @@ func decode(text string, s conf.Strictness) (port, []string, error) {
 	return p, warnings, err
 }
 
+// A key of another plugin that restricts or isolates is not dropped.
+func TestDecodeRefusesUnknownRestrictions(t *testing.T) {
+	for _, key := range []string{"vlan_trunk", "vlanTrunk", "rdmaIsolation", "pkey", "qos", "macspoofchk", "max_rate", "rateLimit", "portIsolation", "qosPolicy", "ingressACL", "trusted"} {
+		_, _, err := decode(`{"`+key+`": "7"}`, conf.RefuseSlips)
+		checkError(t, err, "network blue", key, "restrict or isolate")
+		_, _, err = decode(`{"socket": {"`+key+`": {"x": 1}}}`, conf.RefuseSlips)
+		checkError(t, err, "socket."+key)
+		for _, nothing := range []string{"null", "false", "0", `""`, `"off"`, "[]", "{}"} {
+			_, warnings, err := decode(`{"`+key+`": `+nothing+`}`, conf.RefuseSlips)
+			checkError(t, err)
+			checkEqual(t, len(warnings), 1)
+		}
+	}
+	for _, key := range []string{"operator", "iterate", "colour", "delimiter", "trace"} {
+		_, warnings, err := decode(`{"`+key+`": "7"}`, conf.RefuseSlips)
+		checkError(t, err)
+		checkEqual(t, len(warnings), 1)
+	}
+}
+
 func TestDecodeReadsValues(t *testing.T) {
 	p, warnings, err := decode(`{"bridge": "br0", "vlan": 7, "MTU": 9000, "socket": {"Mode": "client"}, "trunk": [{"minID": 1, "maxID": 9}],
 		"free": {"x": {"y": 1}}, "raw": {"z": [1]}, "odd": {"w": 1}, "plain": "p"}`, conf.RefuseUnknown)
@@ -86,7 +106,7 @@ func TestDecodeWithRefuseSlips(t *testing.T) {
 		{name: "an unrelated key in a list of sections", text: `{"trunk": [{"comment": "x"}]}`, warns: []string{`"trunk[0].comment"`}},
 		{name: "maps, raw JSON and types that decode themselves are their own matter", text: `{"free": {"vlna": 1}, "raw": {"vlna": 1}, "odd": {"vlna": 1}}`},
 		{name: "a key of two letters is too short to be a slip", text: `{"ip": 1}`, warns: []string{`"ip"`}},
-		{name: "a very long key is no slip", text: `{"` + strings.Repeat("vlan", 100) + `": 1}`, warns: []string{"vlanvlan"}},
+		{name: "a very long key is no slip", text: `{"` + strings.Repeat("plain", 80) + `": 1}`, warns: []string{"plainplain"}},
 		{name: "a field without JSON is unknown", text: `{"hidden": "x"}`, warns: []string{`"hidden"`}},
 		{name: "a reserved name is not reserved below the top", text: `{"socket": {"prevResult": 1}}`, warns: []string{`"socket.prevResult"`}},
 	} {

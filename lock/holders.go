@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,30 +56,61 @@ func (t Table) search() holders {
 	if unix.Stat(string(t), &file) != nil {
 		return found
 	}
-	limit := time.Now().Add(searchTime)
-	pids, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range pids {
-		if time.Now().After(limit) {
-			break
+	for dir, fd := range descriptors() {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, "fd", fd), &st) != nil || st.Dev != file.Dev || st.Ino != file.Ino {
+			continue
 		}
-		fds, _ := os.ReadDir(filepath.Join(dir, "fd"))
-		for _, fd := range fds {
-			var st unix.Stat_t
-			if unix.Stat(filepath.Join(dir, "fd", fd.Name()), &st) != nil || st.Dev != file.Dev || st.Ino != file.Ino {
-				continue
-			}
-			info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd.Name()))
-			if err != nil {
-				continue
-			}
-			for _, at := range lockedBytes(info) {
-				if name := processName(dir); len(found[at]) < maxHolders && !slices.Contains(found[at], name) {
-					found[at] = append(found[at], name)
-				}
+		info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd))
+		if err != nil {
+			continue
+		}
+		for _, at := range lockedBytes(info) {
+			if name := processName(dir); len(found[at]) < maxHolders && !slices.Contains(found[at], name) {
+				found[at] = append(found[at], name)
 			}
 		}
 	}
 	return found
+}
+
+// Openers are the processes that have a device open, "NAME (pid N)", whatever its file is called
+// in their containers. Processes of another PID namespace are not seen.
+func Openers(device string) (names []string) {
+	var want unix.Stat_t
+	if unix.Stat(device, &want) != nil {
+		return nil
+	}
+	for dir, fd := range descriptors() {
+		path := filepath.Join(dir, "fd", fd)
+		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/dev/") {
+			continue // a file of a network's file system may keep stat(2) waiting
+		}
+		var st unix.Stat_t
+		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != want.Rdev {
+			continue
+		}
+		if name := processName(dir); len(names) < maxHolders && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// descriptors are the descriptors of all processes: a process' folder in /proc, and a number.
+func descriptors() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		limit := time.Now().Add(searchTime)
+		pids, _ := filepath.Glob("/proc/[0-9]*")
+		for _, dir := range pids {
+			fds, _ := os.ReadDir(filepath.Join(dir, "fd"))
+			for _, fd := range fds {
+				if time.Now().After(limit) || !yield(dir, fd.Name()) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // lockedBytes are the bytes that a descriptor has locked: the last word but one of

@@ -5,6 +5,8 @@ package podnet
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink/nl"
@@ -42,6 +44,21 @@ func Live(id string, paths ...string) string {
 	for _, path := range paths {
 		if now := ID(path); now != "" && (now == id || id == "") {
 			return path
+		}
+	}
+	return ""
+}
+
+// Search is a path of the namespace with an ID, "" when neither a process nor a file of ip-netns(8)
+// has it. Processes of another PID namespace are not seen.
+func Search(id string) string {
+	for _, pattern := range []string{"/run/netns/*", "/proc/[0-9]*/ns/net"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			var st unix.Stat_t
+			if unix.Stat(path, &st) == nil && strings.HasPrefix(id, fmt.Sprintf("%d:%d:", st.Dev, st.Ino)) && ID(path) == id {
+				return path
+			}
 		}
 	}
 	return ""

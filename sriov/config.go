@@ -105,7 +105,9 @@ func (n *names) UnmarshalJSON(data []byte) error {
 }
 
 // Drivers of user space. With the others a function has a kernel interface.
-var userDrivers = []string{"vfio-pci", "uio_pci_generic", "igb_uio"}
+var userDrivers = []string{vfioPCI, "uio_pci_generic", "igb_uio"}
+
+const vfioPCI = "vfio-pci"
 
 const driverKernel = "kernel"
 

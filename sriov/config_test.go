@@ -108,7 +108,7 @@ func TestParseAccepts(t *testing.T) {
 		`"vf": 0`, `"vf": 65535`, `"vf": null`, `"pf": "eth1"`, `"pf": "eth1,eth2"`, `"pf": "eth1, eth2"`, `"pf": []`, `"pf": ["0000:03:00.0"]`, `"pf": "00010000:03:00.7"`,
 		`"master": ""`, `"if0": ""`, `"if0name": ""`, `"if0name": "fifteen-letters"`, `"cniDir": "x"`, `"dpdk": null`, `"baseline": null`, `"baseline": {}`,
 		`"driver": ""`, `"driver": "kernel"`, `"driver": "vfio-pci"`, `"driver": "uio_pci_generic"`, `"driver": "igb_uio"`,
-		`"pfOnly": true`, `"pfOnly": true, "mac": "02:00:00:00:00:01", "mtu": 1400, "promiscuous": true`, `"pfOnly": true, "driver": "vfio-pci"`,
+		`"pfOnly": true`, `"pfOnly": true, "vlan": 0, "vlanQoS": 0`, `"pfOnly": true, "mac": "02:00:00:00:00:01", "mtu": 1400, "promiscuous": true`, `"pfOnly": true, "driver": "vfio-pci"`,
 		`"runtimeConfig": {}`, `"runtimeConfig": null`, `"runtimeConfig": {"mac": null}`, `"runtimeConfig": {"infinibandGUID": "ff:ff:ff:ff:ff:ff:ff:ff"}`,
 		`"runtimeConfig": {"bandwidth": {}, "portMappings": [], "CNIDeviceInfoFile": "/x", "anything": 1}`, `"args": {"cni": {"guid": "x"}}`,
 	} {
@@ -182,7 +182,7 @@ func TestParseRefuses(t *testing.T) {
 		{`"dpdk": {"dpdk_driver": "kernel"}`, []string{`"dpdk.dpdk_driver"`}},
 		{`"dpdk": {"kernel_driver": "ixgbevf"}`, []string{`"dpdk.dpdk_driver"`, "igb_uio"}},
 		{`"dpdk": {"dpdk_driver": "igb_uio"}, "promiscuous": true`, []string{"promiscuous", "igb_uio"}},
-		{`"pfOnly": true, "vlan": 0`, []string{`"pfOnly"`, "vlan"}},
+		{`"pfOnly": true, "vlan": 7`, []string{`"pfOnly"`, "vlan"}},
 		{`"pfOnly": true, "trust": "on"`, []string{`"pfOnly"`, "trust"}},
 		{`"pfOnly": true, "vf": 0`, []string{`"pfOnly"`, "vf"}},
 		{`"pfOnly": true, "baseline": {}`, []string{`"pfOnly"`, "baseline"}},

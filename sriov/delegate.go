@@ -125,11 +125,16 @@ func (d *Delegate) detach(ctx context.Context, a *delegates.Attachment) error {
 	if err != nil {
 		return err
 	}
-	return d.bringHome(ctx, s.PCI, a)
+	h, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	return h.giveBack(ctx, s.PCI, a)
 }
 
-// bringHome brings a function home if it is reserved for the attachment.
-func (d *Delegate) bringHome(ctx context.Context, pci string, a *delegates.Attachment) error {
+// giveBack brings a function home if it is reserved for the attachment.
+func (h *host) giveBack(ctx context.Context, pci string, a *delegates.Attachment) error {
 	release, err := lockFunction(ctx, pci)
 	if err != nil {
 		return err
@@ -139,11 +144,6 @@ func (d *Delegate) bringHome(ctx context.Context, pci string, a *delegates.Attac
 	if err != nil || !r.of(a) {
 		return err
 	}
-	h, err := d.open()
-	if err != nil {
-		return err
-	}
-	defer h.close()
 	if err := h.restore(stepsOf(ctx, a.IfName), r, a.Netns); err != nil {
 		return fmt.Errorf("bring %s home: %w", pci, err)
 	}
@@ -153,6 +153,11 @@ func (d *Delegate) bringHome(ctx context.Context, pci string, a *delegates.Attac
 // Sweep brings home what is reserved for owner and is not to be kept. A reservation
 // knows its namespace.
 func (d *Delegate) Sweep(ctx context.Context, owner string, _ []string, _ conf.Bounds, keep func(sandbox, ifName string) bool) []error {
+	h, err := d.open()
+	if err != nil {
+		return []error{err}
+	}
+	defer h.close()
 	halves, err := reservations(".json" + file.Ending)
 	errs := []error{err}
 	for _, pci := range halves {
@@ -163,11 +168,7 @@ func (d *Delegate) Sweep(ctx context.Context, owner string, _ []string, _ conf.B
 	for _, pci := range whole {
 		r, err := readReservation(pci)
 		if r != nil && r.Owner == owner && !keep(r.Sandbox, r.IfName) {
-			a := &delegates.Attachment{Owner: r.Owner, Sandbox: r.Sandbox, IfName: r.IfName}
-			if r.alive() {
-				a.Netns = r.Netns
-			}
-			err = d.bringHome(ctx, pci, a)
+			err = h.giveBack(ctx, pci, &delegates.Attachment{Owner: r.Owner, Sandbox: r.Sandbox, IfName: r.IfName})
 		}
 		errs = append(errs, err)
 	}

@@ -214,8 +214,8 @@ func (s sysfs) iommuGroup(pci, driver string) (group, node string, err error) {
 		return "", "", err
 	}
 	switch {
-	case driver == "vfio-pci" && group == "":
-	case driver == "vfio-pci":
+	case driver == vfioPCI && group == "":
+	case driver == vfioPCI:
 		node = "/dev/vfio/" + group
 		if mode, err := s.read(pci, "iommu_group/name"); err == nil && mode == "vfio-noiommu" {
 			node = "/dev/vfio/noiommu-" + group

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/plexus-cni/plexus/delegates"
 )
 
 const pfPCI, vfPCI, vf2PCI = "0000:03:00.0", "0000:03:02.0", "0000:03:02.1"
@@ -276,7 +278,11 @@ func TestWriteIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	wantError(t, s.write(ctx, pipe, "x"), pipe, "the driver does not answer")
+	wantError(t, s.write(ctx, vfPCI, pipe, "x"), pipe, "the driver does not answer")
+	err := s.write(t.Context(), vfPCI, pipe, "x") // there is no second writer
+	if wantError(t, err, vfPCI); !delegates.IsTemporary(err) {
+		t.Errorf("%v is not temporary", err)
+	}
 	if f, err := os.OpenFile(pipe, os.O_RDONLY, 0); err == nil { // lets the writer go
 		_ = f.Close()
 	}

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/lock"
@@ -21,12 +24,22 @@ const (
 	netdevTimeout = 5 * time.Second
 )
 
-// write writes to an attribute. A driver may keep the writer waiting for ever;
-// the request does not.
-func (s sysfs) write(ctx context.Context, path, value string) error {
+// write writes to an attribute, for a function. A driver may keep the writer waiting for ever;
+// the request does not. Until such a writer has ended there is no other one for the function.
+func (s sysfs) write(ctx context.Context, pci, path, value string) error {
+	now, cancel := context.WithCancel(ctx)
+	cancel() // a free lock is had all the same
+	release, err := lock.Take(now, "driver-"+pci, "driver of "+pci)
+	if err != nil {
+		return err
+	}
 	done := make(chan error, 1)
-	go func() { done <- os.WriteFile(path, []byte(value), 0) }()
-	ctx, cancel := context.WithTimeout(ctx, driverTimeout)
+	go func() {
+		err := os.WriteFile(path, []byte(value), 0)
+		release()
+		done <- err
+	}()
+	ctx, cancel = context.WithTimeout(ctx, driverTimeout)
 	defer cancel()
 	select {
 	case err := <-done:
@@ -42,14 +55,57 @@ func (s sysfs) unbind(ctx context.Context, pci string) error {
 	if err != nil || driver == "" {
 		return err
 	}
+	if err := s.isClosed(pci, driver); err != nil {
+		return err
+	}
 	if err := delegates.Step(ctx, "unbind %s from %s", pci, driver); err != nil {
 		return err
 	}
-	err = s.write(ctx, s.device(pci, "driver/unbind"), pci)
+	err = s.write(ctx, pci, s.device(pci, "driver/unbind"), pci)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
 		return fmt.Errorf("unbind %s: %w", pci, err)
 	}
 	return nil
+}
+
+// isClosed refuses a function whose VFIO device a process has open: the kernel would let unbind
+// wait until the process has closed it. It may share its IOMMU group with functions that are
+// open by right: then only what is known of itself counts (VFIO in the kernel's documentation).
+func (s sysfs) isClosed(pci, driver string) error {
+	if driver != vfioPCI {
+		return nil
+	}
+	_, node, err := s.iommuGroup(pci, driver)
+	if err != nil {
+		return err
+	}
+	members, err := s.list(pci, "iommu_group", "devices")
+	if err != nil {
+		return err
+	}
+	own, err := s.list(pci, "vfio-dev")
+	if err != nil {
+		return err
+	}
+	var openers []string
+	isOpen := false
+	if len(members) == 1 {
+		fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC, 0) // of a group that is open: EBUSY
+		if isOpen = errors.Is(err, unix.EBUSY); isOpen {
+			openers = lock.Openers(node)
+		}
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+	}
+	for _, name := range own { // Linux 6.6
+		openers = append(openers, lock.Openers("/dev/vfio/devices/"+name)...)
+	}
+	if !isOpen && len(openers) == 0 {
+		return nil
+	}
+	return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("%s %w: its device %s is open in %s: the process has to close it first", pci, errTaken, node,
+		cmp.Or(strings.Join(openers, ", "), "a process that cannot be seen from here")))
 }
 
 // bind gives a function that is unbound to a driver; an empty one is the one
@@ -64,7 +120,7 @@ func (s sysfs) bind(ctx context.Context, pci, driver, override string) error {
 		return err
 	}
 	probe := filepath.Join(string(s), "bus/pci/drivers_probe")
-	if err := s.write(ctx, probe, pci); err != nil && !errors.Is(err, syscall.EBUSY) {
+	if err := s.write(ctx, pci, probe, pci); err != nil && !errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("bind %s to %s: %w", pci, to, err)
 	}
 	now, err := s.link(pci, "driver")
@@ -78,7 +134,7 @@ func (s sysfs) override(ctx context.Context, pci, driver string) error {
 	if now, err := s.overridden(pci); err == nil && now == driver {
 		return nil
 	}
-	if err := s.write(ctx, s.device(pci, "driver_override"), driver+"\n"); err != nil {
+	if err := s.write(ctx, pci, s.device(pci, "driver_override"), driver+"\n"); err != nil {
 		return fmt.Errorf("driver_override of %s: %w", pci, err)
 	}
 	return nil

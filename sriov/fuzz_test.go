@@ -141,7 +141,7 @@ func FuzzReservation(f *testing.F) {
 		if c == nil || c.PCI != pci || c.Sandbox == "" {
 			t.Fatalf("reservation %+v is accepted", c)
 		}
-		_, _ = c.driverMAC(), c.alive()
+		_, _ = c.driverMAC(), c.live() != ""
 		if c.Original.VF != nil {
 			c.home()
 		}

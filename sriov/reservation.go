@@ -2,11 +2,13 @@ package sriov
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,9 +35,10 @@ type reservation struct {
 	NetnsID  string   `json:"netnsID"`
 	Original snapshot `json:"found"`
 	// Baseline are the settings that it gets instead of its original ones.
-	Baseline  vfInfo `json:"baseline"`
-	TakenOver bool   `json:"left,omitempty"` // from a pod that is gone: it may not be as it was before
-	MACOnPF   bool   `json:"told,omitempty"` // the PF has set an address of the VF that is not to stay
+	Baseline  vfInfo           `json:"baseline"`
+	MAC       net.HardwareAddr `json:"mac,omitempty"`  // that its pod asks for
+	TakenOver bool             `json:"left,omitempty"` // from a pod that is gone: it may not be as it was before
+	MACOnPF   bool             `json:"told,omitempty"` // the PF has set an address of the VF that is not to stay
 }
 
 // home is what the VF is to be on its PF when nobody has it.
@@ -52,11 +55,14 @@ func (r *reservation) of(a *delegates.Attachment) bool {
 	return r != nil && r.Owner == a.Owner && r.Sandbox == a.Sandbox && r.IfName == a.IfName
 }
 
-// alive reports whether the owner's namespace is still there: then its DEL is
-// to come, and the function is not to be had.
-func (r *reservation) alive() bool {
-	id := podnet.ID(r.Netns)
-	return id != "" && id == r.NetnsID
+// live is a path of the owner's namespace, empty when it is gone. While the namespace is there
+// its DEL is to come, and the function is not to be had. The path of ADD may have gone before
+// the namespace, as that of a process does.
+func (r *reservation) live() string {
+	if r.NetnsID == "" {
+		return ""
+	}
+	return cmp.Or(podnet.Live(r.NetnsID, r.Netns), podnet.Search(r.NetnsID))
 }
 
 // lockFunction lets one request at a time work on a function.

@@ -113,7 +113,7 @@ func (h *host) reserve(ctx context.Context, a *delegates.Attachment, want *spec,
 	if err != nil {
 		return nil, err
 	}
-	if before != nil && !before.of(a) && before.alive() {
+	if before != nil && !before.of(a) && before.live() != "" {
 		return nil, before.taken()
 	}
 	if before != nil && before.Original.Incarnation != f.Incarnation {
@@ -122,11 +122,57 @@ func (h *host) reserve(ctx context.Context, a *delegates.Attachment, want *spec,
 	if err := h.suits(f, want, before); err != nil {
 		return nil, err
 	}
-	r := &reservation{PCI: pci, Owner: a.Owner, Sandbox: a.Sandbox, IfName: a.IfName, Netns: a.Netns, NetnsID: a.NetnsID, Baseline: want.baseline}
+	if err := h.haveOneMAC(ctx, f, want); err != nil {
+		return nil, err
+	}
+	r := &reservation{PCI: pci, Owner: a.Owner, Sandbox: a.Sandbox, IfName: a.IfName, Netns: a.Netns, NetnsID: a.NetnsID, Baseline: want.baseline, MAC: want.mac}
 	if before != nil {
 		r.Original, r.TakenOver, r.MACOnPF = before.Original, true, before.MACOnPF
 	} else if r.Original, err = h.snapshot(f); err != nil {
 		return nil, err
 	}
 	return r, r.write()
+}
+
+// haveOneMAC wants no other VF of the PF to have the address that the pod asks for: the NIC would
+// deliver the frames of both to one of them. A VF that has it from a pod that is gone is brought
+// home. The caller has the lock of the PF, so no other pod asks for it meanwhile.
+func (h *host) haveOneMAC(ctx context.Context, f *function, want *spec) error {
+	if want.mac == nil || f.PF == "" {
+		return nil
+	}
+	pf, err := h.pfLink(f)
+	if err != nil {
+		return err
+	}
+	table, err := h.links.vfs(pf.Index)
+	if err != nil {
+		return fmt.Errorf("PF %s: %w", pf.Name, err)
+	}
+	vfs, err := h.sys.vfs(f.PF)
+	if err != nil {
+		return err
+	}
+	for _, n := range slices.Sorted(maps.Keys(vfs)) {
+		if n == f.VF {
+			continue
+		}
+		r, err := readReservation(vfs[n])
+		if err != nil {
+			return err
+		}
+		onPF := table[n] != nil && sameMAC(table[n].MAC, want.mac)
+		switch {
+		case r == nil && onPF:
+			return fmt.Errorf("key %q: %s: VF %d of %s has this address on its PF, from no pod: take it away there, or let the pod have that VF", "mac", want.mac, n, pf.Name)
+		case r == nil, !onPF && !sameMAC(r.MAC, want.mac):
+			continue
+		case r.live() != "":
+			return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("key %q: %s: VF %d of %s has this address: %w", "mac", want.mac, n, pf.Name, r.taken()))
+		}
+		if err := h.giveBack(ctx, r.PCI, &delegates.Attachment{Owner: r.Owner, Sandbox: r.Sandbox, IfName: r.IfName}); err != nil {
+			return fmt.Errorf("key %q: %s: VF %d of %s has this address from a pod that is gone: %w", "mac", want.mac, n, pf.Name, err)
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -77,6 +78,13 @@ func (h *host) rest(ctx context.Context, f *function, l *netlink.LinkAttrs, was 
 	flags, mask := receiveFlags(was.Promisc, was.AllMulti), receiveFlags(true, true)
 	if !was.Up {
 		mask |= unix.IFF_UP
+	}
+	left, err := h.retune(ctx, l, was.Tuning)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		h.log.Warn("an interface that comes home keeps settings of its pod", "interface", l.Name, "settings", strings.Join(left, ", "))
 	}
 	if l.RawFlags&mask != flags {
 		if err := do(ctx, func() error { return h.links.set(l.Index, flags, mask) }, "set flags of %s", l.Name); err != nil {
@@ -151,9 +159,16 @@ func (h *host) restoreName(ctx context.Context, l *netlink.LinkAttrs, was string
 	return nil
 }
 
-// restoreAltNames gives an interface its alternative names back, those that
-// nobody else has.
+// restoreAltNames gives an interface the alternative names that it had, those that nobody else
+// has, and takes all others.
 func (h *host) restoreAltNames(ctx context.Context, l *netlink.LinkAttrs, was []string) error {
+	foreign := slices.DeleteFunc(slices.Clone(l.AltNames), func(name string) bool { return slices.Contains(was, name) })
+	if len(foreign) > 0 {
+		drop := func() error { return h.links.altNames(unix.RTM_DELLINKPROP, l.Index, foreign) }
+		if err := do(ctx, drop, "drop alternative names of %s", l.Name); err != nil {
+			return err
+		}
+	}
 	for _, name := range was {
 		if slices.Contains(l.AltNames, name) || l.Name == name {
 			continue

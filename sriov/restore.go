@@ -1,10 +1,12 @@
 package sriov
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
@@ -66,13 +68,16 @@ func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns
 		if err != nil {
 			return err
 		}
-		if lost {
-			h.log.Warn("the interface is in no namespace that can be entered: its driver starts anew", "device", f.PCI, "driver", f.Driver)
-		} else if other, err := h.startedAsAnother(f, r); err != nil {
-			return err
-		} else if !other {
+		why := "the interface is in no namespace that can be entered"
+		if !lost {
+			if why, err = h.mustRestart(ctx, f, r); err != nil {
+				return err
+			}
+		}
+		if why == "" {
 			return h.clearMACOnPF(ctx, f, r)
 		}
+		h.log.Warn("the driver of a function that comes home starts anew", "why", why, "device", f.PCI, "driver", f.Driver)
 	}
 	if err := h.sys.unbind(ctx, f.PCI); err != nil {
 		return err
@@ -140,19 +145,31 @@ func (r *reservation) driverMAC() net.HardwareAddr {
 	return r.Original.Links[0].PermMAC
 }
 
-// startedAsAnother reports whether the driver has been started anew since, and the interface
-// has another identity than before: an address of the PF, or a GUID, which the driver takes
-// only when it starts.
-func (h *host) startedAsAnother(f *function, r *reservation) (bool, error) {
-	mac, guid := r.driverMAC(), r.Original.GUID
-	if mac == nil && guid == nil {
-		return false, nil
-	}
+// mustRestart says why the interfaces, at home by now, do not become what they were unless the
+// driver starts anew; empty when they do. The driver takes an address of the PF, and a GUID,
+// only when it starts; a pod may have left what cannot be set back.
+func (h *host) mustRestart(ctx context.Context, f *function, r *reservation) (why string, err error) {
 	all, err := h.interfaces(f.PCI)
 	if err != nil || len(all) == 0 {
-		return false, err
+		return "", err
 	}
-	return mac != nil && !sameMAC(all[0].PermHWAddr, mac) || guid != nil && !sameMAC(guidOf(all[0].HardwareAddr), guid), nil
+	mac, guid := r.driverMAC(), r.Original.GUID
+	if mac != nil && !sameMAC(all[0].PermHWAddr, mac) || guid != nil && !sameMAC(guidOf(all[0].HardwareAddr), guid) {
+		return "the driver has started since, and the interface has another identity", nil
+	}
+	for i, was := range r.Original.Links[:min(len(r.Original.Links), len(all))] {
+		if was.Tuning != nil && (was.Tuning.Flags^all[i].RawFlags)&unix.IFF_NOARP != 0 && f.NumVFs == 0 {
+			return "the pod has left NOARP, and IPv6 without detection of duplicates", nil
+		}
+		left, err := h.retune(ctx, all[i], was.Tuning)
+		if err != nil {
+			return "", err
+		}
+		if len(left) > 0 && f.NumVFs == 0 { // VFs would go with the driver of their PF
+			return "the pod has left " + strings.Join(left, ", "), nil
+		}
+	}
+	return "", nil
 }
 
 // takeOut moves the function's interfaces from the pod to the node. lost: they
@@ -163,7 +180,7 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 	if err != nil || len(devs) >= missing {
 		return false, err
 	}
-	if netns == "" {
+	if netns = cmp.Or(netns, r.live()); netns == "" {
 		return true, nil
 	}
 	inPod, err := openLinks(netns)
@@ -185,7 +202,7 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 	}
 	for i, l := range links {
 		at := min(len(devs)+i, missing-1) // they have kept their order
-		if err := h.takeOne(ctx, inPod, here, l, r.Original.Links[at].Name); err != nil {
+		if err := h.takeOne(ctx, inPod, here, l, r.Original.Links[at]); err != nil {
 			return false, err
 		}
 	}
@@ -193,17 +210,21 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 }
 
 // takeOne takes one interface out of the pod, silent.
-func (h *host) takeOne(ctx context.Context, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, name string) error {
-	if err := delegates.Step(ctx, "move %s home as %s", l.Name, name); err != nil {
+func (h *host) takeOne(ctx context.Context, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, was linkSnapshot) error {
+	if err := delegates.Step(ctx, "move %s home as %s", l.Name, was.Name); err != nil {
 		return err
 	}
-	if err := inPod.set(l.Index, 0, unix.IFF_UP); err != nil {
+	flags, mask := uint32(0), uint32(unix.IFF_UP)
+	if was.Tuning != nil { // IPv6 looks at them when it comes home
+		flags, mask = was.Tuning.Flags, mask|tunedFlags
+	}
+	if err := inPod.set(l.Index, flags, mask); err != nil {
 		return fmt.Errorf("set %s down: %w", l.Name, err)
 	}
 	if err := inPod.altNames(unix.RTM_DELLINKPROP, l.Index, l.AltNames); err != nil {
 		return fmt.Errorf("drop alternative names of %s: %w", l.Name, err)
 	}
-	free, err := h.freeName(name, 0)
+	free, err := h.freeName(was.Name, 0)
 	if err != nil {
 		return err
 	}

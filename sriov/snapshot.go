@@ -29,6 +29,7 @@ type linkSnapshot struct {
 	Up       bool             `json:"up,omitempty"`
 	Promisc  bool             `json:"promisc,omitempty"`
 	AllMulti bool             `json:"allMulti,omitempty"`
+	Tuning   *tuning          `json:"tuning,omitempty"` // nil in reservations of former versions
 }
 
 // snapshot records the function as it is.
@@ -43,8 +44,12 @@ func (h *host) snapshot(f *function) (snapshot, error) {
 		return s, err
 	}
 	for _, l := range links {
+		tuning, err := tuningOf(l)
+		if err != nil {
+			return s, err
+		}
 		s.Links = append(s.Links, linkSnapshot{
-			Name: l.Name, AltNames: l.AltNames, MAC: l.HardwareAddr, PermMAC: l.PermHWAddr, MTU: l.MTU,
+			Name: l.Name, AltNames: l.AltNames, MAC: l.HardwareAddr, PermMAC: l.PermHWAddr, MTU: l.MTU, Tuning: tuning,
 			Up: l.RawFlags&unix.IFF_UP != 0, Promisc: l.RawFlags&unix.IFF_PROMISC != 0, AllMulti: l.RawFlags&unix.IFF_ALLMULTI != 0,
 		})
 	}

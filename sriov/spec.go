@@ -65,6 +65,9 @@ func (c *Config) resolve(args conf.Args, r requests) (*spec, error) {
 	if err := conf.CheckIfName(c.IF0Name); c.IF0Name != "" && err != nil {
 		errs.bad("if0name", "%v", err)
 	}
+	if v := s.settings.VLAN; s.pfOnly && v != nil && v.ID == 0 { // the SR-IOV network operator always writes it
+		s.settings.VLAN = nil
+	}
 	if s.pfOnly && s.device == "" && len(s.pfs) > 1 {
 		errs.bad("pfOnly", "want one PF, there are %d", len(s.pfs))
 	}

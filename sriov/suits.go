@@ -16,6 +16,9 @@ import (
 // suits says whether the function can be what is asked for. One that is taken over from a pod
 // that is gone has a reservation of before.
 func (h *host) suits(f *function, want *spec, before *reservation) error {
+	if err := h.sys.isClosed(f.PCI, f.Driver); err != nil {
+		return err
+	}
 	rules := []func(*function, *spec) error{h.isOfKind, h.mayHaveDriver, h.isNamed, h.mayHaveMTU, h.family, h.atHome}
 	if before != nil { // it is brought home first; a DEL that was cut short may have left it without its driver
 		home := *f
@@ -102,7 +105,7 @@ func (h *host) isNamed(f *function, want *spec) error {
 func (h *host) family(f *function, want *spec) error {
 	if f.PF != "" {
 		pf, err := readReservation(f.PF)
-		if err == nil && pf != nil && pf.alive() {
+		if err == nil && pf != nil && pf.live() != "" {
 			err = fmt.Errorf("%s: its PF %w", f.PCI, pf.taken())
 		}
 		return err

@@ -34,8 +34,17 @@ type vfInfo struct {
 	MAC net.HardwareAddr `json:"mac,omitempty"`
 }
 
-// vf reads the settings of a VF from its PF. The kernel sends those of all VFs at once.
+// vf reads the settings of a VF from its PF.
 func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
+	all, err := l.vfs(pfIndex)
+	if err == nil && all[number] == nil {
+		err = fmt.Errorf("the PF does not tell about VF %d", number)
+	}
+	return all[number], err
+}
+
+// vfs reads the settings of the VFs of a PF by their numbers. The kernel sends them all at once.
+func (l *links) vfs(pfIndex int) (map[int]*vfInfo, error) {
 	answer, err := only(l.get(filterVF|filterSkipStats, ifinfo(pfIndex)))
 	if err != nil {
 		return nil, err
@@ -48,16 +57,15 @@ func (l *links) vf(pfIndex, number int) (*vfInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	all := map[int]*vfInfo{}
 	for _, v := range vfs {
 		info, n, err := parseVF(v.Value)
 		if err != nil {
 			return nil, err
 		}
-		if n == number {
-			return info, nil
-		}
+		all[n] = info
 	}
-	return nil, fmt.Errorf("the PF does not tell about VF %d", number)
+	return all, nil
 }
 
 // parseVF reads one IFLA_VF_INFO (linux/if_link.h, struct ifla_vf_*). Each attribute begins

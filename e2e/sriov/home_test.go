@@ -13,6 +13,13 @@ import (
 // hold keeps a pod's namespace alive with a process until it is released.
 func hold(t testing.TB, p *node.Pod) (release func()) {
 	t.Helper()
+	_, release = process(t, p)
+	return release
+}
+
+// process starts one in a pod's namespace.
+func process(t testing.TB, p *node.Pod) (pid int, end func()) {
+	t.Helper()
 	process := p.Command(t.Context(), "sleep", "600")
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
@@ -25,12 +32,12 @@ func hold(t testing.TB, p *node.Pod) (release func()) {
 		pod, err := os.Stat(p.Path())
 		return err == nil && os.SameFile(to, pod)
 	})
-	release = sync.OnceFunc(func() {
+	end = sync.OnceFunc(func() {
 		_ = process.Process.Kill()
 		_ = process.Wait()
 	})
-	t.Cleanup(release)
-	return release
+	t.Cleanup(end)
+	return process.Process.Pid, end
 }
 
 // ends are the ways in which a pod's namespace is when DEL comes. They return
@@ -220,6 +227,68 @@ func TestRace(t *testing.T) {
 			s.mustDel(sandboxes[won], pods[won].Path(), keys)
 			sameWorld(t, before)
 		}
+	})
+}
+
+// A VF whose pod runs is not another pod's when only the path of the pod's namespace has gone,
+// as a process' does with the process.
+func TestPathGone(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		before, p, other := world(t), newPod(t, "path"), newPod(t, "other")
+		for _, driver := range []string{"kernel", "vfio-pci"} {
+			keys := map[string]any{"deviceID": vf(t, "eth0", 1), "driver": driver}
+			first, end := process(t, p)
+			release := hold(t, p)
+			netns := fmt.Sprintf("/proc/%d/ns/net", first)
+			if _, err := s.call("ADD", "sandbox000001", netns, s.conf(keys)); err != nil {
+				t.Fatal(err)
+			}
+			end()
+			if driver == "vfio-pci" {
+				closed(t, p)
+			}
+			_, err := s.add("sandbox000002", other, keys)
+			refused(t, err, "in use by sandbox sandbox000001")
+			s.mustDel("sandbox000001", netns, keys)
+			release()
+			sameWorld(t, before)
+		}
+	})
+}
+
+// Two VFs of a PF do not have one MAC. What a pod that is gone has left with it is brought home;
+// a pod that is there keeps it.
+func TestOneMAC(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		before, p, again := world(t), newPod(t, "mac0"), newPod(t, "mac1")
+		const mac = "02:00:00:00:00:74"
+		first, second := map[string]any{"deviceID": vf(t, "eth0", 2), "mac": mac, "vlan": 7}, map[string]any{"pf": "eth0", "mac": mac}
+		s.mustAdd("sandbox000001", p, first)
+		for _, keys := range []map[string]any{second, {"deviceID": vf(t, "eth0", 3), "mac": mac, "driver": "vfio-pci"}} {
+			_, err := s.add("sandbox000002", again, keys)
+			refused(t, err, mac, "VF 2 of eth0", "in use by sandbox sandbox000001")
+			if failed, ok := err.(*cniError); !ok || failed.Code != 11 {
+				t.Errorf("%v, want code 11", err)
+			}
+			s.mustDel("sandbox000002", again.Path(), keys)
+		}
+		closed(t, p)
+		s.mustAdd("sandbox000002", again, second)
+		if line := vfLine(t, "eth0", 2); strings.Contains(line, mac) || strings.Contains(line, "vlan 7") {
+			t.Errorf("the VF of the pod that is gone: %s", line)
+		}
+		s.mustDel("sandbox000001", p.Path(), first)
+		if err := s.check("sandbox000002", again, second); err != nil {
+			t.Errorf("CHECK after the late DEL: %v", err)
+		}
+		s.mustDel("sandbox000002", again.Path(), second)
+		sameWorld(t, before)
+
+		sh(t, "ip link set eth0 vf 5 mac "+mac) // by the operator
+		_, err := s.add("sandbox000002", again, second)
+		refused(t, err, mac, "VF 5 of eth0")
+		sh(t, "ip link set eth0 vf 5 mac 00:00:00:00:00:00")
+		sameWorld(t, before)
 	})
 }
 

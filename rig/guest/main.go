@@ -10,7 +10,7 @@
 //
 //	/opt/cni/bin  the programs in -bin, last in PATH: iproute2's bridge comes before the plugin
 //	/guest        what -with gives, if no other path is given
-//	ip, bridge, ping and busybox's commands; PLEXUS_GUEST=1 in the environment
+//	ip, bridge, tc, ethtool, ping and busybox's commands; PLEXUS_GUEST=1 in the environment
 //
 // The PFs are eth0, eth1 ... at 0000:01:00.0, 0000:02:00.0 ..., up and with a
 // carrier. The VFs of the first are at 0000:01:10.0, 10.2 ... 11.4 with igbvf bound

@@ -5,7 +5,7 @@
 # are not added to them.
 set -eu
 here=$(dirname "$0")
-"$here/../packages.sh" busybox-static iproute2 iputils-ping kmod libc-bin xz-utils
+"$here/../packages.sh" busybox-static ethtool iproute2 iputils-ping kmod libc-bin xz-utils
 
 has_igb() { qemu-system-x86_64 -device help 2>/dev/null | grep -q '^name "igb"'; }
 
