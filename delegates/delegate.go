@@ -58,6 +58,9 @@ type Network interface {
 	// Release gives back the reservations of Prepare for an attachment that will not be
 	// made.
 	Release(ctx context.Context, a *Attachment) error
+	// InterfaceFirst reports whether Attach makes a kernel interface that an IPAM plugin may
+	// need, as DHCP does. Attach then calls Attachment.Allocate for the addresses.
+	InterfaceFirst() bool
 	// Check compares the datapath with the record; an error names object and difference.
 	Check(ctx context.Context, a *Attachment) error
 	// Restore makes the parts of an attachment again that a datapath has lost, and leaves
@@ -94,6 +97,9 @@ type Attachment struct {
 	// IPAM is the result of the configuration's ipam; nil without one, and for a recorded
 	// attachment.
 	IPAM *types100.Result
+	// Allocate runs an ipam that is an executable, and fills IPAM; Attach calls it when the
+	// interface is in the pod and up. nil when IPAM is there before Attach.
+	Allocate func(ctx context.Context) error
 	// Result is the result of Attach, with the addresses of IPAM; for a recorded
 	// attachment, the result of its whole list.
 	Result *types100.Result
@@ -142,6 +148,9 @@ func (BaseNetwork) Prepare(context.Context, *Attachment) (json.RawMessage, error
 
 // Release is Network.
 func (BaseNetwork) Release(context.Context, *Attachment) error { return nil }
+
+// InterfaceFirst is Network.
+func (BaseNetwork) InterfaceFirst() bool { return false }
 
 // Check is Network.
 func (BaseNetwork) Check(context.Context, *Attachment) error { return nil }

@@ -98,7 +98,7 @@ func (e *Engine) undo(ctx context.Context, sandbox string, a *attachment) error 
 // detach undoes the attachments of a backend in one call. Chain.Del reports the errors.
 func (b batch) detach(ctx context.Context) {
 	for _, one := range slices.Backward(b) {
-		if err := one.Step(ctx, "DEL"); err != nil {
+		if err := one.BeginDel(ctx); err != nil {
 			one.SetDetached(err)
 		}
 	}

@@ -33,6 +33,7 @@ func networksOfPod(dir string) map[string]string {
 		"hosted":   list("hosted", `{"type": "toy", "endpoint": "/run/toy/a", "ipam": {"type": "host-local", "dataDir": "`+dir+`/ipam", "subnet": "10.9.1.0/24"}}`),
 		"static":   list("static", `{"type": "toy", "endpoint": "/run/toy/a", "describe": true, "ipam": {"type": "static", "addresses": [{"address": "10.8.0.7/24"}]}}`),
 		"script":   noGC(list("script", `{"type": "toy", "endpoint": "/run/toy/b", "ipam": {"type": "addresses"}}`)),
+		"late":     noGC(list("late", `{"type": "toy", "endpoint": "/run/toy/b", "interfaceFirst": true, "ipam": {"type": "addresses"}}`)),
 		"bare":     list("bare", `{"type": "toy", "endpoint": "/run/toy/a"}`),
 		"other":    list("other", `{"type": "other", "endpoint": "/run/toy/c"}`),
 		"between":  list("between", `{"type": "first"}`, `{"type": "toy", "endpoint": "/run/toy/a"}`, `{"type": "last"}`),

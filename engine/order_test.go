@@ -9,6 +9,48 @@ import (
 	"testing"
 )
 
+// An executed ipam whose backend makes an interface runs while the interface is there; its
+// failure undoes the interface, and keeps it from being nobody's at DEL.
+func TestInterfaceFirst(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	r := n.request("late")
+	ofNet1 := func(do func(context.Context) error) (seen []string, err error) {
+		s := &steps{at: -1}
+		err = s.do(t.Context(), do)
+		return slices.DeleteFunc(s.seen, func(step string) bool { return !strings.Contains(step, "net1: ") }), err
+	}
+	port := "port " + sandboxOfPod[:24] + "-net1"
+	add := []string{"net1: reserve " + port + " of /run/toy/b", "net1: add toy", "net1: make " + port + " at /run/toy/b", "net1: ipam addresses: allocate"}
+	del := []string{"net1: del toy", "net1: ipam addresses: release", "net1: remove " + port + " of /run/toy/b"}
+	seen, err := ofNet1(func(ctx context.Context) error {
+		result, err := n.Add(ctx, r)
+		if err == nil && len(result.IPs) == 0 {
+			err = errors.New("no address")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareLines(t, "steps of ADD", seen, add)
+	if seen, err = ofNet1(func(ctx context.Context) error { return n.Del(ctx, r) }); err != nil {
+		t.Fatal(err)
+	}
+	compareLines(t, "steps of DEL", seen, del)
+
+	n.failPlugin("ADD", "addresses", true)
+	seen, err = ofNet1(func(ctx context.Context) error { _, err := n.Add(ctx, r); return err })
+	says(t, err, "net1", "ipam addresses")
+	for _, step := range del {
+		add = append(add, "undo: "+step)
+	}
+	compareLines(t, "steps of an ADD that fails", seen, add)
+	if left := n.left(); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
 // The steps of an ADD and of its DEL, in order. The record is written first. Neighbours that
 // are one built-in alone have their addresses first and are made together; the others come
 // one after the other. DEL goes the other way.

@@ -59,9 +59,10 @@ type Builtin struct {
 	// can be undone all the same.
 	Refused error
 
-	ipam      *ipam
-	detachErr *error // the result of Delegate.Detach; nil before the call
-	dropped   error  // what is asked of the built-in that none does
+	ipam       *ipam
+	detachErr  *error // the result of Delegate.Detach; nil before the call
+	releaseErr *error // the result of ipam's DEL; nil before it
+	dropped    error  // what is asked of the built-in that none does
 }
 
 // Chain parses the plugin list of an attachment.

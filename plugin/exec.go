@@ -106,9 +106,27 @@ func (c *Chain) ExecPlugin(ctx context.Context, path string, stdin []byte, envir
 	return nil, nil
 }
 
-// Step announces a verb of the built-in.
-func (b *Builtin) Step(ctx context.Context, command string) error {
+// step announces a verb of the built-in.
+func (b *Builtin) step(ctx context.Context, command string) error {
 	return delegates.Step(ctx, "%s: %s %s", b.IfName, strings.ToLower(command), b.Type)
+}
+
+// BeginDel announces DEL of the built-in, before its Detach. An ipam that had the interface when
+// it gave the addresses has it when it takes them back; its error does not keep the built-in from
+// being detached.
+func (b *Builtin) BeginDel(ctx context.Context) error {
+	if err := b.step(ctx, "DEL"); err != nil {
+		return err
+	}
+	if b.isLate() {
+		b.releaseErr = new(b.ipam.del(ctx))
+	}
+	return nil
+}
+
+// isLate reports whether the built-in's ipam needs the interface.
+func (b *Builtin) isLate() bool {
+	return b.Network != nil && b.Network.InterfaceFirst() && !b.ipam.builtIn()
 }
 
 func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []byte) ([]byte, error) {
@@ -117,7 +135,7 @@ func (c *Chain) execBuiltin(ctx context.Context, command, typ string, stdin []by
 	case "ADD":
 		return c.addBuiltin(ctx, b, stdin)
 	case "CHECK":
-		if err := b.Step(ctx, command); err != nil {
+		if err := b.step(ctx, command); err != nil {
 			return nil, err
 		}
 		return nil, b.check(ctx)
@@ -154,13 +172,21 @@ func (c *Chain) addBuiltin(ctx context.Context, b *Builtin, stdin []byte) ([]byt
 	return json.Marshal(old)
 }
 
-// Allocate requests the addresses of a built-in before it is attached.
-func (c *Chain) Allocate(ctx context.Context, b *Builtin) (err error) {
-	if err := b.Step(ctx, "ADD"); err != nil {
+// Allocate requests the addresses of a built-in before it is attached, or lets Attach request
+// them.
+func (c *Chain) Allocate(ctx context.Context, b *Builtin) error {
+	if err := b.step(ctx, "ADD"); err != nil {
 		return err
 	}
-	b.IPAM, err = b.ipam.add(ctx)
-	return err
+	allocate := func(ctx context.Context) (err error) {
+		b.IPAM, err = b.ipam.add(ctx)
+		return err
+	}
+	if b.isLate() {
+		b.Attachment.Allocate = allocate
+		return nil
+	}
+	return allocate(ctx)
 }
 
 // appendToPrevious appends the result of a built-in to the prevResult of its configuration.
@@ -209,7 +235,7 @@ func (b *Builtin) check(ctx context.Context) error {
 
 func (c *Chain) delBuiltin(ctx context.Context, b *Builtin) error {
 	if b.detachErr == nil {
-		if err := b.Step(ctx, "DEL"); err != nil {
+		if err := b.BeginDel(ctx); err != nil {
 			return err
 		}
 		switch {
@@ -221,5 +247,8 @@ func (c *Chain) delBuiltin(ctx context.Context, b *Builtin) error {
 			b.SetDetached(nil) // ADD refuses such a configuration: nothing was attached
 		}
 	}
-	return errors.Join(*b.detachErr, b.ipam.del(ctx))
+	if b.releaseErr == nil {
+		b.releaseErr = new(b.ipam.del(ctx))
+	}
+	return errors.Join(*b.detachErr, *b.releaseErr)
 }

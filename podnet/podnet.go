@@ -167,12 +167,34 @@ func CompareLinks(path string, r *types100.Result) error {
 				if ip.Interface == nil || *ip.Interface != i {
 					continue
 				}
-				if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IPNet.String() == ip.Address.String() }) {
+				at := slices.IndexFunc(addrs, func(a netlink.Addr) bool { return a.IPNet.String() == ip.Address.String() })
+				if at < 0 {
 					errs = append(errs, fmt.Errorf("interface %s: address %s is gone", want.Name, ip.Address.String()))
+				} else if addrs[at].Flags&unix.IFA_F_DADFAILED != 0 {
+					errs = append(errs, fmt.Errorf("interface %s: address %s is not used: another host has it (dadfailed)", want.Name, ip.Address.String()))
 				}
 			}
 		}
 		return errors.Join(errs...)
+	})
+}
+
+// ReadMTUs corrects the MTUs that a result says of links in the pod's namespace.
+func ReadMTUs(path string, r *types100.Result) error {
+	says := func(i *types100.Interface) bool { return IsLink(i) && i.Mtu != 0 }
+	if !slices.ContainsFunc(r.Interfaces, says) {
+		return nil
+	}
+	return With(path, func(h *netlink.Handle) error {
+		for _, i := range r.Interfaces {
+			if !says(i) {
+				continue
+			}
+			if link, err := h.LinkByName(i.Name); err == nil && (i.PciID == "" || link.Attrs().ParentDev == i.PciID) {
+				i.Mtu = link.Attrs().MTU
+			}
+		}
+		return nil
 	})
 }
 

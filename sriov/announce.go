@@ -16,18 +16,17 @@ import (
 	"github.com/plexus-cni/plexus/lock"
 )
 
-// carrierWait bounds the wait for a carrier before the announcement.
+// carrierWait bounds the wait for a carrier before the first frames.
 const carrierWait = 200 * time.Millisecond
 
 // announce tells the network who has the addresses by now: a gratuitous ARP
 // request for each of IPv4 (RFC 5227, section 3), an unsolicited neighbour
 // advertisement for each of IPv6 (RFC 4861, section 7.2.6). Without a carrier
 // nobody hears it; that is no error.
-func announce(ctx context.Context, index int, mac net.HardwareAddr, ips []*types100.IPConfig) error {
-	if len(mac) != 6 || len(ips) == 0 {
+func announce(index int, mac net.HardwareAddr, ips []*types100.IPConfig) error {
+	if len(mac) != 6 {
 		return nil
 	}
-	awaitCarrier(ctx, index)
 	for _, ip := range ips {
 		frame := advertisement(mac, ip.Address.IP.To16())
 		if ip4 := ip.Address.IP.To4(); ip4 != nil {
@@ -40,13 +39,14 @@ func announce(ctx context.Context, index int, mac net.HardwareAddr, ips []*types
 	return nil
 }
 
-func awaitCarrier(ctx context.Context, index int) {
+func awaitCarrier(ctx context.Context, index int) (has bool) {
 	ctx, cancel := context.WithTimeout(ctx, carrierWait)
 	defer cancel()
-	_, _ = lock.Poll(ctx, func() (bool, error) {
+	has, _ = lock.Poll(ctx, func() (bool, error) {
 		i, err := net.InterfaceByIndex(index)
 		return err == nil && i.Flags&net.FlagRunning != 0, err
 	})
+	return has
 }
 
 func send(index int, frame []byte) error {

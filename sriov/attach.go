@@ -50,6 +50,11 @@ func (h *host) attachDPDK(ctx context.Context, a *delegates.Attachment, want *sp
 	if err != nil {
 		return nil, err
 	}
+	if a.Allocate != nil {
+		if err := a.Allocate(ctx); err != nil {
+			return nil, err
+		}
+	}
 	i := &types100.Interface{Name: a.IfName, Sandbox: a.Netns, PciID: f.PCI, Mtu: want.mtu}
 	switch {
 	case want.mac != nil:

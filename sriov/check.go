@@ -36,7 +36,7 @@ func (n *network) Check(_ context.Context, a *delegates.Attachment) error {
 		return fmt.Errorf("%s was made anew since the pod got it", s.PCI)
 	}
 	if want.kernel(r.Original.Driver) {
-		err = checkPod(a, want, s.PCI)
+		err = checkPod(a, want, r)
 	} else if driver := cmp.Or(want.driver, r.Original.Driver); f.Driver != driver {
 		err = fmt.Errorf("%s has %s, was %s", s.PCI, cmp.Or(f.Driver, "no driver"), driver)
 	}
@@ -45,7 +45,8 @@ func (n *network) Check(_ context.Context, a *delegates.Attachment) error {
 
 // checkPod looks for the function's interface in the pod, and what it receives. The engine
 // compares MAC, MTU and addresses with the result.
-func checkPod(a *delegates.Attachment, want *spec, pci string) error {
+func checkPod(a *delegates.Attachment, want *spec, r *reservation) error {
+	pci := r.PCI
 	inPod, err := openLinks(a.Netns)
 	if err != nil {
 		return err
@@ -71,6 +72,18 @@ func checkPod(a *delegates.Attachment, want *spec, pci string) error {
 	}{{"up", true, unix.IFF_UP}, {"promiscuous", want.promisc, unix.IFF_PROMISC}, {"allMulti", want.allMulti, unix.IFF_ALLMULTI}} {
 		if flag.asked && l.RawFlags&flag.bit == 0 {
 			errs = append(errs, fmt.Errorf("interface %s: %s is false, was true", l.Name, flag.name))
+		}
+	}
+	if len(r.Original.Links) > 0 && r.Original.Links[0].Tuning != nil {
+		was := r.Original.Links[0].Tuning
+		lost := was.Flags ^ l.RawFlags
+		for name, bit := range map[string]uint32{"ARP": unix.IFF_NOARP, "multicast": unix.IFF_MULTICAST} {
+			if lost&bit != 0 {
+				errs = append(errs, fmt.Errorf("interface %s: %s is not as it was: flags %#x", l.Name, name, l.RawFlags))
+			}
+		}
+		if l.Xdp != nil && l.Xdp.Attached && was.Driver[xdpProgram] == nil {
+			errs = append(errs, fmt.Errorf("interface %s: XDP program %d has its packets, there was none", l.Name, l.Xdp.ProgId))
 		}
 	}
 	return errors.Join(errs...)

@@ -88,6 +88,9 @@ func (n *network) Ready(context.Context) error {
 	return errors.Join(errs...)
 }
 
+// InterfaceFirst is delegates.Network.
+func (n *network) InterfaceFirst() bool { return true }
+
 // Prepare chooses a function and reserves it, so that no other pod gets it. The
 // reservation is all that is changed; Release gives it back.
 func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.RawMessage, error) {

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/pkg/ip"
 	"github.com/containernetworking/plugins/pkg/ipam"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/containernetworking/plugins/pkg/utils/sysctl"
@@ -65,22 +69,69 @@ func configure(ctx context.Context, a *delegates.Attachment, want *spec, pci str
 		}
 	}
 	l := all[0]
+	awaitCarrier := sync.OnceValue(func() (has bool) {
+		_ = pod.Do(func(ns.NetNS) error {
+			has = awaitCarrier(ctx, l.Index)
+			return nil
+		})
+		return has
+	})
+	if a.Allocate != nil {
+		_ = awaitCarrier() // a first request of DHCP would be lost
+		if err := a.Allocate(ctx); err != nil {
+			return nil, err
+		}
+	}
 	r := resultOf(&types100.Interface{Name: a.IfName, Mac: l.HardwareAddr.String(), Mtu: l.MTU, Sandbox: a.Netns, PciID: pci}, a.IPAM)
 	if a.IPAM == nil || want.l2 {
 		return r, nil
 	}
-	set := func() error { return pod.Do(func(ns.NetNS) error { return ipam.ConfigureIface(a.IfName, r) }) }
+	set := func() error {
+		return pod.Do(func(ns.NetNS) error {
+			has6 := slices.ContainsFunc(r.IPs, func(ip *types100.IPConfig) bool { return ip.Address.IP.To4() == nil })
+			if has6 {
+				defer hasten(a.IfName)()
+			}
+			err := ipam.ConfigureIface(a.IfName, r)
+			if err == nil && awaitCarrier() && has6 {
+				err = ip.SettleAddresses(a.IfName, settleWait)
+			}
+			return err
+		})
+	}
 	if err := do(ctx, set, "set addresses of %s", a.IfName); err != nil {
 		return nil, err
 	}
-	return r, pod.Do(func(ns.NetNS) error { return announce(ctx, l.Index, l.HardwareAddr, r.IPs) })
+	return r, pod.Do(func(ns.NetNS) error { return announce(l.Index, l.HardwareAddr, r.IPs) })
 }
 
-// notify makes the kernel announce the interface when it gets another address,
-// and not wait for duplicates before it uses one. Where /proc is not to be
-// written to, it does not.
+// settleWait bounds the wait for IPv6 addresses, which may be used only when no other host has
+// answered that it has them (RFC 4862, section 5.4).
+const settleWait = 3 * time.Second
+
+// hasten makes the kernel wait 0.1 s for hosts that have an address of an interface already,
+// instead of up to two seconds. unhasten sets back what it was. Where /proc is not to be written
+// to, the pod waits.
+func hasten(ifName string) (unhasten func()) {
+	was := map[string]string{}
+	for key, value := range map[string]string{"net/ipv6/neigh/%s/retrans_time_ms": "100", "net/ipv6/conf/%s/router_solicitation_delay": "0"} {
+		key = fmt.Sprintf(key, ifName)
+		if now, err := sysctl.Sysctl(key); err == nil {
+			was[key] = now
+			_, _ = sysctl.Sysctl(key, value)
+		}
+	}
+	return func() {
+		for key, value := range was {
+			_, _ = sysctl.Sysctl(key, value)
+		}
+	}
+}
+
+// notify makes the kernel announce the interface when it gets another address. Where /proc is
+// not to be written to, it does not.
 func notify(ifName string) error {
-	for _, key := range []string{"net/ipv4/conf/%s/arp_notify", "net/ipv6/conf/%s/ndisc_notify", "net/ipv6/conf/%s/optimistic_dad"} {
+	for _, key := range []string{"net/ipv4/conf/%s/arp_notify", "net/ipv6/conf/%s/ndisc_notify"} {
 		_, _ = sysctl.Sysctl(fmt.Sprintf(key, ifName), "1")
 	}
 	return nil

@@ -53,6 +53,7 @@ type ethtoolSetting struct {
 const (
 	ethtoolFeatures = "features"
 	ethtoolRSS      = "rss"
+	xdpProgram      = "XDP program"
 )
 
 var ethtoolSettings = []ethtoolSetting{
@@ -147,7 +148,7 @@ func tuningOf(l *netlink.LinkAttrs) (*tuning, error) {
 		}
 	}
 	if l.Xdp != nil && l.Xdp.Attached {
-		t.Driver["XDP program"] = words(l.Xdp.ProgId)
+		t.Driver[xdpProgram] = words(l.Xdp.ProgId)
 	}
 	if n := programsOf(l.Index); n > 0 {
 		t.Driver["programs of tcx"] = words(n)

@@ -67,14 +67,16 @@ func TestInUse(t *testing.T) {
 // A whole PF stays on the node as long as it, or any of its VFs, is in use.
 func TestInUsePF(t *testing.T) {
 	both(t, func(t *testing.T, s *site) {
-		whole := map[string]any{"pf": "eth1", "pfOnly": true}
+		forms := []map[string]any{{"pf": "eth1", "pfOnly": true}, {"deviceID": "0000:02:00.0", "pfOnly": true, "vlan": 0, "vlanQoS": 0}}
 		p, other := newPod(t, "whole"), newPod(t, "other")
 		before := world(t)
 		add := func(says ...string) {
 			t.Helper()
-			_, err := s.add("sandbox000001", p, whole)
-			refused(t, err, says...)
-			s.mustDel("sandbox000001", p.Path(), whole)
+			for _, whole := range forms {
+				_, err := s.add("sandbox000001", p, whole)
+				refused(t, err, says...)
+				s.mustDel("sandbox000001", p.Path(), whole)
+			}
 		}
 		for driver, n := range map[string]int{"kernel": 2, "vfio-pci": 3} {
 			keys := map[string]any{"deviceID": vf(t, "eth1", n), "driver": driver}
@@ -91,7 +93,9 @@ func TestInUsePF(t *testing.T) {
 		add("0000:02:00.0", "in use by the node", "address 10.77.0.1")
 		sh(t, "ip addr flush dev eth1 scope global && ip route add 10.78.0.0/24 dev eth1")
 		add("0000:02:00.0", "in use by the node", "route 10.78.0.0/24")
-		sh(t, "ip route del 10.78.0.0/24 dev eth1")
+		sh(t, "ip route del 10.78.0.0/24 dev eth1 && ip route add default dev eth1")
+		add("0000:02:00.0", "in use by the node", "default route")
+		sh(t, "ip route del default dev eth1")
 		awaitCarrier(t, "eth1")
 		sameWorld(t, before)
 	})

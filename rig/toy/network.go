@@ -17,6 +17,7 @@ type network struct {
 	b        *Backend
 	endpoint string
 	describe bool
+	first    bool
 }
 
 // Endpoint is delegates.Network.
@@ -24,6 +25,9 @@ func (n *network) Endpoint() string { return n.endpoint }
 
 // Ready is delegates.Network.
 func (n *network) Ready(context.Context) error { return n.b.world.reach(n.endpoint) }
+
+// InterfaceFirst is delegates.Network.
+func (n *network) InterfaceFirst() bool { return n.first }
 
 // Prepare is delegates.Network. It reserves the port's name.
 func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.RawMessage, error) {

@@ -49,13 +49,14 @@ type state struct {
 	Port     string `json:"port"`
 }
 
-// Parse is delegates.Delegate. The keys are endpoint, and describe, a boolean that has the
-// pod get an annotation.
+// Parse is delegates.Delegate. The keys are endpoint; describe, a boolean that has the pod get
+// an annotation; and interfaceFirst, the answer of the method.
 func (b *Backend) Parse(_ string, config []byte) (delegates.Network, []string, error) {
 	var keys map[string]json.RawMessage
 	var c struct {
 		Endpoint string `json:"endpoint"`
 		Describe bool   `json:"describe"`
+		First    bool   `json:"interfaceFirst"`
 	}
 	if err := errors.Join(json.Unmarshal(config, &keys), json.Unmarshal(config, &c)); err != nil {
 		return nil, nil, err
@@ -70,7 +71,7 @@ func (b *Backend) Parse(_ string, config []byte) (delegates.Network, []string, e
 	if _, old := keys["old"]; old {
 		warnings = append(warnings, `key "old" means nothing`)
 	}
-	return &network{b, c.Endpoint, c.Describe}, warnings, nil
+	return &network{b, c.Endpoint, c.Describe, c.First}, warnings, nil
 }
 
 // Attach is delegates.Delegate.
@@ -83,6 +84,9 @@ func (b *Backend) Attach(ctx context.Context, all []*delegates.Attachment) error
 		}
 		if err == nil {
 			err = b.world.insert(s, markOf(a))
+		}
+		if err == nil && a.Allocate != nil {
+			err = a.Allocate(ctx)
 		}
 		if err == nil {
 			err = b.world.fault("attach", a.IfName)
