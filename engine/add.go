@@ -239,7 +239,11 @@ func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) 
 	}
 	results := make([]*types100.Result, len(group))
 	for i, a := range group {
-		if results[i], err = a.chain.Add(ctx); err == nil {
+		results[i], err = a.chain.Add(ctx)
+		if err == nil && a.single() == nil { // tuning changes an MTU without saying so
+			err = podnet.ReadMTUs(r.Netns, results[i])
+		}
+		if err == nil {
 			err = a.compareAsked(results[i])
 		}
 		if err != nil {

@@ -15,8 +15,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
-
-	"github.com/plexus-cni/plexus/podnet"
 )
 
 // Add runs ADD over the list. A built-in that the engine has attached only returns its
@@ -40,10 +38,7 @@ func (c *Chain) Add(ctx context.Context) (result *types100.Result, err error) {
 		return nil, fmt.Errorf("result: %w", err)
 	}
 	c.restoreNative(result)
-	if len(c.list.Plugins) > 1 { // tuning changes an MTU without saying so
-		err = podnet.ReadMTUs(c.Netns, result)
-	}
-	return result, err
+	return result, nil
 }
 
 // restoreNative restores the keys of CNI 1.1 in a result that a list of an older version has
