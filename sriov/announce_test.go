@@ -184,6 +184,15 @@ func TestAwaitCarrier(t *testing.T) {
 	if err := p.inPod.set(byName(t, p.inPod, p.peer).Index, 0, unix.IFF_UP); err != nil {
 		t.Fatal(err)
 	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // the kernel tells it later
+		i, err := net.InterfaceByIndex(p.index)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("waited in vain: %v", err)
+		}
+		if i.Flags&net.FlagRunning == 0 {
+			break
+		}
+	}
 	began := time.Now()
 	if awaitCarrier(t.Context(), p.index) {
 		t.Error("it has a carrier")

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -18,6 +20,7 @@ import (
 // leaves the pod, besides the rest of linkSnapshot.
 type tuning struct {
 	Flags   uint32            `json:"flags"` // of tunedFlags
+	Promisc int               `json:"promiscuity,omitempty"`
 	Alias   string            `json:"alias,omitempty"`
 	Numbers map[string]uint32 `json:"numbers"`          // by their names in ip-link(8)
 	Driver  map[string][]byte `json:"driver,omitempty"` // structures of ethtoolSettings, by name; programs
@@ -138,7 +141,7 @@ func tuningOf(l *netlink.LinkAttrs) (*tuning, error) {
 		return nil, err
 	}
 	defer unix.Close(socket)
-	t := &tuning{Flags: l.RawFlags & tunedFlags, Alias: l.Alias, Numbers: map[string]uint32{}, Driver: map[string][]byte{}}
+	t := &tuning{Flags: l.RawFlags & tunedFlags, Promisc: l.Promisc, Alias: l.Alias, Numbers: map[string]uint32{}, Driver: map[string][]byte{}}
 	for _, n := range tunedNumbers {
 		t.Numbers[n.name] = n.of(l)
 	}
@@ -179,8 +182,14 @@ func (h *host) retune(ctx context.Context, l *netlink.LinkAttrs, was *tuning) (l
 	if err != nil {
 		return nil, err
 	}
-	if err := h.retuneLink(ctx, l, now, was); err != nil {
+	changed, err := h.retuneLink(ctx, l, now, was)
+	if err != nil {
 		return nil, err
+	}
+	if changed {
+		if now, err = h.tuningNow(l); err != nil {
+			return nil, err
+		}
 	}
 	if left = now.differences(was); len(left) == 0 {
 		return nil, nil
@@ -202,14 +211,26 @@ func (h *host) retune(ctx context.Context, l *netlink.LinkAttrs, was *tuning) (l
 			return nil, err
 		}
 	}
-	if now, err = tuningOf(l); err != nil {
+	if now, err = h.tuningNow(l); err != nil {
 		return nil, err
 	}
 	return now.differences(was), nil
 }
 
+// tuningNow is tuningOf an interface that has changed.
+func (h *host) tuningNow(l *netlink.LinkAttrs) (*tuning, error) {
+	now, err := h.links.byIndex(l.Index)
+	if err == nil && now == nil {
+		err = errors.New("it is gone")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", l.Name, err)
+	}
+	return tuningOf(now)
+}
+
 // retuneLink sets back what rtnetlink(7) can set.
-func (h *host) retuneLink(ctx context.Context, l *netlink.LinkAttrs, now, was *tuning) error {
+func (h *host) retuneLink(ctx context.Context, l *netlink.LinkAttrs, now, was *tuning) (changed bool, err error) {
 	var attrs []nl.NetlinkRequestData
 	if now.Alias != was.Alias {
 		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(was.Alias)))
@@ -220,9 +241,9 @@ func (h *host) retuneLink(ctx context.Context, l *netlink.LinkAttrs, now, was *t
 		}
 	}
 	if len(attrs) == 0 && now.Flags == was.Flags {
-		return nil
+		return false, nil
 	}
-	return do(ctx, func() error { return h.links.set(l.Index, was.Flags, tunedFlags, attrs...) }, "set flags and lengths of %s", l.Name)
+	return true, do(ctx, func() error { return h.links.set(l.Index, was.Flags, tunedFlags, attrs...) }, "set flags and lengths of %s", l.Name)
 }
 
 // differences names the settings of the driver, and programs, that are not as in was.
@@ -233,6 +254,9 @@ func (t *tuning) differences(was *tuning) (names []string) {
 		if !bytes.Equal(t.Driver[name], was.Driver[name]) {
 			names = append(names, name)
 		}
+	}
+	if t.Promisc > was.Promisc { // for addresses of bridge fdb, without a flag, until the interface is up again
+		names = append(names, "promiscuity")
 	}
 	return names
 }

@@ -285,8 +285,13 @@ func TestOneMAC(t *testing.T) {
 		sameWorld(t, before)
 
 		sh(t, "ip link set eth0 vf 5 mac "+mac) // by the operator
-		_, err := s.add("sandbox000002", again, second)
+		_, err := s.add("sandbox000002", again, map[string]any{"deviceID": vf(t, "eth0", 3), "mac": mac})
 		refused(t, err, mac, "VF 5 of eth0")
+		s.mustDel("sandbox000002", again.Path(), second)
+		if r := s.mustAdd("sandbox000002", again, second); r.Interfaces[0].PciID != vf(t, "eth0", 5) {
+			t.Errorf("picked %s, want the VF that has the address", r.Interfaces[0].PciID)
+		}
+		s.mustDel("sandbox000002", again.Path(), second)
 		sh(t, "ip link set eth0 vf 5 mac 00:00:00:00:00:00")
 		sameWorld(t, before)
 	})
