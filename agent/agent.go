@@ -124,7 +124,7 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 	a.reconciler = &reconciler{
 		sandboxes: all, endpoints: a.watcher, republisher: republisher, reporter: reporter, every: s.Reconcile,
 		reaper:   &reaper{sandboxes: all, cluster: c, publisher: a.publisher, reporter: reporter, grace: s.Grace},
-		requests: make(chan chan []engine.Finding),
+		requests: make(chan chan []engine.Finding), pauses: map[endpoint]time.Duration{},
 	}
 	a.cni = &cniHandler{engines: a.engines, store: a.store, publisher: a.publisher, telemetry: a.telemetry, memory: newMemory()}
 	// The first comparison with the world is not missing: a request for a sandbox whose former

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type reconciler struct {
 	every       time.Duration // between two reconciliations
 
 	requests chan chan []engine.Finding // of people, for a reconciliation now
+	pauses   map[endpoint]time.Duration // before the next comparison of those where one has failed
 }
 
 // reapEvery is the time between two looks for network namespaces that are gone.
@@ -66,7 +68,7 @@ func (r *reconciler) follow(ctx context.Context, e endpoint) {
 	why := r.endpoints.down(e)
 	if why == "" {
 		r.reporter.telemetry.log.Info("a vswitch works again", "delegate", e.delegate, "address", e.address)
-		r.reconcile(ctx, &e)
+		r.retry(e, r.reconcile(ctx, &e))
 		return
 	}
 	r.reporter.telemetry.log.Warn("a vswitch does not work", "delegate", e.delegate, "address", e.address, "why", why)
@@ -78,6 +80,31 @@ func (r *reconciler) follow(ctx context.Context, e endpoint) {
 			if tx.Pod != nil {
 				r.reporter.cluster.Event(tx.Pod, true, reasonDown, why)
 			}
+		}
+	})
+}
+
+// Bounds of the time after which the sandboxes at an endpoint are compared again when that has
+// failed.
+const (
+	retryFirst = time.Second
+	retryLast  = time.Minute
+)
+
+// retry has an endpoint compared again, later each time, when a comparison or a repair has
+// failed or a sandbox was locked: a vswitch that has just started may still lack what its
+// operator's own configuration makes.
+func (r *reconciler) retry(e endpoint, findings []engine.Finding) {
+	if !slices.ContainsFunc(findings, func(f engine.Finding) bool { return f.Kind == engine.KindFailed || f.Kind == engine.KindLocked }) {
+		delete(r.pauses, e)
+		return
+	}
+	pause := cmp.Or(r.pauses[e], retryFirst)
+	r.pauses[e] = min(2*pause, retryLast)
+	time.AfterFunc(pause, func() {
+		select {
+		case r.endpoints.changed <- e:
+		default: // many have changed at once; the next reconciliation sees to it
 		}
 	})
 }

@@ -103,3 +103,25 @@ func TestReadyNamesTheVswitchThatIsDown(t *testing.T) {
 		}
 	}
 }
+
+// What could not be compared when a vswitch came back is compared again, until it can be.
+func TestAFailedComparisonIsRepeated(t *testing.T) {
+	a, log := unserved(t)
+	e := endpoint{"ovsdpdk", "unix:/none/a.sock"}
+	write(t, a.store.journal.DataDir(), recordAt("aaaa", e.address))
+	_, held, err := a.store.journal.Lock(t.Context(), "aaaa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		a.reconciler.follow(t.Context(), e)
+		if again := <-a.watcher.changed; again != e {
+			t.Errorf("%v is compared again, want %v", again, e)
+		}
+	}
+	held.Release()
+	a.reconciler.follow(t.Context(), e)
+	if len(a.reconciler.pauses) != 0 {
+		t.Errorf("it is compared for ever\n%s", log)
+	}
+}
