@@ -90,12 +90,12 @@ func (s sysfs) isClosed(pci, driver string) error {
 	var openers []string
 	isOpen := false
 	if len(members) == 1 {
-		fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC, 0) // of a group that is open: EBUSY
+		fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC, 0) // EBUSY: its group or its own file is open
+		if err == nil {
+			return unix.Close(fd)
+		}
 		if isOpen = errors.Is(err, unix.EBUSY); isOpen {
 			openers = lock.Openers(node)
-		}
-		if err == nil {
-			_ = unix.Close(fd)
 		}
 	}
 	for _, name := range own { // Linux 6.6

@@ -246,10 +246,16 @@ func (h *host) retuneLink(ctx context.Context, l *netlink.LinkAttrs, now, was *t
 	return true, do(ctx, func() error { return h.links.set(l.Index, was.Flags, tunedFlags, attrs...) }, "set flags and lengths of %s", l.Name)
 }
 
-// differences names the settings of the driver, and programs, that are not as in was.
+// differences names the settings of the driver, and programs, that are not as in was. A setting
+// that was not read once is not compared.
 func (t *tuning) differences(was *tuning) (names []string) {
 	both := maps.Clone(t.Driver)
 	maps.Copy(both, was.Driver)
+	for _, s := range ethtoolSettings {
+		if t.Driver[s.name] == nil || was.Driver[s.name] == nil {
+			delete(both, s.name)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(both)) {
 		if !bytes.Equal(t.Driver[name], was.Driver[name]) {
 			names = append(names, name)
