@@ -47,7 +47,10 @@ func (p *port) provide(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return p.Provide(ctx, p.IfName, data)
+	if err := p.Provide(ctx, p.IfName, data); err != nil {
+		return err
+	}
+	return p.network.d.grants.Keep(p.Use)
 }
 
 // open inserts ports of one OVSDB and waits until they are open. In server mode the

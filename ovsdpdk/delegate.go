@@ -19,6 +19,7 @@ type Delegate struct {
 	log    *slog.Logger
 	db     *databases
 	health sync.Map // of watched OVSDBs, by address
+	grants *shareddir.Grants // of pods' sockets to the vswitch
 }
 
 var (
@@ -27,7 +28,9 @@ var (
 )
 
 // New makes the delegate of type ovsdpdk.
-func New(log *slog.Logger) *Delegate { return &Delegate{log: log, db: newDatabases()} }
+func New(log *slog.Logger) *Delegate {
+	return &Delegate{log: log, db: newDatabases(), grants: shareddir.NewGrants(log)}
+}
 
 // Parse reads a configuration. It looks at nothing else.
 func (d *Delegate) Parse(name string, config []byte) (delegates.Network, []string, error) {
@@ -44,7 +47,10 @@ func (d *Delegate) ParseAs(name string, config []byte, dialect *delegates.Dialec
 }
 
 // Close ends the connections to OVSDB. Requests under way fail.
-func (d *Delegate) Close() { d.db.pool.Close() }
+func (d *Delegate) Close() {
+	d.grants.Close()
+	d.db.pool.Close()
+}
 
 // network is one parsed configuration.
 type network struct {

@@ -88,6 +88,7 @@ func (d *Delegate) clear(ctx context.Context, p *port, others []shareddir.Use) e
 		if err := delegates.Step(ctx, "%s: remove files from %s", p.IfName, files.Dir); err != nil {
 			return err
 		}
+		d.grants.Drop(files)
 		if err := files.Clear(shareddir.Clearing{Log: d.log, Others: others, Recorded: p.State != nil, Origin: p.socket}); err != nil {
 			return err
 		}

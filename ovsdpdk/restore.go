@@ -38,7 +38,7 @@ func (p *port) restoreFiles(ctx context.Context) (made []string, err error) {
 		return nil, fmt.Errorf("look for the files of %s: %w", p.IfName, err)
 	}
 	if len(missing) == 0 {
-		return nil, nil
+		return nil, p.network.d.grants.Keep(p.Use) // the agent may be a new one
 	}
 	if !p.Own && !p.Made && slices.Contains(missing, "folder "+p.Dir) {
 		return nil, fmt.Errorf("the pod's volume %s is gone", p.Dir)

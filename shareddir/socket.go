@@ -129,13 +129,8 @@ func (f *Folder) LinkSocket(origin *os.File, file, fileKey string) error {
 	if err != nil {
 		return err
 	}
-	if f.GID >= 0 { // of the vswitch's own socket, before the pod sees it
-		if err = unix.Fchownat(int(origin.Fd()), "", -1, f.GID, unix.AT_EMPTY_PATH); err == nil {
-			err = os.Chmod(procPath(origin), 0o660)
-		}
-		if err != nil {
-			return fmt.Errorf("group of socket %s: %w", origin.Name(), err)
-		}
+	if err := d.openToFolder(origin, f.GID); err != nil { // before the pod sees it
+		return fmt.Errorf("permissions of socket %s: %w", origin.Name(), err)
 	}
 	if there {
 		return nil
