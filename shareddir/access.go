@@ -67,6 +67,59 @@ func (f *Folder) giveGroup(w Options) error {
 	return nil
 }
 
+// lookAtVolume decides what a volume that is there gets, and refuses what it cannot get.
+func (f *Folder) lookAtVolume(w Options, d *dir, st unix.Stat_t) error {
+	key := w.Key("group")
+	if w.Group == "" {
+		key = w.Key("permissions")
+	}
+	if f.EmptyDir && (w.Group != "" || w.Permissions != "") {
+		gid, perm := d.formerAccess(st)
+		f.FormerGID, f.FormerPerm = &gid, &perm
+		if w.Permissions == "" {
+			f.Perm = perm | 0o070 | fs.ModeSetgid
+		}
+		if err := f.mayGive(st); err != nil {
+			return fmt.Errorf("key %q: %w", key, err)
+		}
+		return nil
+	}
+	if (f.GID >= 0 && f.GID != int(st.Gid)) || (w.Permissions != "" && f.Perm != modeOf(st)) {
+		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group or other permissions: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", key, f.Dir)
+	}
+	if err := f.User.mayEnter(st); err != nil && !d.hasACL() {
+		return fmt.Errorf("socket folder %s: %w", f.Dir, err)
+	}
+	return nil
+}
+
+// formerMark is an extended attribute of an emptyDir to which plexus has given another group or
+// other permissions: its former ones, in octal. See madeMark.
+const formerMark = "trusted.plexus.former"
+
+// formerAccess are group and permissions of an emptyDir before plexus changed them.
+func (d *dir) formerAccess(st unix.Stat_t) (gid int, perm fs.FileMode) {
+	text := make([]byte, 64)
+	n, err := unix.Fgetxattr(d.fd(), formerMark, text)
+	var former unix.Stat_t
+	if err == nil {
+		_, err = fmt.Sscanf(string(text[:n]), "%o %o", &former.Gid, &former.Mode)
+	}
+	if err != nil {
+		former = st
+	}
+	return int(former.Gid), modeOf(former)
+}
+
+// mayGive refuses an emptyDir that another network has given another group or other permissions.
+func (f *Folder) mayGive(st unix.Stat_t) error {
+	now, before := modeOf(st), *f.FormerPerm
+	if gid := int(st.Gid); gid == *f.FormerGID && now == before || (f.GID < 0 || gid == f.GID) && now == f.Perm {
+		return nil
+	}
+	return fmt.Errorf("another network of the pod has given the emptyDir %s group %d and mode %v, and this one wants group %d and mode %v: give both networks the same", f.Dir, st.Gid, now, f.GID, f.Perm)
+}
+
 // giveUsersGroup gives a folder that plexus makes the vswitch's own group, unless the
 // configuration gives it one.
 func (f *Folder) giveUsersGroup() {

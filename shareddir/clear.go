@@ -107,6 +107,7 @@ func (u *Use) restoreAccess(c Clearing, d *dir) error {
 	err := d.failed("chown", "", unix.Fchown(d.fd(), -1, *u.FormerGID))
 	if err == nil && u.FormerPerm != nil {
 		err = d.failed("chmod", "", unix.Fchmod(d.fd(), bits(*u.FormerPerm)))
+		_ = unix.Fremovexattr(d.fd(), formerMark)
 	}
 	return err
 }

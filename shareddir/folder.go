@@ -172,23 +172,11 @@ func (f *Folder) look(w Options, file string) error {
 		if err := d.onlyOurs(); err != nil {
 			return err
 		}
-	case w.Group == "" && w.Permissions == "":
-		if err := f.User.mayEnter(st); err != nil && !d.hasACL() {
-			return fmt.Errorf("socket folder %s: %w", f.Dir, err)
-		}
 	case d.marked():
-	case f.EmptyDir:
-		gid, perm := int(st.Gid), modeOf(st)
-		f.FormerGID, f.FormerPerm = &gid, &perm
-		if w.Permissions == "" {
-			f.Perm = perm | 0o070 | fs.ModeSetgid
-		}
 	default:
-		key := w.Key("group")
-		if w.Group == "" {
-			key = w.Key("permissions")
+		if err := f.lookAtVolume(w, d, st); err != nil {
+			return err
 		}
-		return fmt.Errorf("key %q: the hostPath %s was there before, and plexus gives no folder of the node another group or other permissions: make the volume an emptyDir, or leave it out, for a folder of the sandbox's own", key, f.Dir)
 	}
 	return d.vacant(file, w.Key("file"), false)
 }

@@ -87,6 +87,54 @@ func TestEmptyDirWithPermissions(t *testing.T) {
 	}
 }
 
+// Two networks that want an emptyDir otherwise: the second is refused, whether it was prepared
+// before the first was attached or after it. What was before comes back with the last.
+func TestEmptyDirForTwo(t *testing.T) {
+	ownNode(t)
+	pod := podWithEmptyDir()
+	must(t, os.MkdirAll(pod.HostDir(conf.SharedDir), 0o755))
+	before := tree(t, "/var/lib/kubelet")
+	w, other := wish("/run/base"), wish("/run/base")
+	w.Group, other.Group = "4711", "4712"
+	first, err := choose(w, pod)
+	must(t, err)
+	late, err := choose(other, pod)
+	must(t, err)
+	must(t, first.Make())
+	wantError(t, late.Make(), "another network of the pod", "4711", "4712", "the same")
+	_, err = choose(other, pod)
+	wantError(t, err, `"vhost.group"`, "another network of the pod", "4711", "4712")
+	other.Group, other.Permissions = "", "0700"
+	_, err = choose(other, pod)
+	wantError(t, err, `"vhost.permissions"`, "another network of the pod")
+	second, err := choose(w, pod)
+	must(t, err)
+	must(t, second.Make())
+	clear(t, &first, true, second)
+	clear(t, &second, true)
+	if after := tree(t, "/var/lib/kubelet"); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}
+
+// A hostPath that has what is asked for is taken as it is.
+func TestHostPathAsAskedFor(t *testing.T) {
+	ownNode(t)
+	dir := tempDir(t)
+	must(t, os.Chown(dir, 0, 4711))
+	must(t, os.Chmod(dir, 0o770|os.ModeSetgid))
+	before := tree(t, dir)
+	w := wish("/run/base")
+	w.Group, w.Permissions = "4711", "2770"
+	u, err := choose(w, podWith(dir))
+	must(t, err)
+	must(t, u.Make())
+	clear(t, &u, true)
+	if after := tree(t, dir); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+}
+
 // An emptyDir that the kubelet has not made yet is made, with the folders above it; it
 // goes with the last attachment, and they stay.
 func TestEmptyDirThatIsMissing(t *testing.T) {

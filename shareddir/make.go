@@ -65,7 +65,8 @@ func (f *Folder) Make() error {
 // not made stay.
 func (f *Folder) setAccess(d *dir, made bool) error {
 	st, err := d.owner()
-	ours := made || f.Own || f.FormerGID != nil && f.isEmptyDir() || f.GID >= 0 && d.marked()
+	volume := f.FormerGID != nil && f.isEmptyDir()
+	ours := made || f.Own || volume || f.GID >= 0 && d.marked()
 	switch {
 	case err != nil:
 		return err
@@ -73,10 +74,16 @@ func (f *Folder) setAccess(d *dir, made bool) error {
 		return fmt.Errorf("%s was made by somebody else just now: its group stays", f.Dir)
 	case !ours:
 		return nil
-	case f.GID >= 0 && int(st.Gid) != f.GID:
+	case volume && f.FormerPerm != nil: // a record of a former version has none
+		if err := f.mayGive(st); err != nil {
+			return err
+		}
+		_ = unix.Fsetxattr(d.fd(), formerMark, fmt.Appendf(nil, "%o %o", *f.FormerGID, bits(*f.FormerPerm)), 0)
+	}
+	if f.GID >= 0 && int(st.Gid) != f.GID {
 		err = d.failed("chown", "", unix.Fchown(d.fd(), -1, f.GID))
 	}
-	if err == nil { // after chown, which takes the setgid bit away
+	if err == nil && (!volume || f.FormerPerm != nil) { // after chown, which takes the setgid bit away
 		err = d.failed("chmod", "", unix.Fchmod(d.fd(), bits(f.Perm)))
 	}
 	return err

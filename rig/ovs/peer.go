@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,9 @@ type PeerOptions struct {
 	FrameSize int
 	// Queues is the number of queue pairs, 1 if zero.
 	Queues int
+	// UID is the user and the group that the peer runs as, without capabilities; 0 is root. Its
+	// folder has to be that user's. GID, unless 0, is a further group.
+	UID, GID int
 	// Log takes what the peer prints; may be nil.
 	Log io.Writer
 }
@@ -86,6 +90,14 @@ func StartPeer(ctx context.Context, dir, socket string, o PeerOptions) (*Peer, e
 	}
 	if o.FrameSize != 0 {
 		argv = append(argv, fmt.Sprintf("--txpkts=%d", o.FrameSize))
+	}
+	if o.UID != 0 {
+		id := strconv.Itoa(o.UID)
+		groups := "--clear-groups"
+		if o.GID != 0 {
+			groups = fmt.Sprintf("--groups=%d", o.GID)
+		}
+		argv = append([]string{"setpriv", "--reuid=" + id, "--regid=" + id, groups, "--inh-caps=-all", "--bounding-set=-all"}, argv...)
 	}
 	child, err := start("peer "+filepath.Base(socket), p.console, dir, []string{"RUNTIME_DIRECTORY=" + dir}, true, argv...)
 	if err != nil {

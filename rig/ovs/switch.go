@@ -43,6 +43,7 @@ var otherConfig = []string{
 type Switch struct {
 	dir      string
 	log      io.Writer
+	user     string // of the daemons: NAME:GROUP, "" for root
 	db       *process.Process
 	vswitchd *process.Process // nil in light mode and while it is stopped
 }
@@ -51,7 +52,13 @@ type Switch struct {
 // which has to exist, and returns when DPDK is initialised. What they print
 // goes to log, which may be nil.
 func Start(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
-	s, err := StartDB(ctx, dir, log)
+	return StartAs(ctx, dir, log, "")
+}
+
+// StartAs is Start with daemons that run as a user and a group of the node, NAME:GROUP, as
+// packages start them. The folder has to be that user's.
+func StartAs(ctx context.Context, dir string, log io.Writer, user string) (*Switch, error) {
+	s, err := startDB(ctx, dir, log, user)
 	if err != nil {
 		return nil, err
 	}
@@ -68,12 +75,21 @@ func Start(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
 // daemon: fast, for tests of the OVSDB protocol. Nobody acts on what is written
 // to it; StartVswitchd can be called later.
 func StartDB(ctx context.Context, dir string, log io.Writer) (*Switch, error) {
-	s := &Switch{dir: dir}
+	return startDB(ctx, dir, log, "")
+}
+
+func startDB(ctx context.Context, dir string, log io.Writer, user string) (*Switch, error) {
+	s := &Switch{dir: dir, user: user}
 	if log != nil {
 		s.log = &process.Buffer{Most: 1, To: log} // several processes write to it
 	}
 	if _, err := s.run(ctx, "ovsdb-tool", "create", s.path("conf.db"), schema); err != nil {
 		return nil, err
+	}
+	if user != "" {
+		if _, err := s.run(ctx, "chown", "-R", user, dir); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.StartOVSDB(ctx); err != nil {
 		return nil, err
@@ -110,9 +126,9 @@ func (s *Switch) StartVswitchd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := start("ovs-vswitchd", s.log, s.dir, s.env(), false, daemon, s.OVSDB(),
+	p, err := start("ovs-vswitchd", s.log, s.dir, s.env(), false, s.argv(daemon, s.OVSDB(),
 		"--unixctl="+s.path("ovs-vswitchd.ctl"), "--pidfile="+s.path("ovs-vswitchd.pid"),
-		"-vconsole:info", "-vsyslog:off")
+		"-vconsole:info", "-vsyslog:off")...)
 	if err != nil {
 		return err
 	}
@@ -125,6 +141,14 @@ func (s *Switch) StartVswitchd(ctx context.Context) error {
 		return fmt.Errorf("start ovs-vswitchd: %w", err)
 	}
 	return nil
+}
+
+// argv adds the user of a daemon to its arguments.
+func (s *Switch) argv(argv ...string) []string {
+	if s.user == "" {
+		return argv
+	}
+	return append(argv, "--user="+s.user)
 }
 
 // nextConfig asks for a takeover of the configuration and returns its number.
@@ -210,9 +234,9 @@ func (s *Switch) StartOVSDB(ctx context.Context) error {
 		return errors.New("start ovsdb-server: it runs already")
 	}
 	sock := s.path("db.sock")
-	p, err := start("ovsdb-server", s.log, s.dir, s.env(), false, "ovsdb-server", s.path("conf.db"),
+	p, err := start("ovsdb-server", s.log, s.dir, s.env(), false, s.argv("ovsdb-server", s.path("conf.db"),
 		"--remote=p"+s.OVSDB(), "--unixctl="+s.path("ovsdb-server.ctl"),
-		"--pidfile="+s.path("ovsdb-server.pid"), "-vconsole:warn", "-vsyslog:off")
+		"--pidfile="+s.path("ovsdb-server.pid"), "-vconsole:warn", "-vsyslog:off")...)
 	if err != nil {
 		return err
 	}
