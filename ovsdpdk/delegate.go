@@ -18,7 +18,7 @@ import (
 type Delegate struct {
 	log    *slog.Logger
 	db     *databases
-	health sync.Map // of watched OVSDBs, by address
+	health sync.Map          // of watched OVSDBs, by address
 	grants *shareddir.Grants // of pods' sockets to the vswitch
 }
 
