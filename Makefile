@@ -10,7 +10,7 @@ LINKS   := sriov vppmemif ovsdpdk userspace
 OVS     := openvswitch-switch-dpdk dpdk-dev librte-net-memif23 iproute2 iputils-ping iptables strace
 FUZZTIME ?= 60s
 # The suites that need OVS-DPDK, longest first: they run beside each other, each in a node of its own.
-SUITES  := peers agent core stopped plugins faults hostile journal hung migrate ovs
+SUITES  := peers agent core stopped plugins faults hostile journal hung migrate ovs ovsuser
 
 .PHONY: build plugins demo test unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube bench faults hostile fuzz lint packages clean
 
