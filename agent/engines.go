@@ -32,10 +32,12 @@ func ownCluster(c *conf.Conf, log *slog.Logger) *kube.Cluster {
 
 // open makes an engine. Nothing is sent.
 func (n *engines) open(c *conf.Conf, log *slog.Logger, stderr io.Writer) *engine.Engine {
+	kubelet := kube.KubeletDir(c.KubeletDir)
 	e := &engine.Engine{
 		Delegates: n.delegates,
 		Source:    &kube.Manifests{Dir: c.Manifests, ConfDir: c.ConfDir},
-		Devices:   &kube.Devices{Dir: kube.DefaultKubeletDir},
+		Devices:   &kube.Devices{Dir: kubelet},
+		Kubelet:   kubelet,
 		Journal:   journal.Open(c.DataDir),
 		Bounds:    c.Bounds,
 		Log:       log,
@@ -45,7 +47,7 @@ func (n *engines) open(c *conf.Conf, log *slog.Logger, stderr io.Writer) *engine
 	}
 	if cluster := n.cluster(c, log); c.Manifests == "" && cluster != nil {
 		live := &kube.Live{Cluster: cluster, ConfDir: c.ConfDir}
-		e.Source, e.Devices = live, &kube.Devices{Dir: kube.DefaultKubeletDir, Live: live}
+		e.Source, e.Devices = live, &kube.Devices{Dir: kubelet, Live: live}
 	}
 	return e
 }

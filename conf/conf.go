@@ -43,6 +43,7 @@ type Conf struct {
 	Kubeconfig string `json:"kubeconfig"` // file
 	ConfDir    string `json:"confDir"`    // folder of network files
 	CNIDir     string `json:"cniDir"`     // Multus' name for dataDir
+	KubeletDir string `json:"kubeletDir"` // the kubelet's root folder; "" is looked for
 	BinDir     string `json:"binDir"`     // searched before CNI_PATH
 
 	LogFile     string     `json:"logFile"`
@@ -178,7 +179,7 @@ func (c *Conf) check() error {
 		errs.bad("pluginTimeout", "%.60q, want a duration such as 100s or 2m, from %s to %s", c.PluginTimeout, minPluginTimeout, maxPluginTimeout)
 	}
 	for _, p := range [][2]string{
-		{"confDir", c.ConfDir}, {"cniDir", c.CNIDir}, {"binDir", c.BinDir}, {"dataDir", c.DataDir}, {"manifests", c.Manifests},
+		{"confDir", c.ConfDir}, {"cniDir", c.CNIDir}, {"binDir", c.BinDir}, {"dataDir", c.DataDir}, {"manifests", c.Manifests}, {"kubeletDir", c.KubeletDir},
 		{"kubeconfig", c.Kubeconfig}, {"logFile", c.LogFile}, {"readinessindicatorfile", c.ReadinessIndicatorFile}, {"agent.socket", c.Agent.Socket},
 	} {
 		if p[1] != "" && !path.IsAbs(p[1]) {

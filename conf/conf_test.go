@@ -267,7 +267,7 @@ func TestParseWarnsOfKeysWithoutEffect(t *testing.T) {
 }
 
 func TestParseAnswersEveryPathKeyInTheSameWay(t *testing.T) {
-	for _, key := range []string{"confDir", "cniDir", "binDir", "dataDir", "manifests", "kubeconfig", "logFile", "readinessindicatorfile"} {
+	for _, key := range []string{"confDir", "cniDir", "binDir", "dataDir", "manifests", "kubeletDir", "kubeconfig", "logFile", "readinessindicatorfile"} {
 		t.Run(key, func(t *testing.T) {
 			_, err := conf.Parse([]byte(settings(fmt.Sprintf(`%q: "a/b"`, key))))
 			checkError(t, err, fmt.Sprintf("key %q", key), `"a/b"`, "absolute path")

@@ -14,7 +14,8 @@ type Pod struct {
 	Namespace   string            `json:"namespace"`
 	Name        string            `json:"name"`
 	UID         string            `json:"uid"`
-	Annotations map[string]string `json:"-"` // read once, for the plan
+	KubeletDir  string            `json:"kubeletDir,omitempty"` // root folder of the pod's kubelet, "" for the default
+	Annotations map[string]string `json:"-"`                    // read once, for the plan
 	Volumes     []Volume          `json:"volumes,omitempty"`
 	// SharedDirMount is Mount of the volume shared-dir in former records.
 	SharedDirMount string `json:"sharedDirMount,omitempty"`
@@ -39,6 +40,9 @@ type Volume struct {
 	Create bool `json:"create,omitempty"`
 }
 
+// DefaultKubeletDir is the kubelet's root folder unless it is told otherwise.
+const DefaultKubeletDir = "/var/lib/kubelet"
+
 // SharedDir is the volume that vhost-user and memif sockets are put in, by
 // userspace-cni's convention.
 const SharedDir = "shared-dir"
@@ -60,7 +64,7 @@ func (p *Pod) HostDir(volume string) string {
 	case v == nil || v.Kind != "":
 		return ""
 	case v.HostPath == "" && uidForm.MatchString(p.UID):
-		return "/var/lib/kubelet/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
+		return cmp.Or(p.KubeletDir, DefaultKubeletDir) + "/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
 	default:
 		return v.HostPath
 	}

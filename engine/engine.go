@@ -50,6 +50,7 @@ type Engine struct {
 	Delegates plugin.Table // see Builtin
 	Source    Source
 	Devices   Devices
+	Kubelet   string // the kubelet's root folder, "" for the default
 	Journal   *journal.Journal
 	Bounds    conf.Bounds // of what networks may name
 	Log       *slog.Logger
@@ -116,7 +117,20 @@ func (e *Engine) findPod(ctx context.Context, r *Request) (*conf.Pod, error) {
 	if err := conf.CheckObjectName(namespace, name); err != nil {
 		return nil, delegates.Coded(delegates.CodeEnvironment, fmt.Errorf("CNI_ARGS K8S_POD_NAMESPACE, K8S_POD_NAME: %w", err))
 	}
-	return e.Source.Pod(ctx, namespace, name, r.Args.Get("K8S_POD_UID"))
+	pod, err := e.Source.Pod(ctx, namespace, name, r.Args.Get("K8S_POD_UID"))
+	if err != nil || pod == nil {
+		return nil, err
+	}
+	return e.onNode(pod), nil
+}
+
+// onNode is the pod with what the node knows of it.
+func (e *Engine) onNode(pod *conf.Pod) *conf.Pod {
+	here := *pod
+	if e.Kubelet != conf.DefaultKubeletDir {
+		here.KubeletDir = e.Kubelet
+	}
+	return &here
 }
 
 // Plan returns the plan that ADD would carry out. Nothing is changed.

@@ -28,7 +28,7 @@ func (e *Engine) planAgain(ctx context.Context, r *Request, tx *journal.Transact
 		if !undone {
 			pod, err = e.Source.Recall(ctx, namespace, name, uid)
 		}
-		tx.Pod = cmp.Or(pod, &conf.Pod{Namespace: namespace, Name: name, UID: uid})
+		tx.Pod = e.onNode(cmp.Or(pod, &conf.Pod{Namespace: namespace, Name: name, UID: uid}))
 		if r.Conf != nil {
 			tx.StatusPlace = e.Source.StatusPlace(tx.Pod)
 		}

@@ -21,9 +21,6 @@ type Devices struct {
 	Live *Live  // nil without an API server
 }
 
-// DefaultKubeletDir is the kubelet's root folder unless it is told otherwise.
-const DefaultKubeletDir = "/var/lib/kubelet"
-
 const (
 	maxCheckpoint = 32 << 20 // bytes
 	maxDevices    = 1 << 16  // of a pod
@@ -64,7 +61,7 @@ func (d *Devices) OfPod(ctx context.Context, pod *conf.Pod) (map[string][]string
 // pluginDevices are the devices of device plugins, in the order of the containers, by the
 // podresources API (v1) or else by the checkpoint of the device manager.
 func (d *Devices) pluginDevices(ctx context.Context, pod *conf.Pod) (map[string][]string, error) {
-	given, err := listDevices(ctx, filepath.Join(d.Dir, "pod-resources/kubelet.sock"), pod)
+	given, err := listDevices(ctx, filepath.Join(d.Dir, podResourcesSocket), pod)
 	if err == nil {
 		return given, nil
 	}

@@ -184,7 +184,10 @@ func (f *Folder) look(w Options, file string) error {
 // mayMake refuses to make the folders above that of a hostPath: pods may be able to
 // write to one of them.
 func (f *Folder) mayMake() error {
-	if f.Own || f.EmptyDir || f.Above {
+	if f.EmptyDir {
+		return fmt.Errorf("the kubelet has made no emptyDir %s: is its root folder another one? name it as kubeletDir in the node's configuration", f.Dir)
+	}
+	if f.Own || f.Above {
 		return nil
 	}
 	above, _, err := f.openAbove()

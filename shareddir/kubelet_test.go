@@ -1,8 +1,8 @@
 package shareddir
 
 import (
+	"errors"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -135,35 +135,40 @@ func TestHostPathAsAskedFor(t *testing.T) {
 	}
 }
 
-// An emptyDir that the kubelet has not made yet is made, with the folders above it; it
-// goes with the last attachment, and they stay.
+// An emptyDir that the kubelet has not made is refused, and no folder is made: its pod would not
+// see it.
 func TestEmptyDirThatIsMissing(t *testing.T) {
 	ownNode(t)
 	pod := podWithEmptyDir()
+	for range 2 {
+		dir := pod.HostDir(conf.SharedDir)
+		_, err := choose(wish("/run/base"), pod)
+		wantError(t, err, "default/p", dir, "kubeletDir")
+		u := Use{Folder: Folder{Dir: dir, EmptyDir: true, Made: true, GID: -1, Perm: 0o750}, File: "sock"}
+		if err := u.Make(); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Make: %v", err)
+		}
+		if left, err := os.ReadDir("/var/lib"); err != nil || len(left) > 0 {
+			t.Errorf("made: %v, %v", left, err)
+		}
+		pod.KubeletDir = "/var/lib/k0s/kubelet"
+	}
+}
+
+// The kubelet's folder may be a link of the node. No other one is followed.
+func TestKubeletDirThatIsALink(t *testing.T) {
+	ownNode(t)
+	pod := podWithEmptyDir()
+	dir := pod.HostDir(conf.SharedDir)
+	place := "/run/disk" + strings.TrimPrefix(dir, "/var/lib/kubelet")
+	must(t, os.MkdirAll(place, 0o755))
+	must(t, os.Symlink("/run/disk", "/var/lib/kubelet"))
 	u, err := choose(wish("/run/base"), pod)
 	must(t, err)
-	if !u.Made || exists("/var/lib/kubelet") {
-		t.Fatalf("chosen %+v; the kubelet's folder exists: %v", u.Folder, exists("/var/lib/kubelet"))
-	}
 	must(t, u.Make())
-	if st := inode(t, u.Dir); st.Mode&0o7777 != 0o750 {
-		t.Errorf("mode %o", st.Mode)
-	}
-	if st := inode(t, filepath.Dir(u.Dir)); st.Mode&0o7777 != 0o755 {
-		t.Errorf("the folder above has mode %o", st.Mode)
-	}
-	clear(t, &u, true)
-	if exists(u.Dir) || !exists(filepath.Dir(u.Dir)) {
-		t.Errorf("left: %s", tree(t, "/var/lib"))
-	}
-	// The kubelet's folder may be a link of the node. No other one is followed.
-	must(t, os.RemoveAll("/var/lib/kubelet"))
-	must(t, os.Mkdir("/run/disk", 0o755))
-	must(t, os.Symlink("/run/disk", "/var/lib/kubelet"))
-	must(t, u.Make())
-	place := "/run/disk" + strings.TrimPrefix(u.Dir, "/var/lib/kubelet")
-	if !exists(place) {
-		t.Errorf("%s is not made", place)
+	must(t, u.WriteFile(u.Config, nil))
+	if !exists(place + "/" + u.Config) {
+		t.Errorf("nothing is written into %s", place)
 	}
 	must(t, os.RemoveAll("/run/disk/pods"))
 	must(t, os.Mkdir("/run/victim", 0o755))

@@ -44,8 +44,8 @@ func (d *dir) onlyOurs() error {
 }
 
 // Make makes the folder, its group and permissions, and the short path. The base of
-// an own folder and the folders above an emptyDir are made when they are missing;
-// above a hostPath only where a file of the node wants it.
+// an own folder is made when it is missing; the folders above a hostPath only where a file of
+// the node wants it. An emptyDir is the kubelet's to make.
 func (f *Folder) Make() error {
 	d, made, err := f.make()
 	if err != nil {
@@ -93,7 +93,7 @@ func (f *Folder) setAccess(d *dir, made bool) error {
 func (f *Folder) make() (d *dir, made bool, err error) {
 	if f.Own {
 		err = os.MkdirAll(filepath.Dir(f.Dir), 0o755) // the base is the node's
-	} else if f.isEmptyDir() || f.Above {
+	} else if f.Above {
 		err = makeAbove(nodePath(f.Dir))
 	}
 	if err != nil {
@@ -103,17 +103,19 @@ func (f *Folder) make() (d *dir, made bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Mkdirat(int(above.Fd()), name, uint32(f.Perm.Perm()))
+	if !f.isEmptyDir() {
+		err = unix.Mkdirat(int(above.Fd()), name, uint32(f.Perm.Perm()))
+		made = err == nil
+	}
 	_ = above.Close()
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, false, &fs.PathError{Op: "mkdir", Path: f.Dir, Err: err}
 	}
-	made = err == nil
 	d, err = f.open()
 	return d, made, err
 }
 
-// makeAbove makes the folders above that of an emptyDir, one below the other.
+// makeAbove makes the folders above that of a hostPath, one below the other.
 func makeAbove(path string) error {
 	at, err := os.OpenFile("/", folderFlags, 0)
 	if err != nil {
