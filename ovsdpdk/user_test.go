@@ -37,8 +37,8 @@ func TestStatusUser(t *testing.T) {
 }
 
 // notRoot makes the rig's vswitch one of another user: a process of that user has the name and
-// the pid file of ovs-vswitchd.
-func (r *rig) notRoot() *shareddir.User {
+// the pid file of ovs-vswitchd. It has no control socket; the delegate knows that it works.
+func (r *rig) notRoot(d *Delegate) *shareddir.User {
 	r.t.Helper()
 	dir := filepath.Dir(strings.TrimPrefix(r.address, "unix:"))
 	data, err := os.ReadFile("/usr/bin/sleep")
@@ -54,6 +54,7 @@ func (r *rig) notRoot() *shareddir.User {
 	r.t.Cleanup(func() { _ = p.Kill(); _, _ = p.Wait() })
 	write(r.t, filepath.Join(dir, "ovs-vswitchd.pid"), fmt.Sprintln(p.Pid))
 	r.t.Cleanup(func() { remove(r.t, filepath.Join(dir, "ovs-vswitchd.pid")) })
+	d.health.Store(r.address, health{})
 	return &shareddir.User{UID: 4711, GIDs: []int{4712}}
 }
 
@@ -61,9 +62,9 @@ func (r *rig) notRoot() *shareddir.User {
 // the pod; DEL leaves nothing. What it cannot enter is refused.
 func TestVswitchThatIsNotRoot(t *testing.T) {
 	r := newRig(t)
-	user := r.notRoot()
-	wantErrorNone(t, os.Chmod(shortLinkDir, 0o700))
 	d := newDelegate(t)
+	user := r.notRoot(d)
+	wantErrorNone(t, os.Chmod(shortLinkDir, 0o700))
 	volume := filepath.Join(r.dir, "volume")
 	wantErrorNone(t, os.Mkdir(volume, 0o755))
 	withVolume := r.world()
@@ -101,8 +102,8 @@ func TestVswitchThatIsNotRoot(t *testing.T) {
 // own as well, and is removed from there.
 func TestShortPathIsTheNodes(t *testing.T) {
 	r := newRig(t)
-	r.notRoot()
 	d := newDelegate(t)
+	r.notRoot(d)
 	volume := filepath.Join(r.dir, "volume")
 	wantErrorNone(t, os.Mkdir(volume, 0o755))
 	a := shared(r.attachment(d, sandbox, nil), volume)
