@@ -77,7 +77,7 @@ type Queues struct {
 // BridgeDomain is the L2 domain that the interface becomes a member of.
 type BridgeDomain struct {
 	ID             uint32 `json:"id"`
-	Name           string `json:"name"` // gets an id of its own, always the same
+	Name           string `json:"name"`   // gets an id of its own, always the same
 	Create         *bool  `json:"create"` // make it when it is missing; see mayMake
 	Learn          *bool  `json:"learn"`
 	Flood          *bool  `json:"flood"`
