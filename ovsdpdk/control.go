@@ -44,7 +44,7 @@ func (d *Delegate) alive(ctx context.Context, address string) error {
 // dialControl connects to the control socket of ovs-vswitchd (ovs-appctl(8)): its messages are
 // those of OVSDB. ovs-vswitchd has it in its run folder, under a name with its process ID; the
 // folder is OVSDB's on every distribution. The connection is nil without an error where
-// nothing of an ovs-vswitchd is in the folder: it may be elsewhere.
+// no such socket is in the folder: it may be elsewhere.
 func dialControl(address string) (*conn, error) {
 	run := runFolder(address)
 	if run == "" {
@@ -55,13 +55,10 @@ func dialControl(address string) (*conn, error) {
 		return nil, nil //nolint:nilerr // there is no OVSDB either, which is reported
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "ovs-vswitchd.") {
+		if !strings.HasPrefix(e.Name(), "ovs-vswitchd.") || !strings.HasSuffix(e.Name(), ".ctl") {
 			continue
 		}
 		err = errNoVswitchd
-		if !strings.HasSuffix(e.Name(), ".ctl") {
-			continue
-		}
 		if stream, errDial := net.Dial("unix", filepath.Join(run, e.Name())); errDial == nil {
 			return newConn(stream, nil), nil
 		}

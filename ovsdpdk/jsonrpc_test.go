@@ -93,7 +93,7 @@ func TestHostileServer(t *testing.T) {
 		{"truncated", `{"id": ID, "result": [{"ro`, "within a message"},
 		{"silence", ``, "closed the connection"},
 		{"deep", strings.Repeat(`[`, 20000), "read a message"},
-		{"deep result", `{"id": ID, "result": ` + strings.Repeat(`[`, 9000) + strings.Repeat(`]`, 9000) + `}`, "read the result"},
+		{"deep result", `{"id": ID, "result": ` + strings.Repeat(`[`, 9000) + strings.Repeat(`]`, 9000) + `}`, "deeper than"},
 		{"long echo", `{"id": 1, "method": "echo", "params": ["` + strings.Repeat("x", maxEcho) + `"]}`, "at most 4096"},
 		{"result is a number", `{"id": ID, "result": 7}`, "read the result"},
 		{"no result", `{"id": ID}`, "read the result"},
