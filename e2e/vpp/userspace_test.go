@@ -45,6 +45,7 @@ func TestMemifUserspace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s.T = t
 			s.Manifest("example.yaml", change(string(example)))
+			site.EmptyDirOf(t, filepath.Join(s.Manifests, "example.yaml"))
 			p := site.NewPod(t, "userspace")
 			s.MustAdd("warmup000000", p, "userspace-memif")
 			s.MustDel("warmup000000", p, "userspace-memif")

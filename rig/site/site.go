@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/plexus-cni/plexus/rig/must"
 	"github.com/plexus-cni/plexus/rig/node"
 )
@@ -184,9 +186,24 @@ spec:
   - name: shared-dir
     emptyDir: {}
 `, name, uid, networks))
+	return emptyDir(s.T, uid)
+}
+
+// EmptyDirOf makes the volume shared-dir of the pod that is the last document of a manifest, as
+// the kubelet does.
+func EmptyDirOf(t testing.TB, file string) string {
+	t.Helper()
+	documents := strings.Split(must.ReadFile(t, file), "\n---\n")
+	var pod struct{ Metadata struct{ UID string } }
+	must.Do(t, yaml.Unmarshal([]byte(documents[len(documents)-1]), &pod))
+	return emptyDir(t, pod.Metadata.UID)
+}
+
+func emptyDir(t testing.TB, uid string) string {
+	t.Helper()
 	const pods = "/var/lib/kubelet/pods/"
 	dir := pods + uid + "/volumes/kubernetes.io~empty-dir/shared-dir"
-	must.Do(s.T, os.MkdirAll(dir, 0o777))
-	s.T.Cleanup(func() { must.Do(s.T, os.RemoveAll(pods+uid)) })
+	must.Do(t, os.MkdirAll(dir, 0o777))
+	t.Cleanup(func() { must.Do(t, os.RemoveAll(pods+uid)) })
 	return dir
 }
