@@ -48,7 +48,6 @@ func newMortal(t *testing.T) *mortal {
 
 func (m *mortal) start() {
 	m.t.Helper()
-	defer m.age()
 	if m.program == realvpp.Find() {
 		p, err := realvpp.Start(bounded(m.t), m.program, m.vpp, filepath.Join(m.vpp, standin.SocketName))
 		if err != nil {

@@ -81,7 +81,6 @@ func (r *rig) start(o standin.Options) {
 	}
 	r.t.Cleanup(server.Close)
 	r.Server = server
-	r.age()
 	if r.tapped {
 		r.admin().tap()
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"go.fd.io/govpp/api"
 )
@@ -121,7 +122,8 @@ func listen(socket string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("listen at API socket %s: %w", socket, err)
 	}
 	l.SetUnlinkOnClose(false)
-	return l, nil
+	// A stand-in has no startup configuration to run: it is as a VPP that has run its own.
+	return l, os.Chtimes(socket, time.Time{}, time.Now().Add(-time.Hour))
 }
 
 // Socket is the path of the API socket.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"go.fd.io/govpp/adapter/socketclient"
 	"go.fd.io/govpp/binapi/vpe"
@@ -73,6 +74,9 @@ func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
 		}
 		return err == nil, nil
 	})
+	if err == nil { // it has no startup configuration to run
+		err = os.Chtimes(socket, time.Time{}, time.Now().Add(-time.Hour))
+	}
 	if err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start VPP: %w", err)
