@@ -29,7 +29,7 @@ func (e *Engine) detach(ctx context.Context, rec *journal.Record, tx *journal.Tr
 		tx.Phase, tx.Attachments = journal.PhaseRemoving, remaining
 	}
 	if len(rec.Transactions) == 0 {
-		return errors.Join(err, e.Journal.Remove(ctx, rec.Sandbox))
+		return errors.Join(err, e.Journal.Finish(ctx, rec.Sandbox))
 	}
 	return errors.Join(err, e.Journal.Write(ctx, rec))
 }

@@ -88,6 +88,7 @@ func TestARecordOfAFormerVersion(t *testing.T) {
 var newKeys = []string{
 	"transactions[].abandoned[] string",         // it tells people, and no code
 	"transactions[].attachments[].ofNode bool",  // of what a NAD defines it needs no bounds
+	"transactions[].pod.kubeletDir string",      // ADD alone looks for a volume's folder by it
 	"transactions[].pod.volumes[].create bool",  // the folder is there when the pod runs
 	"transactions[].pod.volumes[].kind string",  // ADD alone refuses by it
 	"transactions[].pod.volumes[].mount string", // the result has the paths that the pod was told

@@ -135,7 +135,7 @@ func (j *Journal) Begin(ctx context.Context, rec *Record, sync bool) (*Pending, 
 	if err := file.MakeFolder(j.files, folder, 0o700); err != nil {
 		return nil, failure(err)
 	}
-	_ = os.Remove(j.undoneFile(rec.Sandbox)) // mostly there is none
+	j.forgetUndone(rec.Sandbox)
 	f, err := linkNew(j.files, name, data)
 	switch {
 	case errors.Is(err, fs.ErrExist), errors.Is(err, errors.ErrUnsupported):
@@ -198,7 +198,7 @@ func (j *Journal) Commit(ctx context.Context, rec *Record) error {
 	return failure(err)
 }
 
-// Remove removes the record of a sandbox, all of which is undone.
+// Remove removes the record of a sandbox that is not plexus' any more.
 func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 	if err := delegates.Step(ctx, "journal: remove sandbox %s", sandbox); err != nil {
 		return err
@@ -208,7 +208,6 @@ func (j *Journal) Remove(ctx context.Context, sandbox string) error {
 			return fmt.Errorf("remove journal: %w", err)
 		}
 	}
-	j.noteUndone(sandbox)
 	return nil
 }
 

@@ -6,24 +6,27 @@ import (
 	"time"
 )
 
-// It is noted for an hour that a sandbox is undone, until it is attached again.
+// It is noted for an hour at least that a sandbox is undone, until it is attached again; the
+// notes of former hours go.
 func TestUndone(t *testing.T) {
-	j := Open(t.TempDir())
-	for _, sandbox := range []string{"old", "a", "b"} {
-		if err := j.Remove(t.Context(), sandbox); err != nil {
-			t.Fatal(err)
-		}
-		if sandbox == "old" {
-			before := time.Now().Add(-2 * keepUndone)
-			if err := os.Chtimes(j.undoneFile(sandbox), before, before); err != nil {
-				t.Fatal(err)
-			}
-		}
+	j, now := Open(t.TempDir()), time.Now()
+	for sandbox, at := range map[string]time.Time{"older": now.Add(-2 * keepUndone), "old": now.Add(-keepUndone), "a": now, "b": now} {
+		j.noteUndone(sandbox, at)
 	}
-	if err := j.Write(t.Context(), &Record{Sandbox: "b"}); err != nil {
+	j.noteUndone("last", now.Add(keepUndone))
+	j.noteUndone("last", now)
+	if _, err := j.Begin(t.Context(), &Record{Sandbox: "b"}, false); err != nil {
 		t.Fatal(err)
 	}
-	if j.IsUndone("old") || !j.IsUndone("a") || j.IsUndone("b") {
-		t.Errorf("undone: old %v, a %v, b %v", j.IsUndone("old"), j.IsUndone("a"), j.IsUndone("b"))
+	for sandbox, want := range map[string]bool{"older": false, "a": true, "b": false, "last": true, "never": false} {
+		if j.IsUndone(sandbox) != want {
+			t.Errorf("%s: undone %v, want %v", sandbox, !want, want)
+		}
+	}
+	if err := j.Finish(t.Context(), "b"); err != nil || !j.IsUndone("b") {
+		t.Errorf("b is not noted: %v", err)
+	}
+	if _, err := os.Stat(j.undoneFiles("older", now.Add(-2*keepUndone))[0]); err == nil {
+		t.Error("the note of a former hour stays")
 	}
 }
