@@ -65,6 +65,13 @@ func TestAuxiliaryChain(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(net, "extra/c.conf"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Add(sandbox, p, "")
-	site.Says(t, err, "extra", "c.conf", "no JSON")
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	s.MustAdd(sandbox, p, "") // a file that is no plugin is left out
+	s.MustDel(sandbox, p, "")
+	want = []string{"ADD eth0", "ADD eth0", "ADD net1", "ADD net1", "DEL net1", "DEL net1", "DEL eth0", "DEL eth0"}
+	if got := site.Recorded(t, log); !slices.Equal(got, want) {
+		t.Errorf("commands %q, want %q", got, want)
+	}
 }
