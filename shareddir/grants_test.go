@@ -1,11 +1,15 @@
 package shareddir
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // awaitConnects waits until a user may connect to a socket.
@@ -21,9 +25,16 @@ func awaitConnects(t *testing.T, u User, socket string) {
 // podsSocket is a socket that a pod of another user makes, with the usual umask.
 func podsSocket(t testing.TB, path string) {
 	t.Helper()
+	runtime.LockOSThread() // the file system's user and group are the thread's
+	defer runtime.UnlockOSThread()
+	become := func(id int) {
+		_, errGroup := unix.SetfsgidRetGid(id)
+		_, errUser := unix.SetfsuidRetUid(id)
+		must(t, errors.Join(errGroup, errUser))
+	}
+	become(1000)
+	defer become(0)
 	socketAt(t, path)
-	must(t, os.Chown(path, 1000, 1000))
-	must(t, os.Chmod(path, 0o755))
 }
 
 // A socket that the pod makes after ADD, and makes again, is granted to the vswitch; another
@@ -76,6 +87,7 @@ func TestGrants(t *testing.T) {
 	}
 	must(t, os.RemoveAll(dir)) // as the kubelet does with an emptyDir
 	must(t, os.Mkdir(dir, 0o777))
+	must(t, os.Chmod(dir, 0o777))
 	must(t, g.Keep(u))
 	podsSocket(t, dir+"/sock")
 	awaitConnects(t, vswitch, dir+"/sock")

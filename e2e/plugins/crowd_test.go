@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -78,6 +79,15 @@ func TestCheckAmongManyPods(t *testing.T) {
 		must.Do(t, err)
 		macs[bridge.Attrs().HardwareAddr.String()] = true
 	}
+	lowest := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lowest", HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, PeerName: "lowestpeer"}
+	must.Do(t, netlink.LinkAdd(lowest))
+	t.Cleanup(func() { _ = netlink.LinkDel(lowest) })
+	bridge, err := netlink.LinkByName("cni2")
+	must.Do(t, err)
+	must.Do(t, netlink.LinkSetMaster(lowest, bridge)) // a bridge has the lowest MAC of its ports
+	bridge, err = netlink.LinkByName("cni2")
+	must.Do(t, err)
+	macs[bridge.Attrs().HardwareAddr.String()] = true
 	if len(macs) < 2 {
 		t.Fatalf("cni2 has had the MAC %v alone: the test shows nothing", macs)
 	}

@@ -175,7 +175,7 @@ func (s *Switch) waitVswitchd(ctx context.Context, number string) error {
 		case <-ctx.Done():
 		}
 	}()
-	condition := []string{"wait-until", "Open_vSwitch", ".", "cur_cfg=" + number}
+	condition := []string{"wait-until", "Open_vSwitch", ".", "cur_cfg>=" + number}
 	dpdk, err := s.VSCtl(ctx, "--if-exists", "get", "Open_vSwitch", ".", "other_config:dpdk-init")
 	if strings.Trim(dpdk, `"`) == "true" {
 		condition = append(condition, "dpdk_initialized=true")
