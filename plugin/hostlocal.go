@@ -78,7 +78,7 @@ func checkIPs(config []byte) error {
 }
 
 // open opens and locks the network's folder of addresses. It returns nil for a missing folder
-// when create is false. Only ADD checks the bounds: DEL works after they have changed.
+// when create is false. DEL of what is recorded works after the bounds have changed.
 func (h *hostLocal) open(ctx context.Context, create bool) (*addressFolder, error) {
 	base, below := h.place()
 	return openAddresses(ctx, base, below, create)
@@ -161,9 +161,12 @@ func (h *hostLocal) check(ctx context.Context) error {
 	return err
 }
 
-// del releases the addresses of the attachment. It does not check the bounds: the content of
-// a file names its owner.
+// del releases the addresses of the attachment. It does not check the bounds of a recorded one,
+// which ADD has checked; without a record a folder out of bounds has none of its addresses.
 func (h *hostLocal) del(ctx context.Context) error {
+	if h.a.State == nil && h.checkBounds() != nil {
+		return nil
+	}
 	return h.inFolder(ctx, func(f *addressFolder) error { return f.release(h.a.Sandbox, h.a.IfName) })
 }
 

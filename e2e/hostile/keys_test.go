@@ -91,6 +91,8 @@ func (k *keySites) tryOf(of, key string, value any) (c try, ok bool) {
 			route := map[string]any{"dst": "10.9.0.0/16"}
 			route[name] = value
 			path, value = "routes", []any{route}
+		} else if key == "bridgeDomain.uplink" {
+			bases["vppmemif"]["bridgeDomain"], bases["vppmemif"]["vlan"] = map[string]any{"name": "hostile"}, 7
 		} else if key == "addresses" {
 			value = []any{value}
 		} else if key == "socket.file" || key == "socket.group" || key == "socket.permissions" || key == "secret" || key == "apiSocket" || key == "socket.dir" {
