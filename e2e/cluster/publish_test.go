@@ -33,7 +33,8 @@ func TestPublish(t *testing.T) {
 		waiting := n.podCalled("publish-"+name, "shm") // for its volume: the kubelet makes no sandbox
 		waiting.Spec.Volumes = append(waiting.Spec.Volumes, corev1.Volume{Name: "missing", VolumeSource: corev1.VolumeSource{
 			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "missing"}}}})
-		waiting.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "missing", MountPath: "/missing"}}
+		app := &waiting.Spec.Containers[0]
+		app.VolumeMounts = append(app.VolumeMounts, corev1.VolumeMount{Name: "missing", MountPath: "/missing"})
 		pods[name], netns[name] = n.create(t, waiting), namespace(t, "publish-"+name)
 		do("ADD", name) // the watch has brought it then
 		n.published(t)
