@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -90,12 +89,19 @@ func (b Bounds) ForOwn() Bounds {
 // Endpoint refuses an address that is neither a default nor allowed. Of the remotes of an OVSDB,
 // with commas between, each has to be. key is what the network calls it.
 func (b Bounds) Endpoint(key, address string, defaults ...string) error {
-	if before, after, several := strings.Cut(address, ","); several && !path.IsAbs(address) {
-		return errors.Join(b.Endpoint(key, before, defaults...), b.Endpoint(key, after, defaults...))
+	remotes := []string{address}
+	if !path.IsAbs(address) {
+		remotes = strings.Split(address, ",")
 	}
-	return b.refuse(key, address, "endpoint", "endpoints", slices.Concat(defaults, b.Endpoints), func(allowed string) bool {
-		return matches(allowed, address)
-	})
+	for _, remote := range remotes {
+		err := b.refuse(key, remote, "endpoint", "endpoints", slices.Concat(defaults, b.Endpoints), func(allowed string) bool {
+			return matches(allowed, remote)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Allows reports whether an address is within Endpoints.

@@ -136,7 +136,7 @@ var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 // does not know, so they are warnings, but for slips.
 func Parse(data []byte) (*Conf, error) {
 	c := &Conf{}
-	warnings, err := Decode("plexus configuration", data, c, RefuseSlips)
+	warnings, err := Decode("plexus configuration", data, c, refuseSlipsOfConf)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,9 @@ const (
 	// one, and one that seems to restrict or isolate; others are let through, each
 	// with a warning.
 	RefuseSlips
+	// refuseSlipsOfConf is for a plexus configuration, or one of Multus: as RefuseSlips, but
+	// Multus' own keys and others that seem to restrict are let through too.
+	refuseSlipsOfConf
 )
 
 // Decode reads one JSON object into the struct that into points to and looks
@@ -51,8 +54,7 @@ func Decode(object string, data []byte, into any, s Strictness) (warnings []stri
 	if _, ok := raw.(map[string]any); !ok {
 		return nil, fmt.Errorf("%s: want a JSON object", object)
 	}
-	_, isConf := into.(*Conf)
-	k := keyCheck{object: object, strictness: s, conf: isConf}
+	k := keyCheck{object: object, strictness: s}
 	k.walk("", raw, reflect.TypeOf(into).Elem())
 	slices.Sort(k.warnings)
 	if more := len(k.warnings) - maxReported; more > 0 {
@@ -114,7 +116,6 @@ func jsonKind(t reflect.Type) string {
 type keyCheck struct {
 	object     string
 	strictness Strictness
-	conf       bool // the document is a plexus configuration
 	warnings   []string
 	errs       []error
 }
@@ -172,7 +173,7 @@ func (k *keyCheck) unknown(path, key string, value any, known map[string]field) 
 	if path == "" && reserved(key) {
 		return
 	}
-	if _, list := value.([]any); path == "" && k.conf && ofMultus(key) && !list { // a list of socketDir is meant for socketDirs
+	if _, list := value.([]any); path == "" && k.strictness == refuseSlipsOfConf && ofMultus(key) && !list { // a list of socketDir is meant for socketDirs
 		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %q is one of Multus' own and has no effect", k.object, key))
 		return
 	}
@@ -184,7 +185,7 @@ func (k *keyCheck) unknown(path, key string, value any, known map[string]field) 
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q: leave it out; docs/configuration.md has the known ones", k.object, join(path, key)))
 	case distance == 1 && len(near) > 2:
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q is one slip away from %.80q: did you mean %.80q?", k.object, join(path, key), join(path, near), join(path, near)))
-	case !k.conf && restriction.MatchString(key) && !asksNothing(value):
+	case k.strictness == RefuseSlips && restriction.MatchString(key) && !asksNothing(value):
 		k.errs = append(k.errs, fmt.Errorf("%s: unknown key %.80q seems to restrict or isolate, and plexus would not: use the keys of docs/networks.md, or leave it out", k.object, join(path, key)))
 	default:
 		k.warnings = append(k.warnings, fmt.Sprintf("%s: key %.80q is not known to plexus and has no effect", k.object, join(path, key)))

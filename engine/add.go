@@ -240,7 +240,7 @@ func (e *Engine) addGroup(ctx context.Context, r *Request, group []*attachment) 
 	results := make([]*types100.Result, len(group))
 	for i, a := range group {
 		results[i], err = a.chain.Add(ctx)
-		if err == nil && a.single() == nil { // tuning changes an MTU without saying so
+		if err == nil && len(a.List.Plugins) > 1 { // tuning changes an MTU without saying so
 			err = podnet.ReadMTUs(r.Netns, results[i])
 		}
 		if err == nil {

@@ -91,11 +91,7 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, error) {
 	s := &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a), Mode: n.Vhost.Mode}
 	var inVolume string
-	if n.dialect == nil {
-		inVolume, s.Use.Config = shareddir.Names(a)
-	} else {
-		s.Use.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
-	}
+	inVolume, s.Use.Config = shareddir.Names(a, n.dialect)
 	s.File = cmp.Or(n.Vhost.SocketFile, inVolume, socketName(a.Sandbox, a.IfName))
 	device, err := n.socketOf(a)
 	if err != nil {

@@ -2,9 +2,16 @@ package ovsdpdk
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// Bounds of what a server may have a watch remember. A vswitch has 65,279 ports at most.
+const (
+	maxEarly   = 1 << 4
+	maxWatched = 1 << 16
 )
 
 // mirror is the part of OVSDB that a watch knows by its monitor.
@@ -40,6 +47,8 @@ func (m *mirror) apply(params json.RawMessage, first bool) (closed bool, err err
 	switch {
 	case first:
 		m.complete = true
+	case !m.complete && len(m.early) == maxEarly:
+		return false, errors.New("it notifies and does not answer")
 	case !m.complete:
 		m.early = append(m.early, params)
 		return false, nil
@@ -63,6 +72,9 @@ func (m *mirror) apply(params json.RawMessage, first bool) (closed bool, err err
 				row = one[0]
 			}
 			closed = m.set(table, id, row, u.Delete != nil) || closed
+			if len(m.open) > maxWatched {
+				return closed, fmt.Errorf("it has more than %d interfaces with the marks of plexus", maxWatched)
+			}
 		}
 	}
 	early := m.early

@@ -66,12 +66,14 @@ func (u *Use) Clear(c Clearing) error {
 // attachments share it.
 func (u *Use) clearNames(c Clearing, d *dir) (shared bool, err error) {
 	socketTaken, configTaken := u.File == "", u.Config == ""
-	for _, other := range c.Others {
-		if other.Dir == u.Dir || d.isAt(other.Dir) {
-			shared = true
-			socketTaken = socketTaken || other.File == u.File
-			configTaken = configTaken || other.Config == u.Config
-		}
+	others, err := d.among(u.Dir, c.Others)
+	if err != nil {
+		return true, err
+	}
+	for _, other := range others {
+		shared = true
+		socketTaken = socketTaken || other.File == u.File
+		configTaken = configTaken || other.Config == u.Config
 	}
 	if !configTaken {
 		left, err := d.removeConfig(u.Config)

@@ -127,18 +127,34 @@ func (d *dir) close() {
 	_ = d.above.Close()
 }
 
-// isAt reports whether a short path, by which a vswitch knows the folder, leads to it.
-func (d *dir) isAt(path string) (same bool) {
+// among are the uses of the folder: by its path, or by a short path, by which a vswitch knows it.
+func (d *dir) among(path string, uses []Use) (same []Use, err error) {
 	st, err := d.owner()
-	if err != nil || filepath.Dir(path) != ShortLinks {
-		return false
+	if err != nil {
+		return nil, err
 	}
-	_ = onHost(func() error {
-		var other unix.Stat_t
-		same = unix.Stat(path, &other) == nil && isSame(st, other)
+	var short []Use
+	for _, u := range uses {
+		switch {
+		case u.Dir == path:
+			same = append(same, u)
+		case filepath.Dir(u.Dir) == ShortLinks:
+			short = append(short, u)
+		}
+	}
+	if len(short) == 0 {
+		return same, nil
+	}
+	err = onHost(func() error {
+		for _, u := range short {
+			var other unix.Stat_t
+			if unix.Stat(u.Dir, &other) == nil && isSame(st, other) {
+				same = append(same, u)
+			}
+		}
 		return nil
 	})
-	return same
+	return same, err
 }
 
 func (d *dir) fd() int { return int(d.Fd()) }

@@ -11,11 +11,15 @@ import (
 // infoSuffix ends the name of a file with an Info.
 const infoSuffix = ".json"
 
-// Names are the names in a pod's own emptyDir, which no other pod sees: the socket is called
-// like the interface, and so is the file with its Info. They stay the same when the pod gets
-// another sandbox, or a virtual machine moves to another node. There are none where pods may
-// share the folder, or plexus has one for the sandbox: names have the container's ID there.
-func Names(a *delegates.Attachment) (socket, info string) {
+// Names are the names of the socket and of the file that a container reads. A dialect has a
+// ConfigFile. In a pod's own emptyDir, which no other pod sees, the socket is called like the
+// interface, and so is the file with its Info. They stay the same when the pod gets another
+// sandbox, or a virtual machine moves to another node. There are none where pods may share the
+// folder, or plexus has one for the sandbox: the socket's name has the container's ID there.
+func Names(a *delegates.Attachment, dialect *delegates.Dialect) (socket, config string) {
+	if dialect != nil {
+		return "", ConfigFile(a.Sandbox, a.IfName)
+	}
 	if !a.Pod.IsEmptyDir(conf.SharedDir) || a.Pod.HostDir(conf.SharedDir) == "" {
 		return "", ""
 	}

@@ -49,7 +49,7 @@ func (u *Use) Valid(sandbox string, unique ...string) bool {
 		(!u.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
 		(u.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return u.Link == filepath.Join(ShortLinks, name) })) &&
 		(u.Config == "" || (strings.HasPrefix(u.Config, ConfigPrefix) || u.isEmptyDir() && strings.HasSuffix(u.Config, infoSuffix)) && CheckFileName(u.Config) == nil) &&
-		u.File != "" && CheckFileName(u.File) == nil
+		(u.User == nil || len(u.User.GIDs) > 0) && u.File != "" && CheckFileName(u.File) == nil
 }
 
 // Provide makes the folder ready for the socket, and hands the container what the file

@@ -200,7 +200,7 @@ func (h *host) retune(ctx context.Context, l *netlink.LinkAttrs, was *tuning) (l
 	}
 	defer unix.Close(socket)
 	for _, s := range ethtoolSettings {
-		if s.set == 0 || was.Driver[s.name] == nil || !slices.Contains(left, s.name) {
+		if s.set == 0 || len(was.Driver[s.name]) < 8 || !slices.Contains(left, s.name) { // command and args
 			continue
 		}
 		write := func() error {

@@ -124,19 +124,19 @@ func (s *session) deleteDomains(ctx context.Context, byTag map[string]*removal) 
 	var domains []*l2.BridgeDomainDetails
 	var all []*interfaces.SwInterfaceDetails
 	s.listDomains(&domains)
-	for tag := range byTag {
-		if len(all) == 0 && isDomainOfVLAN(tag) {
-			s.listInterfaces(&all)
-			break
-		}
+	if slices.ContainsFunc(slices.Collect(maps.Keys(byTag)), isDomainOfVLAN) {
+		s.listInterfaces(&all)
 	}
 	if err := s.flush(ctx); err != nil {
 		return err
 	}
 	for _, d := range domains {
 		r := byTag[d.BdTag]
+		if r == nil {
+			continue
+		}
 		uplink := findUplink(d.BdTag, r.uplink(), all, domains)
-		if r == nil || slices.ContainsFunc(d.SwIfDetails, func(m l2.BridgeDomainSwIf) bool { return uplink == nil || m.SwIfIndex != uplink.SwIfIndex }) {
+		if slices.ContainsFunc(d.SwIfDetails, func(m l2.BridgeDomainSwIf) bool { return uplink == nil || m.SwIfIndex != uplink.SwIfIndex }) {
 			continue // an interface of another client may be a member
 		}
 		if uplink != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 )
 
-// maker is who has made a bridge domain that the configuration names by number. Records of
-// former versions do not say.
+// maker is the creator of a bridge domain that the configuration names by number, "" in records
+// of former versions, which do not name it.
 type maker string
 
 const (
@@ -61,7 +61,7 @@ func (c *Config) mayMake(st *state) error {
 	return delegates.Coded(delegates.CodeTryAgain, fmt.Errorf("VPP has no bridge domain %d: %s", id, why))
 }
 
-// findOrigin notes who has made a numbered domain.
+// findOrigin puts the creator of a numbered domain into the state.
 func (s *session) findOrigin(ctx context.Context, c *Config, st *state) error {
 	if !c.isNumbered() {
 		return nil

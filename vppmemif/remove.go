@@ -42,7 +42,7 @@ func (r *removal) owns(p *port) bool {
 
 // uplink is the sub-interface that the attachment has of a domain's uplink, "" for none.
 func (r *removal) uplink() string {
-	if r == nil || r.state == nil {
+	if r.state == nil {
 		return ""
 	}
 	return r.state.Uplink

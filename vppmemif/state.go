@@ -78,11 +78,7 @@ func decide(c *Config, a *delegates.Attachment) (*state, error) {
 		return s, nil
 	}
 	var inVolume string
-	if c.dialect == nil {
-		inVolume, s.Config = shareddir.Names(a)
-	} else {
-		s.Config = shareddir.ConfigFile(a.Sandbox, a.IfName)
-	}
+	inVolume, s.Config = shareddir.Names(a, c.dialect)
 	s.File = cmp.Or(c.Socket.File, inVolume, socketName(s.kind(), a.Sandbox, a.IfName))
 	w := shareddir.Options{
 		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Unseen: c.dialect != nil,

@@ -41,10 +41,14 @@ func (s *session) listUplinks(names []string, all *[]*interfaces.SwInterfaceDeta
 // what an Attach that was cut short has left, if nobody has put it to use.
 func findUplink(domainTag, name string, all []*interfaces.SwInterfaceDetails, domains []*l2.BridgeDomainDetails) *interfaces.SwInterfaceDetails {
 	for _, i := range all {
-		d := domainOf(domains, i.SwIfIndex)
-		left := i.InterfaceName == name && i.Tag == "" && (d == nil && !isUp(i) || d != nil && d.BdTag == domainTag)
-		if i.Type == interface_types.IF_API_TYPE_SUB && (i.Tag == domainTag || left) {
+		switch {
+		case i.Type != interface_types.IF_API_TYPE_SUB:
+		case i.Tag == domainTag:
 			return i
+		case i.Tag == "" && i.InterfaceName == name:
+			if d := domainOf(domains, i.SwIfIndex); d == nil && !isUp(i) || d != nil && d.BdTag == domainTag {
+				return i
+			}
 		}
 	}
 	return nil
