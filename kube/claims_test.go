@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -49,6 +51,10 @@ func (a *apiStandIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case r.URL.Query().Get("watch") != "":
+		a.watch(w, r)
+	case strings.HasSuffix(path, "/pods"):
+		answer(w, http.StatusOK, &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []corev1.Pod{*a.pod}})
 	case r.Method != http.MethodGet:
 		a.t.Errorf("%s %s", r.Method, path)
 	case path == "/api/v1/namespaces/shop/pods/app":
@@ -65,12 +71,27 @@ func (a *apiStandIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// watch brings nothing new. It refuses a list by way of a watch, as an API server without
+// WatchList does.
+func (a *apiStandIn) watch(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("sendInitialEvents") != "" {
+		refusal(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden")(w)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+	w.(http.Flusher).Flush()
+	select {
+	case <-r.Context().Done():
+	case <-a.t.Context().Done():
+	}
+}
+
 func (a *apiStandIn) list(w http.ResponseWriter, selector string) {
 	want, err := fields.ParseSelector(selector)
 	if err != nil {
 		a.t.Errorf("selector %s: %v", selector, err)
 	}
-	list := &resourcev1.ResourceSliceList{TypeMeta: metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceSliceList"}}
+	list := &resourcev1.ResourceSliceList{TypeMeta: metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceSliceList"}, ListMeta: metav1.ListMeta{ResourceVersion: "1"}}
 	for _, s := range a.slices {
 		node := ""
 		if s.Spec.NodeName != nil {
@@ -213,6 +234,84 @@ func TestClaims(t *testing.T) {
 	}
 	if log != "" {
 		t.Errorf("log: %s", log)
+	}
+}
+
+// An agent has read the claims of a pod that is about to start, and the node's slices, before
+// ADD: ADD requests nothing. A claim that is not reserved for the pod, and a pod that has
+// started, are left to ADD.
+func TestWatchedClaims(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*apiStandIn)
+		want   []string // requests of ADD
+	}{
+		"reserved": {func(*apiStandIn) {}, nil},
+		"reserved for another": {func(a *apiStandIn) {
+			a.claims["the-gpu"].Status.ReservedFor[0].UID = "u2"
+		}, []string{"the-gpu"}},
+		"of all nodes": {func(a *apiStandIn) {
+			a.slices[1] = slice("gpu.x.com", "", "n1", 1, 1, device("g0"))
+		}, []string{"resourceslices?spec.driver=gpu.x.com,spec.nodeName=n1", "resourceslices?spec.driver=gpu.x.com,spec.nodeName="}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newStandIn(t)
+			a.pod.Annotations = map[string]string{conf.NetworksAnnotation: "vf"}
+			a.pod.Status.Phase = corev1.PodPending
+			for _, claim := range a.claims {
+				claim.Status.ReservedFor = []resourcev1.ResourceClaimConsumerReference{{Resource: "pods", Name: "app", UID: "u1"}}
+			}
+			test.change(a)
+			c := &Cluster{Kubeconfig: a.kubeconfig(), Node: "n1", Log: slog.New(slog.DiscardHandler)}
+			if err := c.open(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Follow(t.Context(), func(*conf.Pod) {}); err != nil {
+				t.Fatal(err)
+			}
+			last := "the-gpu" // the claims are read in their order
+			await(t, func() bool {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				return c.slices.HasSynced() && slices.Contains(a.made, last)
+			})
+			await(t, func() bool { _, known := c.claims.of("u1", "app-nic-x7k"); return known })
+			if name != "reserved for another" {
+				await(t, func() bool { _, known := c.claims.of("u1", last); return known })
+			}
+			a.mu.Lock()
+			a.made = nil
+			a.mu.Unlock()
+			live := &Live{Cluster: c}
+			app, err := live.Pod(t.Context(), "shop", "app", "u1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := live.claimedDevices(t.Context(), app)
+			if diff := cmp.Diff(map[string][]string{"x.com/vf": {"0000:01:10.0", "0000:01:10.2"}}, got); err != nil || diff != "" {
+				t.Errorf("%v %s", err, diff)
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			var made []string
+			for _, request := range a.made {
+				if strings.HasPrefix(request, "app") || strings.HasPrefix(request, "the-gpu") || strings.Contains(request, "spec.driver") { // not the watches'
+					made = append(made, request)
+				}
+			}
+			if diff := cmp.Diff(test.want, made); diff != "" {
+				t.Errorf("requests of ADD: %s", diff)
+			}
+		})
+	}
+}
+
+// await waits until something is so.
+func await(t *testing.T, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it has not come")
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	nadapi "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,9 +23,10 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// Cluster reads pods and NetworkAttachmentDefinitions of the API server. After Follow it has
-// this node's pods and all definitions in memory, and requests only objects that are missing
-// there, or pods with another UID.
+// Cluster reads pods, NetworkAttachmentDefinitions and devices of resource claims of the API
+// server. After Follow it has this node's pods with their claims, this node's ResourceSlices
+// and all definitions in memory, and requests only objects that are missing there, or pods
+// with another UID.
 type Cluster struct {
 	*API
 	Kubeconfig string // of an API that is connected when it is needed
@@ -34,8 +36,9 @@ type Cluster struct {
 	once sync.Once
 	err  error
 
-	pods, networks cache.SharedIndexInformer // nil without Follow
-	recorder       record.EventRecorder      // nil without OpenEvents
+	pods, networks, slices cache.SharedIndexInformer // nil without Follow
+	claims                 claimWatch                // empty without Follow
+	recorder               record.EventRecorder      // nil without OpenEvents
 }
 
 // arrival bounds the delay of this watch behind the kubelet's, which has made the runtime start
@@ -74,8 +77,24 @@ func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
 		AddFunc:    func(o any) { changed(podOf(o.(*corev1.Pod))) },
 		UpdateFunc: func(_, o any) { changed(podOf(o.(*corev1.Pod))) },
 	})
-	for _, informer := range []cache.SharedIndexInformer{c.pods, c.networks} {
-		if err = errors.Join(err, informer.SetTransform(slim), informer.SetWatchErrorHandlerWithContext(c.watchFailed)); err != nil {
+	if err != nil {
+		return err
+	}
+	// A handler of its own: client-go calls each in a goroutine of its own, so that changed
+	// waits for no claim.
+	_, err = c.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { c.learnClaims(ctx, o.(*corev1.Pod)) },
+		UpdateFunc: func(_, o any) { c.learnClaims(ctx, o.(*corev1.Pod)) },
+		DeleteFunc: func(o any) {
+			if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = gone.Obj
+			}
+			c.claims.forget(o.(*corev1.Pod).UID)
+		},
+	})
+	c.slices = c.watchSlices()
+	for informer, failed := range map[cache.SharedIndexInformer]cache.WatchErrorHandlerWithContext{c.pods: c.watchFailed, c.networks: c.watchFailed, c.slices: c.sliceWatchFailed} {
+		if err = errors.Join(err, informer.SetTransform(slim), informer.SetWatchErrorHandlerWithContext(failed)); err != nil {
 			return err
 		}
 		go informer.RunWithContext(ctx)
@@ -83,15 +102,16 @@ func (c *Cluster) Follow(ctx context.Context, changed func(*conf.Pod)) error {
 	return nil
 }
 
+// watchFailed logs why a watch is tried again.
 func (c *Cluster) watchFailed(_ context.Context, _ *cache.Reflector, err error) {
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // 410: client-go lists again
 		return
 	}
-	c.Log.Warn("watch: it is tried again", "why", c.explain(err, "list and watch pods, network-attachment-definitions").Error())
+	c.Log.Warn("watch: it is tried again", "why", c.explain(err, "list and watch pods, network-attachment-definitions, resourceslices").Error())
 }
 
-// Synced returns an error for each kind whose first list is missing; nil when the watches have
-// caught up.
+// Synced returns an error for each kind that every ADD needs and whose first list is missing;
+// nil when the watches have caught up. A ResourceSlice that is missing is requested.
 func (c *Cluster) Synced() error {
 	var errs []error
 	if !c.pods.HasSynced() {
@@ -128,6 +148,8 @@ func slim(o any) (any, error) {
 		return kept, nil
 	case *nadapi.NetworkAttachmentDefinition:
 		return &nadapi.NetworkAttachmentDefinition{ObjectMeta: slimMeta(&o.ObjectMeta), Spec: o.Spec}, nil
+	case *resourcev1.ResourceSlice:
+		return slimSlice(o), nil
 	}
 	return o, nil
 }

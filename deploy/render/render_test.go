@@ -183,7 +183,7 @@ func TestRights(t *testing.T) {
 		" events create,patch",
 		"k8s.cni.cncf.io network-attachment-definitions get,list,watch",
 		"resource.k8s.io resourceclaims get",
-		"resource.k8s.io resourceslices get,list",
+		"resource.k8s.io resourceslices get,list,watch",
 		"authentication.k8s.io tokenreviews create",
 		"authorization.k8s.io subjectaccessreviews create",
 	}

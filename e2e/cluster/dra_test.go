@@ -130,8 +130,8 @@ spec:
 `
 
 // Devices of a pod's resource claim reach its networks, in the order of the claim's
-// requests, also those that it asks for when it runs. The claim costs its GET and a
-// LIST of the driver's slices, and another for what is of no single node.
+// requests, also those that it asks for when it runs. The agent reads the claim once, when the
+// pod comes to the node; ADD lists the driver's slices for the device that is of no single node.
 func TestResourceClaim(t *testing.T) {
 	n := theNode
 	installRecorder(t)

@@ -334,7 +334,7 @@ rules:
 - {apiGroups: [""], resources: [events], verbs: [create, patch]}
 - {apiGroups: [k8s.cni.cncf.io], resources: [network-attachment-definitions], verbs: [get, list, watch]}
 - {apiGroups: [resource.k8s.io], resources: [resourceclaims], verbs: [get]}
-- {apiGroups: [resource.k8s.io], resources: [resourceslices], verbs: [get, list]}
+- {apiGroups: [resource.k8s.io], resources: [resourceslices], verbs: [get, list, watch]}
 - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
 - {apiGroups: [authorization.k8s.io], resources: [subjectaccessreviews], verbs: [create]}
 ---
