@@ -280,6 +280,7 @@ func TestABadAnnotationDoesNotFloodTheLog(t *testing.T) {
 		{"a number of 200 KiB", `[{"name": "a", "mac": ` + strings.Repeat("1", 200<<10) + `}]`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			_, warnings, err := selections(test.text)
 			n := len(strings.Join(warnings, "\n"))
 			if err != nil {
