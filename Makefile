@@ -57,7 +57,9 @@ e2e-sriov: build plugins ## virtual functions of an emulated SR-IOV NIC, in a vi
 	@rig/guest/packages.sh
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./rig/guest
 	$(GO) test -c -o bin/sriov.test ./e2e/sriov
+	$(GO) test -c -o bin/plugins.test ./e2e/plugins
 	bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.count=1 -test.timeout 25m
+	bin/guest -bin bin bin/plugins.test -test.count=1 -test.run OfModules -crowd 3
 
 e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled once, which takes minutes
 	@rig/packages.sh iproute2 iptables

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os/exec"
@@ -15,6 +16,9 @@ import (
 	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/rig/site"
 )
+
+// crowd is the number of pods. Of more than 12 each has the networks of all plugins.
+var crowd = flag.Int("crowd", 12, "pods of the tests of CHECK among many, at most 200")
 
 // crowded are the networks of every pod of the crowd, and of some all that the reference plugins
 // make: addresses of both families and none, filters, queues, tables of routes, a device. The
@@ -59,7 +63,7 @@ func TestCheckAmongManyPods(t *testing.T) {
 	uplink(t)
 	s := pluginSite(t)
 	every, more := crowded(t, s)
-	const pods = 12
+	pods := *crowd
 	macs := map[string]bool{}
 	healthy := map[string]*node.Pod{}
 	for n := range pods {
@@ -67,7 +71,7 @@ func TestCheckAmongManyPods(t *testing.T) {
 		switch {
 		case n == 1:
 			networks += "," + more + ",device"
-		case n%8 == 1:
+		case n%8 == 1 || pods > 12:
 			networks += "," + more
 		}
 		s.Pod(name, networks)
@@ -103,18 +107,24 @@ func TestCheckAmongManyPods(t *testing.T) {
 			}
 		}
 	}
-	a := s.Serve(filepath.Join(s.Dir, "agent.sock"))
-	for _, verb := range []string{"resync", "check"} {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(site.BinDir(t), "plexusctl"), verb, "--socket", a.Socket).CombinedOutput()
-		if err != nil || verb == "resync" && !strings.Contains(string(out), "nothing had to be done") {
-			t.Errorf("plexusctl %s: %v\n%s", verb, err, out)
-		}
-	}
+	agentFindsNothing(t, s)
 	for ifName, n := range map[string]int{"net1": 1, "net5": 9} { // of a bridge with addresses, and of one without
 		id := site.SandboxID(640 + n)
 		must.Do(t, netlink.LinkSetNoMaster(hostPeer(t, healthy[id], ifName)))
 		if err := s.Check(id, healthy[id], fmt.Sprint("crowd", n)); err == nil {
 			t.Errorf("CHECK of a pod whose %s has left its bridge finds nothing", ifName)
+		}
+	}
+}
+
+// agentFindsNothing has an agent compare all pods, and hold them to CHECK.
+func agentFindsNothing(t *testing.T, s *site.Site) {
+	t.Helper()
+	a := s.Serve(filepath.Join(s.Dir, "agent.sock"))
+	for _, verb := range []string{"resync", "check"} {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(site.BinDir(t), "plexusctl"), verb, "--socket", a.Socket).CombinedOutput()
+		if err != nil || verb == "resync" && !strings.Contains(string(out), "nothing had to be done") {
+			t.Errorf("plexusctl %s: %v\n%s", verb, err, out)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 // What the base holds.
 var (
 	programs = []string{"ip", "bridge", "tc", "ethtool", "ping"}
-	modules  = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "uio_pci_generic", "8021q", "veth", "dummy", "bridge", "macvlan", "nlmon", "tun", "sch_prio", "sch_ingress", "cls_matchall", "act_gact"}
+	modules  = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "uio_pci_generic", "8021q", "veth", "dummy", "bridge", "macvlan", "ipvlan", "vrf", "overlay", "nlmon", "tun", "sch_prio", "sch_ingress", "cls_matchall", "act_gact"}
 	loaded   = []string{"igb", "igbvf", "vfio-pci", "vfio_iommu_type1"}
 )
 

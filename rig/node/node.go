@@ -70,7 +70,10 @@ func Enter() {
 }
 
 // Inside tells whether the calling process runs inside a node.
-func Inside() bool { return os.Getenv(marker) == roleInside || os.Getenv(guestMarker) != "" }
+func Inside() bool { return os.Getenv(marker) == roleInside || InGuest() }
+
+// InGuest tells whether the calling process runs in the virtual machine of rig/guest.
+func InGuest() bool { return os.Getenv(guestMarker) != "" }
 
 // Dir is a folder that lives in memory and only as long as the node. Its path
 // is short, so that unix sockets fit below it.

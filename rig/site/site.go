@@ -62,6 +62,9 @@ func Changed(t testing.TB, object []byte, keys map[string]any) []byte {
 // BinDir is where make build puts the executables.
 func BinDir(t testing.TB) string {
 	t.Helper()
+	if node.InGuest() {
+		return "/opt/cni/bin"
+	}
 	dir := filepath.Join(must.Root(t), "bin")
 	if _, err := os.Stat(filepath.Join(dir, "plexusd")); err != nil {
 		t.Fatalf("%v: run make build first", err)
