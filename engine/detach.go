@@ -10,6 +10,7 @@ import (
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/plugin"
+	"github.com/plexus-cni/plexus/podnet"
 	"github.com/plexus-cni/plexus/status"
 )
 
@@ -73,7 +74,7 @@ func (e *Engine) undo(ctx context.Context, sandbox string, a *attachment) error 
 	if a.errChain != nil {
 		return a.errChain
 	}
-	err := errors.Join(a.chain.Del(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
+	err := errors.Join(a.chain.Del(ctx), a.removeVeths(ctx), status.RemoveDeviceInfo(sandbox, a.IfName))
 	switch {
 	case !plugin.OnlyExecutables(err) || a.tx.Phase == "": // the latter is in libcni's cache alone
 		return err
@@ -93,6 +94,24 @@ func (e *Engine) undo(ctx context.Context, sandbox string, a *attachment) error 
 	e.Log.Warn("abandoned", "sandbox", sandbox, "pod", a.tx.Pod.String(), "what", what)
 	a.tx.Abandoned = append(a.tx.Abandoned, what)
 	return a.chain.Forget()
+}
+
+// removeVeths removes the node's ends of an attachment's veths when the pod's namespace has no
+// path any more. A plugin's DEL leaves them to the kernel then, which removes them with the
+// namespace; it never does while another process has the namespace open.
+func (a *attachment) removeVeths(ctx context.Context) error {
+	if a.netns != "" {
+		return nil
+	}
+	for _, name := range podnet.Veths(a.result) {
+		if err := delegates.Step(ctx, "%s: remove link %s", a.IfName, name); err != nil {
+			return err
+		}
+		if err := podnet.RemoveLink(name); err != nil {
+			return fmt.Errorf("remove link %s of the node: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // detach undoes the attachments of a backend in one call. Chain.Del reports the errors.

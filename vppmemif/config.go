@@ -147,6 +147,10 @@ func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, 
 		warnings = append(warnings, fmt.Sprintf("%s: key %q: %d of bridge domain %d is a domain of its own, which has pods alone: name the interface that carries the VLAN with %q",
 			object, c.key("vlan"), c.VLAN, b.ID, c.key("bridgeDomain.uplink")))
 	}
+	if c.Socket.Abstract {
+		warnings = append(warnings, fmt.Sprintf("%s: key %q: VPP (24.10 to 26.10) keeps the pod's network namespace open until VPP ends, with every link in it but veths: prefer a socket in a folder",
+			object, c.key("socket.abstract")))
+	}
 	return c, warnings, nil
 }
 

@@ -179,6 +179,16 @@ func TestDomainID(t *testing.T) {
 	}
 }
 
+// An abstract socket costs a network namespace, which the user learns.
+func TestAbstractSocketWarns(t *testing.T) {
+	for keys, want := range map[string]string{`{"socket": {"abstract": true}}`: "network namespace", `{}`: ""} {
+		_, warnings, err := parse("n", []byte(keys))
+		if err != nil || (len(warnings) == 1) != (want != "") || want != "" && !(strings.Contains(warnings[0], `"socket.abstract"`) && strings.Contains(warnings[0], want)) {
+			t.Errorf("%s: warnings %q, %v", keys, warnings, err)
+		}
+	}
+}
+
 func TestDecide(t *testing.T) {
 	c, _, err := parse("n", []byte(`{"socket": {"abstract": true}}`))
 	if err != nil {

@@ -58,6 +58,16 @@ func parseAddress(s string) (address, error) {
 	return a, nil
 }
 
+// Netns is the path of the network namespace that the name of an abstract socket names, "" for
+// none.
+func Netns(socket string) string {
+	a, err := parseAddress(socket)
+	if err != nil {
+		return ""
+	}
+	return a.netns
+}
+
 // unixAddr is the address as package net has it.
 func (a address) unixAddr() *net.UnixAddr {
 	if a.path != "" {

@@ -18,6 +18,8 @@
 //     while an interface uses it. Deleting the last interface of a socket closes
 //     it and leaves its file. A file name that somebody listens at, another id
 //     for instance, is a listen failure.
+//   - A network namespace in which it has listened at an abstract socket stays open until it
+//     ends (VPP 24.10 to 26.10, clib_socket_init): with the pod gone the namespace lives on.
 //   - Bridge domains learn and flood as their flags say; a member of a bridge
 //     domain that does not exist creates it. Unicast to an unknown address needs
 //     uu_flood, multicast and broadcast need flood. Split horizon groups hold.

@@ -164,6 +164,11 @@ func (v *vswitch) listen(s *socket) error {
 	if len(s.file) > maxServerPath && filepath.IsAbs(s.file) {
 		return fmt.Errorf("%s has more than %d bytes", s.file, maxServerPath)
 	}
+	if netns := memif.Netns(s.file); netns != "" {
+		if f, err := os.Open(netns); err == nil {
+			v.kept = append(v.kept, f)
+		}
+	}
 	l, err := memif.Listen(s.file)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 
 	"go.fd.io/govpp/api"
@@ -38,6 +39,7 @@ type vswitch struct {
 	closed     bool
 	ports      []*memif.Interface // ever opened, to wait for
 	listeners  []*memif.Listener  // ever opened, to wait for
+	kept       []*os.File         // network namespaces of abstract sockets
 }
 
 // kind is what an interface is.
@@ -114,6 +116,9 @@ func (v *vswitch) close() {
 		if i.listener != nil {
 			_ = i.listener.Close()
 		}
+	}
+	for _, f := range v.kept {
+		_ = f.Close()
 	}
 	close(v.gone)
 }
