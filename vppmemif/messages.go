@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -76,8 +78,44 @@ func (c *connection) compatible(ctx context.Context, messages ...api.Message) er
 	_, _, _ = c.exchange(ctx, replyTimeout, request{message: &vpe.ShowVersion{}, done: func(reply api.Message) {
 		version = reply.(*vpe.ShowVersionReply).Version
 	}})
-	return fmt.Errorf("VPP %s does not speak the messages %v as plexus does: plexus works with VPP 24.10 to 26.06", version, names)
+	if file := c.missingPlugin(messages); file != "" {
+		return fmt.Errorf("VPP %s has not loaded %[2]s: put \"plugins { plugin %[2]s { enable } }\" into its startup configuration", version, file)
+	}
+	return fmt.Errorf("VPP %s does not speak the messages %v as plexus does: plexus works with VPP 24.10 to 26.10", version, names)
 }
+
+// plugins are the files of VPP's plugins by the modules of their messages. Other modules are of
+// VPP itself.
+var plugins = map[string]string{"memif": "memif_plugin.so", "vhost_user": "vhost_plugin.so"}
+
+// missingPlugin is the file of a plugin that messages need and none of whose messages VPP
+// knows, by any CRC; "" when there is none.
+func (c *connection) missingPlugin(messages []api.Message) string {
+	known := map[string]bool{} // by the name of a message
+	for id := range c.ids {
+		known[id[:max(0, strings.LastIndex(id, "_"))]] = true
+	}
+	missing := map[string]bool{} // by module
+	for _, m := range messages {
+		missing[moduleOf(m)] = true
+	}
+	for _, registered := range api.GetRegisteredMessages() {
+		for _, m := range registered {
+			if known[m.GetMessageName()] {
+				delete(missing, moduleOf(m))
+			}
+		}
+	}
+	for module := range missing {
+		if file := plugins[module]; file != "" {
+			return file
+		}
+	}
+	return ""
+}
+
+// moduleOf is the .api file of a message, without its ending.
+func moduleOf(m api.Message) string { return path.Base(reflect.TypeOf(m).Elem().PkgPath()) }
 
 // Codes as VPP answers them to the messages that plexus sends, measured.
 const (

@@ -98,6 +98,32 @@ func TestVhostUserMissing(t *testing.T) {
 	mustDel(t, d, m, mustAttach(t, d, m))
 }
 
+// A plugin that VPP has not loaded is named, and the line of VPP's startup configuration.
+func TestPluginMissing(t *testing.T) {
+	for module, c := range map[string]struct {
+		keys func(r *rig) map[string]any
+		file string
+	}{
+		"memif":      {func(*rig) map[string]any { return nil }, "memif_plugin.so"},
+		"vhost_user": {func(r *rig) map[string]any { return vhost(r, "server") }, "vhost_plugin.so"},
+	} {
+		r := newRig(t, standin.Options{Version: "25.10-x", Without: []string{module}})
+		d, a := newDelegate(t), r.attachment(sandboxA, nil)
+		if module == "memif" {
+			wantError(t, d.ready(bounded(t), a.Conf), c.file)
+		} else {
+			mustDel(t, d, a, mustAttach(t, d, a))
+		}
+		before := r.world()
+		_, err := d.prepare(bounded(t), r.attachment(sandboxA, c.keys(r)))
+		wantError(t, err, "VPP 25.10-x", "plugin "+c.file+" { enable }")
+		if err != nil && strings.Contains(err.Error(), "does not speak") {
+			t.Error(err)
+		}
+		same(t, before, r.world())
+	}
+}
+
 // A sweep finds vhost-user interfaces by their tags.
 func TestVhostUserSweep(t *testing.T) {
 	r := newRig(t, standin.Options{})
