@@ -43,7 +43,7 @@ func scale(t *testing.T, do func(*site.Site, site.Request) ([]byte, error)) {
 	blue, red := map[string]any{"name": "blue"}, map[string]any{"name": "red"}
 	cluster := site.MemifNAD(api, s, map[string]any{"name": "cluster", "bridgeDomain": blue})
 	s.Conf = must.JSON(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.Manifests, "dataDir": s.DataDir, "endpoints": site.Endpoints, "socketDirs": site.SocketDirs, "delegates": []any{cluster},
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.Manifests, "dataDir": s.DataDir, "endpoints": []string{api}, "socketDirs": site.SocketDirs, "delegates": []any{cluster},
 	})
 	s.NAD("blue", site.MemifNAD(api, s, map[string]any{"bridgeDomain": blue}))
 	s.NAD("red", site.MemifNAD(api, s, map[string]any{"bridgeDomain": red}))

@@ -18,13 +18,22 @@ func runInit() (int, error) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 
-	if err := prepare(); err != nil {
+	more := []string{"TMPDIR=" + filepath.Join(scratch, "tmp")}
+	var views []view
+	if api := os.Getenv(VPPVariable); api != "" {
+		var err error
+		if views, err = viewsOf(api); err != nil {
+			return 0, err
+		}
+		more = append(more, VPPVariable+"="+insideAPI)
+	}
+	if err := prepare(views); err != nil {
 		return 0, err
 	}
 	// Not os/exec: its Wait and the reaping below would take each other's
 	// children.
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   environ(roleInside, "TMPDIR="+filepath.Join(scratch, "tmp")),
+		Env:   environ(roleInside, more...),
 		Files: []uintptr{0, 1, 2},
 	})
 	if err != nil {
@@ -48,9 +57,9 @@ func runInit() (int, error) {
 	}
 }
 
-// prepare makes the bare namespaces a node: mounts that belong to it alone and
-// a loopback that is up.
-func prepare() error {
+// prepare makes the bare namespaces a node: mounts that belong to it alone, but
+// for the views of the host, and a loopback that is up.
+func prepare(views []view) error {
 	const sharedRun = "/run/netns"
 	steps := []struct {
 		what, source, target, kind string
@@ -74,6 +83,11 @@ func prepare() error {
 		}
 		if err := unix.Mount(s.source, s.target, s.kind, s.flags, ""); err != nil {
 			return fmt.Errorf("%s %s: %w", s.what, s.target, err)
+		}
+	}
+	for _, v := range views {
+		if err := v.attach(); err != nil {
+			return err
 		}
 	}
 	for _, dir := range []string{"tmp", "etc/upper", "etc/work"} {

@@ -18,7 +18,8 @@
 //
 // The node hides /run of the host behind an empty one and puts TMPDIR there, so
 // that t.TempDir too is gone with the node. What is written to /etc stays in the
-// node, too. Everything else of the file system is the host's.
+// node, too. Everything else of the file system is the host's. A VPP of the host
+// can take part, see VPPVariable.
 package node
 
 import (
@@ -95,6 +96,12 @@ func runOutside() (int, error) {
 	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
+	if os.Getenv(VPPVariable) != "" {
+		if err := share(); err != nil {
+			return 0, err
+		}
+		defer unshare()
+	}
 
 	// It is in a group of its own: a ^C at the terminal reaches the node once, through here.
 	p, err := process.Start(process.Options{

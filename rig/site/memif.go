@@ -21,7 +21,7 @@ func MemifNAD(api string, s *Site, keys map[string]any) map[string]any {
 func NewMemif(t testing.TB, api string) *Site {
 	s := New(t, nil)
 	s.Conf = must.JSON(t, map[string]any{
-		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.Manifests, "dataDir": s.DataDir, "endpoints": Endpoints, "socketDirs": SocketDirs,
+		"cniVersion": "1.1.0", "name": "node", "type": "plexus", "manifests": s.Manifests, "dataDir": s.DataDir, "endpoints": []string{api}, "socketDirs": SocketDirs,
 		"delegates": []any{ClusterBridge(filepath.Join(s.Dir, "ipam"))},
 	})
 	s.NAD("blue", MemifNAD(api, s, map[string]any{"bridgeDomain": map[string]any{"name": "blue"}}))
