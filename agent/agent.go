@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/devices"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/kube"
@@ -27,7 +28,8 @@ type Settings struct {
 	Node       string // name in the cluster
 	Listen     string // address for reading over TCP, "" for none
 	Reconcile  time.Duration
-	Grace      time.Duration // before a sandbox whose namespace is gone is undone
+	Grace      time.Duration      // before a sandbox whose namespace is gone is undone
+	Devices    []devices.Resource // that are offered to pods
 	Log        *slog.Logger
 	Stderr     io.Writer // of plugins that are executed without a request
 	// Installed is why the runtime does not execute plexus, an error until it does; nil
@@ -68,7 +70,7 @@ func Serve(ctx context.Context, s Settings, ready func()) error {
 	s.Log.Info("serving", "socket", s.Socket, "node", s.Node)
 	ready()
 	ending := func() { s.Log.Info("ending; requests under way are answered first") }
-	return runTasks(ctx, ending, append(servers, a.reconciler.Run, a.watcher.Run, a.publisher.Run, a.follower.Run)...)
+	return runTasks(ctx, ending, append(servers, a.reconciler.Run, a.watcher.Run, a.publisher.Run, a.follower.Run, a.inventory.Run)...)
 }
 
 // agent holds the tasks of a node agent, and what they share.
@@ -84,6 +86,7 @@ type agent struct {
 	watcher    *watcher
 	publisher  *publisher
 	follower   *follower
+	inventory  *devices.Inventory
 }
 
 // open connects to the API server and makes the tasks.
@@ -112,6 +115,7 @@ func newAgent(s Settings, c cluster, clusterOf func(*conf.Conf, *slog.Logger) *k
 	a.publisher = newPublisher(c, a.telemetry, republisher.publish)
 	republisher.publisher = a.publisher
 	a.watcher = newWatcher(a.engines.delegates, s.Log)
+	a.inventory = newInventory(a.engines.delegates, s)
 	a.telemetry.metrics.registry.MustRegister(&vswitches{a.watcher})
 	a.follower = &follower{
 		store: a.store, engines: recorded, cluster: c, publisher: a.publisher, telemetry: a.telemetry,

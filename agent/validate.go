@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/devices"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/kube"
 	"github.com/plexus-cni/plexus/plugin"
@@ -111,7 +112,8 @@ func (v *validator) warn(warnings []string) {
 
 func (v *validator) cniFile(data []byte) {
 	var head struct {
-		Type string `json:"type"`
+		Type    string          `json:"type"`
+		Devices json.RawMessage `json:"devices"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
 		_, err := (&conf.Definition{Origin: "CNI configuration", Config: data}).ParseList("") // names the line
@@ -123,6 +125,11 @@ func (v *validator) cniFile(data []byte) {
 			data, head.Type = in, typ // it may be in a list, as package node writes it
 			break
 		}
+	}
+	if head.Type == "" && len(head.Devices) > 0 { // settings of the agent
+		_, err := devices.Parse(head.Devices)
+		v.problem(err)
+		return
 	}
 	if !conf.IsOwnType(head.Type) {
 		v.network(&conf.Definition{Origin: "network configuration", Config: data}, conf.DefaultCNIVersion)

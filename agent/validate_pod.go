@@ -36,7 +36,7 @@ func (v *validator) requests(pod *conf.Pod, key string) {
 			}
 			for _, n := range plan.Networks {
 				if n.Name == name {
-					v.problem(givable(pod, object, &n))
+					v.problem(givable(pod, object, &n, d.ResourceName != ""))
 				}
 			}
 		case at < 0 && slices.ContainsFunc(v.networks, func(d *conf.Definition) bool { return strings.HasPrefix(d.Name, r.Namespace+"/") }):
@@ -46,7 +46,8 @@ func (v *validator) requests(pod *conf.Pod, key string) {
 }
 
 // givable refuses a MAC, addresses and a socket that no plugin of the network can give the pod.
-func givable(pod *conf.Pod, object string, n *conf.Network) error {
+// device: the network is of a resource, whose device plugin may mount the socket's folder.
+func givable(pod *conf.Pod, object string, n *conf.Network, device bool) error {
 	var ipam, macs, sockets bool
 	declared := map[string]bool{}
 	for _, raw := range n.List.Plugins {
@@ -70,7 +71,7 @@ func givable(pod *conf.Pod, object string, n *conf.Network) error {
 		return fmt.Errorf("%s: network %s: key %q: no plugin of the network gives addresses: add \"ipam\": {\"type\": \"static\"} to it", object, n.Name, "ips")
 	case n.MAC != "" && !macs && !declared["mac"]:
 		return fmt.Errorf("%s: network %s: key %q: no plugin of the network sets a MAC: add {\"type\": \"tuning\", \"capabilities\": {\"mac\": true}} to its plugins", object, n.Name, "mac")
-	case sockets && !reachable:
+	case sockets && !reachable && !device:
 		return fmt.Errorf("%s: network %s: key %q: the pod has no volume %s, in which a container finds the socket: add \"volumes: [{name: shared-dir, emptyDir: {}}]\", and to a container \"volumeMounts: [{name: shared-dir, mountPath: /run/vhost}]\"", object, n.Name, "spec.volumes", conf.SharedDir)
 	}
 	return nil

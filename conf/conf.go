@@ -71,6 +71,10 @@ type Conf struct {
 	// PluginTimeout is how long one execution of a plugin may take, such as "100s".
 	PluginTimeout Duration `json:"pluginTimeout"`
 
+	// Devices is what the agent offers to pods as resources, see package devices. Requests do
+	// without it.
+	Devices json.RawMessage `json:"devices"`
+
 	Bounds // of what networks may name
 
 	// Warnings are about keys that have no effect.

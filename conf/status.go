@@ -1,5 +1,10 @@
 package conf
 
+import (
+	"path"
+	"strings"
+)
+
 // NetworkStatus is one element of the annotation
 // k8s.v1.cni.cncf.io/network-status (NPWG specification 1.3, section 5).
 type NetworkStatus struct {
@@ -51,6 +56,29 @@ func (d *DeviceInfo) Socket() *string {
 	return nil
 }
 
+// DeviceSockets is the folder of the sockets of devices that plexus itself offers, one folder
+// for each allocation of a device; only root can enter it.
+const DeviceSockets = "/run/plexus/devices"
+
+// Offered is the folder of a device of this type that plexus itself offers, and the same folder
+// as the container sees it; "" for any other device. Only root writes device plugins' files.
+func (d *DeviceInfo) Offered(kind string) (folder, container string) {
+	if d == nil || d.Type != kind {
+		return "", ""
+	}
+	switch {
+	case d.VhostUser != nil:
+		folder, container = d.VhostUser.Path, d.VhostUser.Container
+	case d.Memif != nil:
+		folder, container = d.Memif.Path, d.Memif.Container
+	}
+	clean := path.Clean(folder)
+	if container == "" || clean+"/" != folder || !strings.HasPrefix(folder, DeviceSockets+"/") {
+		return "", ""
+	}
+	return clean, container
+}
+
 // SeenBy replaces the path of a socket on the node by that which a container of a pod sees, if
 // one does.
 func (d *DeviceInfo) SeenBy(p *Pod) {
@@ -91,12 +119,18 @@ type MemifDevice struct {
 	Role string `json:"role"` // master or slave
 	Path string `json:"path"`
 	Mode string `json:"mode"` // ethernet or ip
+
+	Container string `json:"container-folder,omitempty"` // see VhostDevice
 }
 
 // VhostDevice is a vhost-user socket; mode is the pod's side of it.
 type VhostDevice struct {
 	Mode string `json:"mode"` // client or server
-	Path string `json:"path"`
+	Path string `json:"path"` // of a device that plexus itself offers: a folder, which ends in a slash
+
+	// Container is where the container has the folder of the socket; plexus' own, of a device
+	// that plexus offers.
+	Container string `json:"container-folder,omitempty"`
 }
 
 // Types of devices.

@@ -119,6 +119,7 @@ func (n *Node) compose(d *decision, have verdict, ours, others []verdict, chosen
 	}
 	if n.Settings != nil {
 		maps.Copy(keys, n.Settings.keys)
+		delete(keys, devicesKey)
 		if err := addCapabilities(capabilities, nil, n.Settings.keys["capabilities"]); err != nil {
 			return fmt.Errorf("settings: %w", err)
 		}

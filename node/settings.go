@@ -9,12 +9,26 @@ import (
 	"strings"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/devices"
 )
 
 // Settings are keys of the plexus configuration that the operator gives, once
 // for all nodes.
 type Settings struct {
 	keys map[string]json.RawMessage // by the name that conf has for them
+}
+
+// devicesKey is read by the agent alone; it is not written into the node's configuration.
+const devicesKey = "devices"
+
+// Devices are the resources that the agent offers. Those that are right are returned beside the
+// error about the others.
+func (s *Settings) Devices() ([]devices.Resource, error) {
+	resources, err := devices.Parse(s.keys[devicesKey])
+	if err != nil {
+		err = fmt.Errorf("settings: %w", err)
+	}
+	return resources, err
 }
 
 // handled are the keys that the installer itself reads or writes; encoding/json

@@ -91,13 +91,17 @@ func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.Ra
 func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, error) {
 	s := &state{OVSDB: n.OVSDB, Bridge: n.Bridge, Port: portName(a), Mode: n.Vhost.Mode}
 	var inVolume string
-	inVolume, s.Use.Config = shareddir.Names(a, n.dialect)
+	inVolume, s.Use.Config = shareddir.Names(a, conf.DeviceVhostUser, n.dialect)
 	s.File = cmp.Or(n.Vhost.SocketFile, inVolume, socketName(a.Sandbox, a.IfName))
-	device, err := n.socketOf(a)
-	if err != nil {
-		return nil, err
+	device, seen := a.Device.Offered(conf.DeviceVhostUser)
+	s.Seen = seen
+	if device == "" {
+		var err error
+		if device, err = n.socketOf(a); err != nil {
+			return nil, err
+		}
 	}
-	if device != "" {
+	if device != "" && seen == "" {
 		s.Device, s.File, s.Use.Config, device = true, filepath.Base(device), "", filepath.Dir(device)
 	}
 	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
@@ -167,5 +171,5 @@ func (s *state) device() *conf.DeviceInfo {
 	if s.Mode == modeClient {
 		device.Mode = modeServer
 	}
-	return &conf.DeviceInfo{Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion, VhostUser: device}
+	return s.Show(&conf.DeviceInfo{Type: conf.DeviceVhostUser, Version: conf.DeviceInfoVersion, VhostUser: device})
 }

@@ -12,13 +12,16 @@ import (
 const infoSuffix = ".json"
 
 // Names are the names of the socket and of the file that a container reads. A dialect has a
-// ConfigFile. In a pod's own emptyDir, which no other pod sees, the socket is called like the
+// ConfigFile. In the folder of a device of plexus' own, and in a pod's own emptyDir, which no other pod sees, the socket is called like the
 // interface, and so is the file with its Info. They stay the same when the pod gets another
 // sandbox, or a virtual machine moves to another node. There are none where pods may share the
 // folder, or plexus has one for the sandbox: the socket's name has the container's ID there.
-func Names(a *delegates.Attachment, dialect *delegates.Dialect) (socket, config string) {
+func Names(a *delegates.Attachment, device string, dialect *delegates.Dialect) (socket, config string) {
 	if dialect != nil {
 		return "", ConfigFile(a.Sandbox, a.IfName)
+	}
+	if folder, _ := a.Device.Offered(device); folder != "" {
+		return a.IfName + ".sock", InfoName(a.IfName)
 	}
 	if !a.Pod.IsEmptyDir(conf.SharedDir) || a.Pod.HostDir(conf.SharedDir) == "" {
 		return "", ""

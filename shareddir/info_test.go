@@ -29,7 +29,7 @@ func TestNames(t *testing.T) {
 		"an emptyDir without UID": {withoutUID, "", ""},
 		"an emptyDir":             {podWithEmptyDir(), "net1.sock", "net1.json"},
 	} {
-		socket, info := Names(&delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: c.pod}, nil)
+		socket, info := Names(&delegates.Attachment{Sandbox: sandbox, IfName: "net1", Pod: c.pod}, conf.DeviceVhostUser, nil)
 		if socket != c.socket || info != c.info {
 			t.Errorf("%s: %q %q, want %q %q", name, socket, info, c.socket, c.info)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -16,6 +17,16 @@ type Use struct {
 	Folder
 	File   string `json:"file"`
 	Config string `json:"config,omitempty"`
+	Seen   string `json:"seen,omitempty"` // the folder as a container sees it, of a device that plexus offers
+}
+
+// Show gives a description of the socket, which has its path on the host, the path that the
+// container sees where the folder is a device's.
+func (u *Use) Show(device *conf.DeviceInfo) *conf.DeviceInfo {
+	if path := device.Socket(); u.Seen != "" && path != nil {
+		device.Host, *path = *path, filepath.Join(u.Seen, u.File)
+	}
+	return device
 }
 
 // ConfigFile is the name of the file by which a container written for
@@ -48,8 +59,8 @@ func (u *Use) Valid(sandbox string, unique ...string) bool {
 	return filepath.IsAbs(u.Dir) && filepath.Clean(u.Dir) == u.Dir && u.Dir != "/" && sandbox != "" &&
 		(!u.Own || name == OwnName(sandbox) || name == Short(sandbox)) &&
 		(u.Link == "" || slices.ContainsFunc(unique, func(name string) bool { return u.Link == filepath.Join(ShortLinks, name) })) &&
-		(u.Config == "" || (strings.HasPrefix(u.Config, ConfigPrefix) || u.isEmptyDir() && strings.HasSuffix(u.Config, infoSuffix)) && CheckFileName(u.Config) == nil) &&
-		(u.User == nil || len(u.User.GIDs) > 0) && u.File != "" && CheckFileName(u.File) == nil
+		(u.Config == "" || (strings.HasPrefix(u.Config, ConfigPrefix) || (u.isEmptyDir() || u.Seen != "") && strings.HasSuffix(u.Config, infoSuffix)) && CheckFileName(u.Config) == nil) &&
+		(u.Seen == "" || strings.HasPrefix(u.Dir, conf.DeviceSockets+"/")) && (u.User == nil || len(u.User.GIDs) > 0) && u.File != "" && CheckFileName(u.File) == nil
 }
 
 // Provide makes the folder ready for the socket, and hands the container what the file

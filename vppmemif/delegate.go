@@ -260,5 +260,5 @@ func deviceInfo(c *Config, st *state) *conf.DeviceInfo {
 	} else {
 		info.Type, info.Memif = conf.DeviceMemif, &conf.MemifDevice{Role: either(client, "master", "slave"), Path: st.path(), Mode: c.Mode}
 	}
-	return info
+	return st.Show(info)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/shareddir"
 )
@@ -78,10 +79,13 @@ func decide(c *Config, a *delegates.Attachment) (*state, error) {
 		return s, nil
 	}
 	var inVolume string
-	inVolume, s.Config = shareddir.Names(a, c.dialect)
+	kind := either(s.Vhost, conf.DeviceVhostUser, conf.DeviceMemif)
+	device, seen := a.Device.Offered(kind)
+	s.Seen = seen
+	inVolume, s.Config = shareddir.Names(a, kind, c.dialect)
 	s.File = cmp.Or(c.Socket.File, inVolume, socketName(s.kind(), a.Sandbox, a.IfName))
 	w := shareddir.Options{
-		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Unseen: c.dialect != nil,
+		Base: c.Socket.Dir, Group: c.Socket.Group, Permissions: c.Socket.Permissions, MaxPath: maxSocket, Unseen: c.dialect != nil, Device: device,
 		Key: func(name string) string { return c.key("socket." + name) },
 	}
 	var err error

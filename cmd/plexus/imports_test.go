@@ -19,14 +19,15 @@ const module = "github.com/plexus-cni/plexus/"
 // import nothing of the project.
 var mayImport = map[string][]string{
 	"cmd/plexus":          {},
-	"cmd/plexusd":         {"agent", "engine", "node", "kube", "journal"},
+	"cmd/plexusd":         {"agent", "engine", "node", "kube", "journal", "devices"},
 	"cmd/plexusctl":       {"agent", "engine", "node", "journal", "delegates", "conf"},
-	"agent":               {"engine", "kube", "plugin", "journal", "status", "lock", "delegates", "conf"},
+	"agent":               {"engine", "kube", "plugin", "journal", "status", "lock", "devices", "delegates", "conf"},
+	"devices":             {"file", "conf"},
 	"engine":              {"plugin", "journal", "status", "podnet", "ovsdpdk", "sriov", "vppmemif", "delegates/userspace", "delegates", "conf"},
 	"status":              {"plugin", "journal", "podnet", "delegates", "conf"},
 	"plugin":              {"journal", "lock", "delegates/userspace", "delegates", "conf"},
 	"journal":             {"file", "lock", "delegates", "conf"},
-	"node":                {"journal", "file", "lock", "conf"},
+	"node":                {"journal", "file", "lock", "devices", "conf"},
 	"kube":                {"kube/checkpoint", "file", "conf"},
 	"kube/checkpoint":     {},
 	"ovsdpdk":             {"endpoint", "file", "shareddir", "delegates", "conf"},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/devices"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/kube"
 	"github.com/plexus-cni/plexus/node"
@@ -47,7 +48,7 @@ func (h *host) flags(f *flag.FlagSet) {
 	h.paths = node.DefaultPaths()
 	f.StringVar(&h.root, "host", "", "`folder` that is the node's root; the agent works in it from then on (default: it is there)")
 	f.BoolVar(&h.install, "install", false, "put executables, credentials and the configuration on the node, and keep them there")
-	f.StringVar(&h.settings, "settings", "", "JSON `file` of the image with further keys of the configuration")
+	f.StringVar(&h.settings, "settings", "", "JSON `file` of the image with further keys of the configuration, and the devices that the node offers")
 	f.StringVar(&h.daemonSet, "daemonset", "", "`name` of the agent's own DaemonSet; with --install, plexus is taken off the node when it is deleted")
 	f.StringVar(&h.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "`name` of the DaemonSet's namespace (default: POD_NAMESPACE in the environment)")
 	f.StringVar(&h.paths.BinDir, "cni-bin-dir", h.paths.BinDir, "`folder` of CNI executables")
@@ -71,14 +72,17 @@ func (h *host) enter(s *agent.Settings) (err error) {
 		if h.account, err = os.OpenRoot(accountDir); err != nil {
 			return fmt.Errorf("install: service account: %w", err)
 		}
-		if h.settings != "" {
-			text, err := os.ReadFile(h.settings)
-			if err != nil {
-				return fmt.Errorf("install: settings: %w", err)
-			}
-			if settings, err = node.ParseSettings(text); err != nil {
-				return err
-			}
+	}
+	if h.settings != "" {
+		text, err := os.ReadFile(h.settings)
+		if err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		if settings, err = node.ParseSettings(text); err != nil {
+			return err
+		}
+		if s.Devices, err = settings.Devices(); err != nil { // the other resources serve
+			s.Log.Error("devices are not offered", "why", err.Error())
 		}
 	}
 	if h.root != "" {
@@ -168,7 +172,8 @@ func (h *host) leave(s agent.Settings) error {
 		}
 		return sandboxes, err
 	})
-	err = errors.Join(err, os.Remove(s.Socket))
+	places := devices.DefaultPlaces()
+	err = errors.Join(err, os.Remove(s.Socket), places.Remove(s.Devices))
 	s.Log.Info("plexus is taken off the node", "next", done.Next, "executables", done.Executables, "kept", done.Kept, "sandboxes", done.Sandboxes)
 	return err
 }

@@ -122,7 +122,7 @@ func agentFindsNothing(t *testing.T, s *site.Site) {
 	t.Helper()
 	a := s.Serve(filepath.Join(s.Dir, "agent.sock"))
 	for _, verb := range []string{"resync", "check"} {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(site.BinDir(t), "plexusctl"), verb, "--socket", a.Socket).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), filepath.Join(site.BinDir(t), "plexusctl"), verb, "--socket", a.Socket, "--timeout", "10m").CombinedOutput()
 		if err != nil || verb == "resync" && !strings.Contains(string(out), "nothing had to be done") {
 			t.Errorf("plexusctl %s: %v\n%s", verb, err, out)
 		}
