@@ -71,6 +71,7 @@ bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/bench ./e2e/bench/empty
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./rig/standin/serve
 	@bin/bench -bin bin
+	@$(GO) test -run '^$$' -bench Compare -benchtime 3x ./vppmemif
 	@$(GO) run ./rig/kube/prepare
 	@$(GO) test -count=1 -timeout 20m -run '^$$' -bench . -benchtime 1x ./e2e/cluster
 	@rig/guest/packages.sh

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
 	"github.com/plexus-cni/plexus/kube"
@@ -38,9 +39,10 @@ func (i *inspection) check(w http.ResponseWriter, r *http.Request) {
 		defer mu.Unlock()
 		all = append(all, c)
 	}
+	together := &delegates.Comparison{}
 	i.sandboxes.each(r.Context(), func(ctx context.Context, rec *journal.Record, e *engine.Engine) {
 		if selected(rec) {
-			add(rec, e.CheckAll(ctx, rec))
+			add(rec, e.CheckAll(ctx, rec, together))
 		}
 	}, add)
 	slices.SortFunc(all, func(a, b Checked) int { return strings.Compare(a.Pod+a.Sandbox, b.Pod+b.Sandbox) })

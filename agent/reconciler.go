@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
 )
@@ -141,7 +142,7 @@ func (r *reconciler) now(ctx context.Context) ([]engine.Finding, error) {
 
 // reconcile compares all sandboxes with the world, or those at one endpoint.
 func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Finding {
-	all, recorded := []engine.Finding{}, map[endpoint]bool{}
+	all, recorded, together := []engine.Finding{}, map[endpoint]bool{}, &delegates.Comparison{}
 	var mu sync.Mutex
 	if only == nil {
 		r.reaper.forgetDeleted()
@@ -152,7 +153,7 @@ func (r *reconciler) reconcile(ctx context.Context, only *endpoint) []engine.Fin
 			return
 		}
 		findings := r.reporter.observe(ctx, rec, func(steps context.Context) ([]engine.Finding, error) {
-			findings, err := e.Reconcile(steps, rec.Sandbox)
+			findings, err := e.Reconcile(steps, rec.Sandbox, together)
 			if only == nil {
 				findings = append(findings, r.republisher.compare(ctx, rec)...)
 			}

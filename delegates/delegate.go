@@ -6,6 +6,7 @@ package delegates
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -89,6 +90,11 @@ type Attachment struct {
 	// Device describes the device that a device plugin has given for this network. Only Prepare
 	// gets it; nil for none.
 	Device *conf.DeviceInfo
+	// Comparison is shared with the attachments that are compared together; nil alone.
+	Comparison *Comparison
+	// Changed is when the record was last written, of an attachment with a Comparison.
+	Changed time.Time
+
 	// Network is the parsed configuration; nil for a recorded attachment whose
 	// configuration Parse now refuses.
 	Network Network

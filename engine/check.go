@@ -17,7 +17,9 @@ import (
 // Check compares every attachment of a request with its record: first by each plugin's own
 // CHECK, then by the links, addresses and default routes in the pod. It reports all
 // differences.
-func (e *Engine) Check(ctx context.Context, r *Request) error {
+func (e *Engine) Check(ctx context.Context, r *Request) error { return e.checkWith(ctx, r, nil) }
+
+func (e *Engine) checkWith(ctx context.Context, r *Request, together *delegates.Comparison) error {
 	if err := r.checkIdentity(); err != nil {
 		return err
 	}
@@ -46,7 +48,9 @@ func (e *Engine) Check(ctx context.Context, r *Request) error {
 	}
 	tx.Path = plugin.SearchPath(e.path(r), tx.Path)
 	var errs []error
-	for _, a := range e.open(r.Sandbox, tx, tx.Attachments, netns) {
+	all := e.open(r.Sandbox, tx, tx.Attachments, netns)
+	e.compareTogether(r.Sandbox, all, together)
+	for _, a := range all {
 		err := fmt.Errorf("a change of the pod's networks was cut short (%s)", a.Phase)
 		if a.Phase == "" {
 			err = a.check(ctx)
@@ -63,11 +67,11 @@ func (a *attachment) check(ctx context.Context) error {
 	return errors.Join(a.chain.Check(ctx), a.compareLinks())
 }
 
-// CheckAll is CHECK for every attachment of a recorded sandbox.
-func (e *Engine) CheckAll(ctx context.Context, rec *journal.Record) error {
+// CheckAll is CHECK for every attachment of a recorded sandbox. together is as for Reconcile.
+func (e *Engine) CheckAll(ctx context.Context, rec *journal.Record, together *delegates.Comparison) error {
 	var errs []error
 	for _, tx := range rec.Transactions {
-		errs = append(errs, e.Check(ctx, &Request{Sandbox: rec.Sandbox, Netns: tx.Netns, IfName: tx.IfName, Path: tx.Path}))
+		errs = append(errs, e.checkWith(ctx, &Request{Sandbox: rec.Sandbox, Netns: tx.Netns, IfName: tx.IfName, Path: tx.Path}, together))
 	}
 	return errors.Join(errs...)
 }

@@ -149,7 +149,7 @@ func TestDamageBehindTheRecord(t *testing.T) {
 	_, err := h.Add(t.Context(), h.request("a"))
 	h.says(err, file, "DEL")
 	h.says(h.Check(t.Context(), h.request("a")), file, "DEL")
-	found, err := h.Reconcile(t.Context(), "a")
+	found, err := h.Reconcile(t.Context(), "a", nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindDamaged || !strings.Contains(found[0].What, file) {
 		t.Errorf("%+v, %v", found, err)
 	}
@@ -186,7 +186,7 @@ func TestDamageOfADeadPodIsUndone(t *testing.T) {
 		}
 		return append(first, data[committed:len(data)-9]...)
 	})
-	found, err := h.Reconcile(t.Context(), "a")
+	found, err := h.Reconcile(t.Context(), "a", nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished {
 		t.Errorf("%+v, %v", found, err)
 	}

@@ -141,7 +141,7 @@ func TestDefaultRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, n.Check(t.Context(), r), "check net1 (network default/static)", "interface net1")
-	found, err := n.Reconcile(t.Context(), r.Sandbox)
+	found, err := n.Reconcile(t.Context(), r.Sandbox, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindDifferent {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}

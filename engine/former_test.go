@@ -115,7 +115,7 @@ func TestARecordOfAFormerVersion(t *testing.T) {
 		t.Errorf("CHECK: %v", err)
 	}
 	want("check", "ovsdpdk net1", "vppmemif memif0", "userspace ovs net3", "sriov net4")
-	if found, err := n.Reconcile(t.Context(), sandboxOfPod); err != nil || len(found) > 0 {
+	if found, err := n.Reconcile(t.Context(), sandboxOfPod, nil); err != nil || len(found) > 0 {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
 	want("check", "ovsdpdk net1", "vppmemif memif0", "userspace ovs net3", "sriov net4")
@@ -165,7 +165,7 @@ func TestAnUnfinishedAddOfAFormerVersion(t *testing.T) {
 	if err := n.Journal.Write(t.Context(), rec); err != nil {
 		t.Fatal(err)
 	}
-	found, err := n.Reconcile(t.Context(), sandboxOfPod)
+	found, err := n.Reconcile(t.Context(), sandboxOfPod, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}

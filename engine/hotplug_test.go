@@ -127,10 +127,10 @@ func TestAChangeThatFails(t *testing.T) {
 	if d := n.Inspect(t.Context(), rec)[1]; !strings.Contains(d.Differences, "cut short") {
 		t.Errorf("Inspect: %+v", d)
 	}
-	_, err = n.Reconcile(t.Context(), sandboxOfPod)
+	_, err = n.Reconcile(t.Context(), sandboxOfPod, nil)
 	says(t, err, "it is busy")
 	n.world.Fail("detach", "net1", nil)
-	found, err := n.Reconcile(t.Context(), sandboxOfPod)
+	found, err := n.Reconcile(t.Context(), sandboxOfPod, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindUnfinished || found[0].IfName != "net1" {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
@@ -185,11 +185,11 @@ func TestAChangeThatIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	says(t, n.CheckAll(t.Context(), rec), "is gone")
+	says(t, n.CheckAll(t.Context(), rec, nil), "is gone")
 	if d := n.Inspect(t.Context(), rec)[1]; !strings.Contains(d.Differences, "is gone") || Alive(rec) {
 		t.Errorf("Inspect: %+v", d)
 	}
-	found, err := n.Reconcile(t.Context(), sandboxOfPod)
+	found, err := n.Reconcile(t.Context(), sandboxOfPod, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindGone {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
@@ -197,7 +197,7 @@ func TestAChangeThatIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	n.wantNothingLeft("after Reclaim")
-	if found, err := n.Reconcile(t.Context(), sandboxOfPod); found != nil || err != nil {
+	if found, err := n.Reconcile(t.Context(), sandboxOfPod, nil); found != nil || err != nil {
 		t.Errorf("Reconcile of nothing: %v, %v", found, err)
 	}
 	if _, err := n.Reclaim(t.Context(), sandboxOfPod); err != nil {
@@ -233,7 +233,7 @@ func TestAChangeBesideDamage(t *testing.T) {
 	if d := n.Inspect(t.Context(), rec); !slices.ContainsFunc(d, func(d Datapath) bool { return strings.Contains(d.Differences, "it is undone by DEL") }) {
 		t.Errorf("Inspect: %+v", d)
 	}
-	found, err := n.Reconcile(t.Context(), sandboxOfPod)
+	found, err := n.Reconcile(t.Context(), sandboxOfPod, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindDamaged {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}

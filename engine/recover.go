@@ -41,10 +41,11 @@ const (
 // built-ins are compared; plexusctl check executes CHECK of all plugins. Where the journal
 // file is damaged behind the record, a request that seems unfinished may have finished: a
 // live pod keeps its attachments.
-func (e *Engine) Reconcile(ctx context.Context, sandbox string) (all []Finding, err error) {
+// together is shared with the sandboxes that are compared in the same run.
+func (e *Engine) Reconcile(ctx context.Context, sandbox string, together *delegates.Comparison) (all []Finding, err error) {
 	err = e.withRecord(ctx, sandbox, func(ctx context.Context, rec *journal.Record) error {
 		for _, tx := range slices.Clone(rec.Transactions) {
-			findings, err := e.reconcile(ctx, rec, tx)
+			findings, err := e.reconcile(ctx, rec, tx, together)
 			for _, f := range findings {
 				f.Sandbox, f.Pod = sandbox, tx.Pod
 				all = append(all, f)
@@ -58,7 +59,7 @@ func (e *Engine) Reconcile(ctx context.Context, sandbox string) (all []Finding, 
 	return all, err
 }
 
-func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal.Transaction) (findings []Finding, err error) {
+func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal.Transaction, together *delegates.Comparison) (findings []Finding, err error) {
 	live := liveNetns(tx, "")
 	damaged := rec.Damage != "" && live != ""
 	if damaged {
@@ -85,7 +86,9 @@ func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal
 			return findings, err
 		}
 	}
-	for _, a := range e.open(rec.Sandbox, tx, tx.Attachments, live) {
+	all := e.open(rec.Sandbox, tx, tx.Attachments, live)
+	e.compareTogether(rec.Sandbox, all, together)
+	for _, a := range all {
 		if a.Phase != "" {
 			continue // it has no result to compare
 		}
@@ -95,6 +98,23 @@ func (e *Engine) reconcile(ctx context.Context, rec *journal.Record, tx *journal
 		}
 	}
 	return findings, nil
+}
+
+// compareTogether has the built-ins of attachments share what they read of an endpoint with those
+// of other sandboxes. The sandbox is locked, so its record says when it was last changed.
+func (e *Engine) compareTogether(sandbox string, all []*attachment, together *delegates.Comparison) {
+	if together == nil {
+		return
+	}
+	changed := e.Journal.Changed(sandbox)
+	for _, a := range all {
+		if a.errChain != nil {
+			continue
+		}
+		for _, b := range a.chain.Builtins() {
+			b.Comparison, b.Changed = together, changed
+		}
+	}
 }
 
 // compare makes the missing parts of an attachment again and reports differences.

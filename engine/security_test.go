@@ -22,7 +22,7 @@ import (
 // secret: words of a fixed set, versions, addresses of the pod that are parsed. Each
 // is checked where it is read.
 var harmless = map[string]string{
-	"plexus":     "cniVersion name type delegates logLevel globalNamespaces systemNamespaces multusNamespace result capabilities runtimeConfig pluginTimeout",
+	"plexus":     "cniVersion name type delegates logLevel globalNamespaces systemNamespaces multusNamespace result capabilities runtimeConfig pluginTimeout devices",
 	"ovsdpdk":    "vhost.mode mac logLevel",
 	"vppmemif":   "role mode mac",
 	"sriov":      "vlanProto mac spoofchk trust link_state baseline.vlanProto baseline.mac baseline.spoofchk baseline.trust baseline.link_state logLevel runtimeConfig", // its keys are rows of runtimeConfig

@@ -98,7 +98,7 @@ func TestEveryStepOfAddIsStopped(t *testing.T) {
 func TestEveryStepOfAddIsStoppedAndCollected(t *testing.T) {
 	t.Parallel()
 	eachStep(t, true, builtinCluster, addInside, func(t *testing.T, n *node, _ error) {
-		found, err := n.Reconcile(t.Context(), sandboxOfPod)
+		found, err := n.Reconcile(t.Context(), sandboxOfPod, nil)
 		if err != nil {
 			t.Errorf("Reconcile: %v", err)
 		}
@@ -241,7 +241,7 @@ func TestEveryStepOfUpdateIsStopped(t *testing.T) {
 			wantChanged(t, n)
 			return
 		}
-		if _, err := n.Reconcile(t.Context(), sandboxOfPod); err != nil {
+		if _, err := n.Reconcile(t.Context(), sandboxOfPod, nil); err != nil {
 			t.Errorf("Reconcile: %v", err)
 		}
 		if err := n.Check(t.Context(), n.request(changed)); err != nil {

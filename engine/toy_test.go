@@ -54,11 +54,11 @@ func TestAFurtherBackend(t *testing.T) {
 	}
 	n.world.Lose("net1")
 	says(t, n.Check(t.Context(), r), "check net1 (network default/static)", "is not at "+switchA)
-	says(t, n.CheckAll(t.Context(), rec), "is not at "+switchA)
+	says(t, n.CheckAll(t.Context(), rec, nil), "is not at "+switchA)
 	if d := n.Inspect(t.Context(), rec)[1]; !strings.Contains(d.Differences, "is not at") || d.Facts["toy"] != nil {
 		t.Errorf("Inspect of what is lost: %+v", d)
 	}
-	found, err := n.Reconcile(t.Context(), r.Sandbox)
+	found, err := n.Reconcile(t.Context(), r.Sandbox, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindMissing || found[0].IfName != "net1" || found[0].Pod == nil {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}
@@ -185,7 +185,7 @@ func TestAConfigurationThatIsRefusedByNow(t *testing.T) {
 	n.start()
 	n.toys.RefuseKey = "old"
 	says(t, n.Check(t.Context(), r), `key "old"`)
-	found, err := n.Reconcile(t.Context(), r.Sandbox)
+	found, err := n.Reconcile(t.Context(), r.Sandbox, nil)
 	if err != nil || len(found) != 1 || found[0].Kind != KindFailed || !strings.Contains(found[0].What, `key "old"`) {
 		t.Errorf("Reconcile: %+v, %v", found, err)
 	}

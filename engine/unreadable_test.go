@@ -78,7 +78,7 @@ func TestARecordedResultWithNull(t *testing.T) {
 		tx.Attachments[1].Result = json.RawMessage(`{"cniVersion": "1.1.0", "interfaces": [null]}`)
 	})
 	h.says(h.Check(t.Context(), h.request("a")), "net1", "null")
-	if _, err := h.Reconcile(t.Context(), "a"); err != nil {
+	if _, err := h.Reconcile(t.Context(), "a", nil); err != nil {
 		t.Error(err)
 	}
 	if err := h.Del(t.Context(), h.request("a")); err != nil || len(h.m.begun) != 0 {

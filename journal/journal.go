@@ -108,6 +108,15 @@ func (j *Journal) Read(sandbox string) (*Record, error) {
 	}
 }
 
+// Changed is when the record of a sandbox was last written, now when that is not known.
+func (j *Journal) Changed(sandbox string) time.Time {
+	st, err := os.Stat(j.File(sandbox))
+	if err != nil {
+		return time.Now()
+	}
+	return st.ModTime()
+}
+
 // isDamage reports whether a read failed because the file or its disk is damaged: the same
 // read would fail again.
 func isDamage(err error) bool {

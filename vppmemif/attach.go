@@ -92,7 +92,7 @@ func (d *Delegate) attachTo(ctx context.Context, api string, all []*attachment) 
 			return err
 		}
 		for _, p := range all {
-			p.view.numbers = snap.numbers(p.state.Socket)
+			p.view.numbers = snap.numbers[p.state.Socket]
 		}
 	}
 	if err := s.attach(ctx, all); err != nil {

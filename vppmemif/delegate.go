@@ -172,29 +172,34 @@ func addressesOf(r *types100.Result, st *state) []*types100.IPConfig {
 	return slices.DeleteFunc(slices.Clone(r.IPs), func(ip *types100.IPConfig) bool { return ip.Interface != nil && *ip.Interface != at })
 }
 
-// observe opens a session and looks at a recorded attachment.
-func (n *network) observe(ctx context.Context, a *delegates.Attachment) (*session, *attachment, error) {
+// observe opens a session and looks at a recorded attachment, until done.
+func (n *network) observe(ctx context.Context, a *delegates.Attachment) (s *session, p *attachment, done func(), err error) {
+	nothing := func() {}
 	st, err := decodeState(a)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nothing, err
 	}
-	s, err := n.delegate.open(ctx, st.API)
-	if err != nil {
-		return nil, nil, err
+	if s, err = n.delegate.open(ctx, st.API); err != nil {
+		return nil, nil, nothing, err
 	}
-	p := &attachment{Attachment: a, config: n.config, state: st, addresses: n.config.vswitchAddresses(addressesOf(a.Result, st))}
-	if p.view, err = s.look(ctx, p); err == nil && p.view.port != nil {
+	p = &attachment{Attachment: a, config: n.config, state: st, addresses: n.config.vswitchAddresses(addressesOf(a.Result, st))}
+	snap, done, err := s.observe(ctx, a)
+	if err == nil {
+		p.view, err = s.look(ctx, p, snap)
+	}
+	if err == nil && p.view.port != nil {
 		p.index = p.view.port.SwIfIndex
 	}
 	if err == nil && p.view.joined {
 		p.domain = p.view.domain.BdID
 	}
-	return s, p, err
+	return s, p, done, err
 }
 
 // Check is delegates.Network. It compares VPP and the folder with the record.
 func (n *network) Check(ctx context.Context, a *delegates.Attachment) error {
-	_, p, err := n.observe(ctx, a)
+	_, p, done, err := n.observe(ctx, a)
+	defer done()
 	if p == nil {
 		return err
 	}

@@ -13,7 +13,8 @@ import (
 // Inspect is delegates.Network. The facts are those of VPP's "show interface", "show memif"
 // and "show bridge-domain". The fact "interface" is "missing" without one.
 func (n *network) Inspect(ctx context.Context, a *delegates.Attachment) (map[string]string, error) {
-	_, p, err := n.observe(ctx, a)
+	_, p, done, err := n.observe(ctx, a)
+	defer done()
 	if err != nil {
 		return nil, err
 	}

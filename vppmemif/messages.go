@@ -35,7 +35,7 @@ func messages() []api.Message {
 
 // layer3Messages are those by which the L3 of an attachment is read.
 func layer3Messages() []api.Message {
-	return []api.Message{&interfaces.SwInterfaceGetTable{}, &ip.IPAddressDump{}, &ip.IPRouteDump{}}
+	return []api.Message{&interfaces.SwInterfaceGetTable{}, &ip.IPAddressDump{}, &ip.IPRouteLookupV2{}}
 }
 
 // routeMessages are those by which routes without a record are read.

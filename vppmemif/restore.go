@@ -15,17 +15,30 @@ import (
 // operator has deleted or changed a part of it. Restore makes the missing parts as Attach
 // does. The socket's path stays: the pod's side finds it again.
 func (n *network) Restore(ctx context.Context, a *delegates.Attachment) ([]string, error) {
-	s, p, err := n.observe(ctx, a)
+	s, p, done, err := n.observe(ctx, a)
+	defer done()
 	if err != nil {
 		return nil, err
 	}
+	snap := p.view.snap
+	err = s.restore(ctx, p)
+	switch {
+	case a.Comparison == nil:
+	case err != nil, p.view.snap != snap, p.state.Uplink != "" && len(p.made) > 0: // more than the attachment's own may be another
+		s.forget(a)
+	case len(p.made) > 0:
+		err = s.reread(ctx, p)
+	}
+	return p.made, err
+}
+
+func (s *session) restore(ctx context.Context, p *attachment) error {
 	for _, do := range []func(context.Context, *attachment) error{domainIsThere, restoreFolder, s.adopt, s.clearRoutes, s.restoreTables} {
 		if err := do(ctx, p); err != nil {
-			return p.made, err
+			return err
 		}
 	}
-	err = s.attach(ctx, []*attachment{p})
-	return p.made, err
+	return s.attach(ctx, []*attachment{p})
 }
 
 // restoreFolder makes the sandbox's own folder again, the short link, and the file that the

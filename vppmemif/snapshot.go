@@ -29,6 +29,19 @@ type snapshot struct {
 	interfaces map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails
 	ports      []port
 	domains    []*l2.BridgeDomainDetails
+
+	numbers map[string][]uint32 // of sockets, by name
+	on      map[string][]int    // places in ports, by the name of the socket
+}
+
+func (snap *snapshot) addSocket(number uint32, name string) {
+	snap.sockets[number] = name
+	snap.numbers[name] = append(snap.numbers[name], number)
+}
+
+func (snap *snapshot) addPort(p port) {
+	snap.on[p.socket] = append(snap.on[p.socket], len(snap.ports))
+	snap.ports = append(snap.ports, p)
 }
 
 // port is an interface on a socket.
@@ -94,7 +107,10 @@ func (s *session) tables(ctx context.Context) (all []*ip.IPTableDetails, err err
 // snapshot lists sockets, the interfaces of memif and vhost-user, and bridge domains. A VPP
 // without the plugin vhost-user has no interfaces of that kind.
 func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
-	snap := &snapshot{sockets: map[uint32]string{}, interfaces: map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{}}
+	snap := &snapshot{
+		sockets: map[uint32]string{}, interfaces: map[interface_types.InterfaceIndex]*interfaces.SwInterfaceDetails{},
+		numbers: map[string][]uint32{}, on: map[string][]int{},
+	}
 	var sockets []*memif.MemifSocketFilenameDetails
 	var memifs []*memif.MemifDetails
 	var vhosts []*vhost_user.SwInterfaceVhostUserDetails
@@ -110,14 +126,14 @@ func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
 		return nil, err
 	}
 	for _, d := range sockets {
-		snap.sockets[d.SocketID] = d.SocketFilename
+		snap.addSocket(d.SocketID, d.SocketFilename)
 	}
 	for _, d := range all {
 		snap.interfaces[d.SwIfIndex] = d
 	}
 	add := func(index interface_types.InterfaceIndex, socket string, m *memif.MemifDetails, server bool) {
 		if details := snap.interfaces[index]; details != nil { // otherwise it has gone meanwhile
-			snap.ports = append(snap.ports, port{details, socket, m, server})
+			snap.addPort(port{details, socket, m, server})
 		}
 	}
 	for _, m := range memifs {
@@ -127,17 +143,6 @@ func (s *session) snapshot(ctx context.Context) (*snapshot, error) {
 		add(v.SwIfIndex, v.SockFilename, nil, v.IsServer)
 	}
 	return snap, nil
-}
-
-// numbers are those that a socket's name has, in order.
-func (snap *snapshot) numbers(name string) (numbers []uint32) {
-	for number, other := range snap.sockets {
-		if other == name {
-			numbers = append(numbers, number)
-		}
-	}
-	slices.Sort(numbers)
-	return numbers
 }
 
 // appendUse appends the use of a folder by a socket of VPP, which may know the folder by its

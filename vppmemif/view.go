@@ -2,6 +2,7 @@ package vppmemif
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -30,14 +31,10 @@ type view struct {
 }
 
 // look reads the view of an attachment.
-func (s *session) look(ctx context.Context, p *attachment) (*view, error) {
-	snap, err := s.snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	v := &view{snap: snap, numbers: snap.numbers(p.state.Socket)}
-	for _, port := range snap.ports {
-		v.assign(p.state, port)
+func (s *session) look(ctx context.Context, p *attachment, snap *snapshot) (_ *view, err error) {
+	v := &view{snap: snap, numbers: snap.numbers[p.state.Socket]}
+	for _, at := range snap.on[p.state.Socket] {
+		v.assign(p.state, snap.ports[at])
 	}
 	c := p.config
 	switch {
@@ -54,9 +51,6 @@ func (s *session) look(ctx context.Context, p *attachment) (*view, error) {
 // assign decides whether an interface on the attachment's socket is its own. One with its tag
 // has precedence.
 func (v *view) assign(st *state, p port) {
-	if p.socket != st.Socket {
-		return
-	}
 	own := p.isOf(st)
 	switch {
 	case own && v.port == nil:
@@ -68,8 +62,8 @@ func (v *view) assign(st *state, p port) {
 	}
 }
 
-// lookL3 reads tables and addresses of the interface, and the tables in which the
-// configuration has routes.
+// lookL3 reads tables and addresses of the interface, and the configuration's routes, each by
+// its prefix: others may have many.
 func (s *session) lookL3(ctx context.Context, c *Config, v *view) error {
 	if err := s.conn.compatible(ctx, layer3Messages()...); err != nil {
 		return err
@@ -85,9 +79,21 @@ func (s *session) lookL3(ctx context.Context, c *Config, v *view) error {
 			})
 			list(s, "addresses of "+p.InterfaceName, &ip.IPAddressDump{SwIfIndex: p.SwIfIndex, IsIPv6: six}, &addresses)
 		}
-		if slices.ContainsFunc(c.routes, func(r route) bool { return r.Dst.Addr().Is6() == six }) {
-			list(s, "routes", &ip.IPRouteDump{Table: ip.IPTable{TableID: c.VRF, IsIP6: six}}, &routes)
-		}
+	}
+	for _, r := range c.routes {
+		s.send(request{
+			doing: "read route " + r.Dst.String(), message: &ip.IPRouteLookupV2{TableID: c.VRF, Exact: 1, Prefix: binaryPrefix(r.Dst.Masked())},
+			done: func(reply api.Message) {
+				found := reply.(*ip.IPRouteLookupV2Reply).Route
+				routes = append(routes, &ip.IPRouteDetails{Route: ip.IPRoute{TableID: found.TableID, Prefix: found.Prefix, NPaths: found.NPaths, Paths: found.Paths}})
+			},
+			refused: func(err error) error {
+				if isCode(err, codeNone, codeNoFIB) { // the route or its table is gone
+					return nil
+				}
+				return fmt.Errorf("read route %s: %w", r.Dst, err)
+			},
+		})
 	}
 	if err := s.flush(ctx); err != nil {
 		return err

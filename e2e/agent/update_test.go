@@ -143,7 +143,7 @@ func reconcile(s *site.Site, sandbox string) []engine.Finding {
 	s.T.Helper()
 	e := updateEngine(s.DataDir, s.Manifests)
 	defer e.Close()
-	found, err := e.Reconcile(must.Deadline(s.T), sandbox)
+	found, err := e.Reconcile(must.Deadline(s.T), sandbox, nil)
 	if err != nil {
 		s.T.Fatalf("reconcile: %v", err)
 	}

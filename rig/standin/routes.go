@@ -47,6 +47,22 @@ func (v *vswitch) registerTables(t *table) {
 		return &ip.IPRouteAddDelReply{Retval: v.routeAddDel(m)}
 	})
 	dump(t, v.routeDump)
+	one(t, v.routeLookup)
+}
+
+// routeLookup is the route of a prefix, which has to be the same with Exact; plexus does not
+// look up another way.
+func (v *vswitch) routeLookup(m *ip.IPRouteLookupV2) *ip.IPRouteLookupV2Reply {
+	p := fromPrefix(m.Prefix)
+	if v.tables[tableKey{m.TableID, p.Addr().Is6()}] == nil {
+		return &ip.IPRouteLookupV2Reply{Retval: int32(api.NO_SUCH_FIB)}
+	}
+	for _, d := range v.routeDump(&ip.IPRouteDump{Table: ip.IPTable{TableID: m.TableID, IsIP6: p.Addr().Is6()}}) {
+		if fromPrefix(d.Route.Prefix) == p.Masked() {
+			return &ip.IPRouteLookupV2Reply{Route: ip.IPRouteV2{TableID: m.TableID, Prefix: d.Route.Prefix, NPaths: d.Route.NPaths, Paths: d.Route.Paths}}
+		}
+	}
+	return &ip.IPRouteLookupV2Reply{Retval: int32(api.NO_SUCH_ENTRY)}
 }
 
 // tableAddDel adds a table, or gives up the one the API has added. A table that
