@@ -12,7 +12,6 @@ import (
 
 	"github.com/plexus-cni/plexus/rig/must"
 	"github.com/plexus-cni/plexus/rig/site"
-	"github.com/plexus-cni/plexus/rig/standin"
 	"github.com/plexus-cni/plexus/shareddir"
 )
 
@@ -20,14 +19,10 @@ import (
 // device-information specification, whether a built-in made it or a plugin that
 // declares the capability; the file goes with the attachment.
 func TestMemifDeviceInfo(t *testing.T) {
-	vpp, err := standin.Start(t.Context(), t.TempDir(), standin.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(vpp.Close)
+	api, stateOf := site.VPP(t)
 	s := site.New(t, map[string]any{"delegates": []any{map[string]any{"cniVersion": "1.0.0", "name": "cluster", "type": site.Recorder}}})
 	s.InstallRecorder()
-	s.NAD("mem", map[string]any{"cniVersion": "1.0.0", "type": "vppmemif", "apiSocket": vpp.Socket(), "socket": map[string]any{"dir": filepath.Join(s.Dir, "m")}})
+	s.NAD("mem", map[string]any{"cniVersion": "1.0.0", "type": "vppmemif", "apiSocket": api, "socket": map[string]any{"dir": filepath.Join(s.Dir, "m")}})
 	s.NAD("other", map[string]any{"cniVersion": "1.0.0", "type": site.Recorder, "capabilities": map[string]any{"CNIDeviceInfoFile": true},
 		"deviceInfo": map[string]any{"type": "vdpa", "version": "1.1.0", "vdpa": map[string]any{"path": "/dev/vhost-vdpa-1"}}})
 	s.NAD("broken", map[string]any{"cniVersion": "1.0.0", "type": site.Recorder, "capabilities": map[string]any{"CNIDeviceInfoFile": true}, "deviceInfo": []int{1}})
@@ -89,7 +84,7 @@ func TestMemifDeviceInfo(t *testing.T) {
 	// As a delegate of another meta-plugin it writes where that one says.
 	s.As = "vppmemif"
 	file := filepath.Join(site.DeviceInfoDir, "default-mem-uid-net1-device.json")
-	conf := map[string]any{"cniVersion": "1.0.0", "name": "mem", "type": "vppmemif", "apiSocket": vpp.Socket(), "socket": map[string]any{"dir": filepath.Join(s.Dir, "m")},
+	conf := map[string]any{"cniVersion": "1.0.0", "name": "mem", "type": "vppmemif", "apiSocket": api, "socket": map[string]any{"dir": filepath.Join(s.Dir, "m")},
 		"capabilities": map[string]any{"CNIDeviceInfoFile": true}, "runtimeConfig": map[string]any{"CNIDeviceInfoFile": file}}
 	s.Conf = must.JSON(t, conf)
 	s.MustAdd(sandbox, p, "")
@@ -98,7 +93,7 @@ func TestMemifDeviceInfo(t *testing.T) {
 	}
 	s.MustDel(sandbox, p, "")
 	must.Do(t, os.Remove(file)) // whoever has named it removes it
-	state := vpp.State()
+	state := stateOf()
 	elsewhere := filepath.Join(s.Dir, "device.json")
 	for _, file := range []string{"../device.json", elsewhere} {
 		conf["runtimeConfig"] = map[string]any{"CNIDeviceInfoFile": file}
@@ -112,7 +107,7 @@ func TestMemifDeviceInfo(t *testing.T) {
 	if _, err := os.Stat(elsewhere); err == nil {
 		t.Errorf("%s was written", elsewhere)
 	}
-	if after := vpp.State(); after != state {
+	if after := stateOf(); after != state {
 		t.Errorf("left behind:\n%s", after)
 	}
 }
@@ -129,11 +124,7 @@ func sameJSON(t testing.TB, a, b string) bool {
 // The first configuration that operators of userspace-cni meet, for VPP, is a
 // plugin of its own in the runtime's folder: called by its name it works.
 func TestMemifUserspaceAlone(t *testing.T) {
-	vpp, err := standin.StartAt(t.Context(), "/run/vpp/api.sock", standin.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(vpp.Close)
+	_, stateOf := site.VPPAt(t, "/run/vpp/api.sock")
 	s := site.New(t, nil)
 	s.As = "userspace"
 	s.Conf = []byte(`{
@@ -178,7 +169,7 @@ func TestMemifUserspaceAlone(t *testing.T) {
 	const sandbox = "0958c8871b32f00d"
 	s.MustAdd("warmup000000", p, "")
 	s.MustDel("warmup000000", p, "")
-	before, state := s.World(nil), vpp.State()
+	before, state := s.World(nil), stateOf()
 	out, _, err := s.Call(site.Request{Verb: "ADD", Sandbox: sandbox, Netns: p.Path()})
 	if err != nil {
 		t.Fatal(err)
@@ -190,8 +181,8 @@ func TestMemifUserspaceAlone(t *testing.T) {
 	if err := json.Unmarshal(out, &result); err != nil || result.CNIVersion != "0.3.1" || len(result.IPs) != 1 || !strings.HasPrefix(result.IPs[0].Address, "10.56.217.1") || result.IPs[0].Gateway != "10.56.217.1" {
 		t.Errorf("result %s: %v", out, err)
 	}
-	if !strings.Contains(vpp.State(), "bridge-domain 4 ") {
-		t.Errorf("no bridge domain 4:\n%s", vpp.State())
+	if !strings.Contains(stateOf(), "bridge-domain 4 ") {
+		t.Errorf("no bridge domain 4:\n%s", stateOf())
 	}
 	data, err := os.ReadFile("/var/run/vpp/" + shareddir.OwnName(sandbox) + "/configData-0958c8871b32-eth0.json")
 	if err != nil || !strings.Contains(string(data), `"role":"slave"`) {
@@ -200,7 +191,7 @@ func TestMemifUserspaceAlone(t *testing.T) {
 	if err := s.Del(sandbox, nil, ""); err != nil {
 		t.Error(err)
 	}
-	if after := vpp.State(); after != state {
+	if after := stateOf(); after != state {
 		t.Errorf("left behind:\n%s", after)
 	}
 	site.SameWorld(t, before, s.World(nil))

@@ -58,6 +58,40 @@ func TestMemifPeersOfTwoMakes(t *testing.T) {
 	unchanged()
 }
 
+// DPDK's net_memif goes on after a restart of VPP where it listens and VPP connects.
+func TestMemifDPDKAcrossRestart(t *testing.T) {
+	v := site.NewMortalVPP(t)
+	s := newServed(t, v)
+	s.NAD("connects", site.MemifNAD(v.API(), s, map[string]any{"role": "client", "bridgeDomain": map[string]any{"name": "blue"}}))
+	unchanged := watch(s, v.State)
+	ctx := must.Deadline(t)
+	left := attachMemif(t, s, "left", "blue")
+	right := site.NewPod(t, "right")
+	s.Pod("right", "connects")
+	r := s.MustAdd("right00000001", right, "right")
+	dpdk, err := memif.ServeTestpmd(ctx, t.TempDir(), r.Interfaces[len(r.Interfaces)-1].SocketPath, 0)
+	must.Do(t, err)
+	t.Cleanup(dpdk.Stop)
+	for round := range 2 {
+		must.Do(t, dpdk.WaitLink(ctx))
+		must.Do(t, left.peers[0].WaitLink(ctx))
+		must.Do(t, left.peers[0].Send(ctx, 1000, memif.Traffic{}))
+		must.Do(t, dpdk.WaitReceived(ctx, 1000*(round+1)))
+		must.Do(t, dpdk.Send(ctx, 500))
+		must.Do(t, left.peers[0].WaitOther(ctx, 500*(round+1)))
+		if round == 0 {
+			restored(t, v, s, left)
+		}
+	}
+	must.Do(t, s.Check("right00000001", right, "right"))
+	dpdk.Stop()
+	left.detach(t, s)
+	s.MustDel("right00000001", right, "right")
+	removeFiles(t, filepath.Join(s.Manifests, "right.pod.yaml"))
+	must.Do(t, right.Close())
+	unchanged()
+}
+
 // Abstract sockets are in the pod's network namespace: two pods have one of the
 // same name, without a folder, and nobody else reaches them.
 func TestMemifAbstractSocket(t *testing.T) {

@@ -12,17 +12,12 @@ import (
 	"github.com/plexus-cni/plexus/rig/must"
 	"github.com/plexus-cni/plexus/rig/node"
 	"github.com/plexus-cni/plexus/rig/site"
-	"github.com/plexus-cni/plexus/rig/standin"
 )
 
 // The userspace-cni configuration for memif on VPP runs as it is: bridge mode,
 // with and without kubeconfig, and L3, where the vswitch has the gateway.
 func TestMemifUserspace(t *testing.T) {
-	vpp, err := standin.StartAt(t.Context(), "/run/vpp/api.sock", standin.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(vpp.Close)
+	_, stateOf := site.VPPAt(t, "/run/vpp/api.sock")
 	ctx := must.Deadline(t)
 	example, err := os.ReadFile(filepath.Join(must.Root(t), "examples/userspace-vpp.yaml"))
 	if err != nil {
@@ -49,7 +44,7 @@ func TestMemifUserspace(t *testing.T) {
 			p := site.NewPod(t, "userspace")
 			s.MustAdd("warmup000000", p, "userspace-memif")
 			s.MustDel("warmup000000", p, "userspace-memif")
-			before, state := s.World(nil), vpp.State()
+			before, state := s.World(nil), stateOf()
 			const sandbox = "0958c8871b32f00d"
 			r := s.MustAdd(sandbox, p, "userspace-memif")
 			socket := r.Interfaces[len(r.Interfaces)-1].SocketPath
@@ -96,8 +91,8 @@ func TestMemifUserspace(t *testing.T) {
 				if _, err := peer.Ping(ctx, own, netip.MustParseAddr("10.56.217.1")); err != nil {
 					t.Errorf("the gateway: %v", err)
 				}
-			} else if !strings.Contains(vpp.State(), "bridge-domain 4 ") {
-				t.Errorf("no bridge domain 4:\n%s", vpp.State())
+			} else if !strings.Contains(stateOf(), "bridge-domain 4 ") {
+				t.Errorf("no bridge domain 4:\n%s", stateOf())
 			}
 			peer.Close()
 			if err := os.Remove(short); err != nil {
@@ -107,7 +102,7 @@ func TestMemifUserspace(t *testing.T) {
 				t.Errorf("CHECK: %v", err)
 			}
 			s.MustDel(sandbox, p, "userspace-memif")
-			if after := vpp.State(); after != state {
+			if after := stateOf(); after != state {
 				t.Errorf("left behind:\n%s\nbefore:\n%s", after, state)
 			}
 			site.SameWorld(t, before, s.World(nil))

@@ -100,6 +100,9 @@ func (i *Interface) introduce(l *link) error {
 	if _, err := l.expect(msgConnected); err != nil {
 		return err
 	}
+	for _, r := range l.rx { // DPDK's net_memif takes them back when it connects, and VPP posts them again
+		r.setHead(r.size)
+	}
 	_ = l.conn.SetReadDeadline(time.Time{})
 	return i.raise(l)
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/plexus-cni/plexus/rig/process"
 )
 
-// Testpmd is a peer of another make: dpdk-testpmd with the driver net_memif as a
-// client. It counts what it receives, and floods what it sends to an address
+// Testpmd is a peer of another make: dpdk-testpmd with the driver net_memif. It counts what it receives, and floods what it sends to an address
 // nobody has. It polls core 1 all the time.
 type Testpmd struct {
 	name  string
@@ -31,6 +30,16 @@ const prompt = "testpmd> "
 // dpdk-dev and librte-net-memif have to be installed. An abstract socket is
 // @NAME in the network namespace of the caller.
 func StartTestpmd(ctx context.Context, dir, socket string, id uint32) (*Testpmd, error) {
+	return startTestpmd(ctx, dir, socket, id, "client")
+}
+
+// ServeTestpmd is StartTestpmd of one that listens at the socket. Connected again after its
+// client has gone it goes on; as a client net_memif does not connect a second time (DPDK 22.11).
+func ServeTestpmd(ctx context.Context, dir, socket string, id uint32) (*Testpmd, error) {
+	return startTestpmd(ctx, dir, socket, id, "server")
+}
+
+func startTestpmd(ctx context.Context, dir, socket string, id uint32, role string) (*Testpmd, error) {
 	hash := fnv.New32a()
 	fmt.Fprint(hash, socket, id)
 	name, abstract := strings.CutPrefix(socket, "@")
@@ -38,8 +47,8 @@ func StartTestpmd(ctx context.Context, dir, socket string, id uint32) (*Testpmd,
 	if abstract {
 		flag = "yes"
 	}
-	device := fmt.Sprintf("--vdev=net_memif0,role=client,id=%d,socket=%s,socket-abstract=%s,mac=%s",
-		id, name, flag, addressOf(hash.Sum([]byte{0x02, 0x74})))
+	device := fmt.Sprintf("--vdev=net_memif0,role=%s,id=%d,socket=%s,socket-abstract=%s,mac=%s",
+		role, id, name, flag, addressOf(hash.Sum([]byte{0x02, 0x74})))
 	p := &Testpmd{name: fmt.Sprintf("testpmd at %s/%d", socket, id)}
 	child, err := process.Start(process.Options{Name: p.name, Dir: dir, Env: append(os.Environ(), "RUNTIME_DIRECTORY="+dir), Out: &p.out, Piped: true},
 		"stdbuf", "-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--no-telemetry", "--no-huge", "--no-shconf",

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/plexus-cni/plexus/rig/must"
@@ -18,14 +19,16 @@ type MortalVPP struct {
 	t       testing.TB
 	program string
 	dir     string
+	startup string // file, or empty
 	Process interface {
 		State() (string, error)
 		Kill()
 	}
 }
 
-// NewMortalVPP starts a VPP that ends with the test.
-func NewMortalVPP(t testing.TB) *MortalVPP {
+// NewMortalVPP starts a VPP that ends with the test. It executes commands of its CLI two seconds
+// after each start.
+func NewMortalVPP(t testing.TB, commands ...string) *MortalVPP {
 	t.Helper()
 	v := &MortalVPP{t: t, program: vpp.Find(), dir: filepath.Join(node.Dir(), "mortal")}
 	if v.program == "" {
@@ -37,6 +40,10 @@ func NewMortalVPP(t testing.TB) *MortalVPP {
 		}
 	}
 	must.Do(t, os.MkdirAll(v.dir, 0o755))
+	if len(commands) > 0 {
+		v.startup = filepath.Join(v.dir, "commands")
+		must.WriteFile(t, v.startup, strings.Join(commands, "\n")+"\n")
+	}
 	v.Start()
 	return v
 }
@@ -45,13 +52,13 @@ func NewMortalVPP(t testing.TB) *MortalVPP {
 func (v *MortalVPP) Start() {
 	v.t.Helper()
 	if v.program == vpp.Find() {
-		p, err := vpp.Start(must.Deadline(v.t), v.program, v.dir, v.API())
+		p, err := vpp.StartWith(must.Deadline(v.t), v.program, v.dir, v.API(), v.startup)
 		must.Do(v.t, err)
 		v.t.Cleanup(p.Kill)
 		v.Process = p
 		return
 	}
-	p, err := standin.StartProcess(must.Deadline(v.t), v.program, v.dir)
+	p, err := standin.StartProcess(must.Deadline(v.t), v.program, v.dir, "-startup", v.startup)
 	must.Do(v.t, err)
 	v.t.Cleanup(p.Kill)
 	v.Process = p

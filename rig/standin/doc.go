@@ -12,6 +12,8 @@
 // What it does as VPP does:
 //   - The message table handed to clients holds only what it knows.
 //   - sw_if_index 0 is local0; indices count up, the lowest free one is taken.
+//   - The startup configuration runs two seconds after the start, and ends at the
+//     first command that fails.
 //   - Memif socket 0 is there from the start. A socket id that failed to listen
 //     (-14) has no listener even if memif_create answers success later, until
 //     the id is deleted and added again. An id that failed can be deleted even

@@ -48,6 +48,17 @@ func (r *rig) server0(file string) index {
 	return i
 }
 
+// client0 makes a memif that connects to a socket, with id 0, and sets it up.
+func (r *rig) client0(file string) index {
+	r.t.Helper()
+	i, code := r.create(&binmemif.MemifCreateV2{SocketID: r.addSocket(file), Role: binmemif.MEMIF_ROLE_API_SLAVE})
+	if code != 0 {
+		r.t.Fatalf("memif at %s: %d", file, code)
+	}
+	r.up(i)
+	return i
+}
+
 func (r *rig) up(i index)   { r.t.Helper(); r.flags(i, interface_types.IF_STATUS_API_FLAG_ADMIN_UP) }
 func (r *rig) down(i index) { r.t.Helper(); r.flags(i, 0) }
 

@@ -33,6 +33,9 @@ type Options struct {
 	// Without are plugins that it does not have, by the names of their API: "memif". All of
 	// their messages are missing.
 	Without []string
+	// Startup is a file with commands of VPP's CLI, which are executed two seconds after the
+	// start (unix startup-config); none if empty.
+	Startup string
 	// Faults are set from the start.
 	Faults []Fault
 	// OnMessage is called for each request before it acts; may be nil. It must
@@ -97,11 +100,18 @@ func startAt(ctx context.Context, socket string, o Options) (*Server, error) {
 		return nil, fmt.Errorf("start stand-in: %w", err)
 	}
 	var err error
-	if s.listener, err = listen(socket); err != nil {
+	if s.listener, err = listen(socket); err == nil && o.Startup == "" { // as a VPP that has run its own
+		err = os.Chtimes(socket, time.Time{}, time.Now().Add(-time.Hour))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("start stand-in: %w", err)
 	}
 	s.work.Add(1)
 	go s.accept()
+	if o.Startup != "" {
+		s.work.Add(1)
+		go s.startUp()
+	}
 	stop := context.AfterFunc(ctx, s.shut)
 	s.work.Add(1)
 	go func() {
@@ -132,8 +142,7 @@ func listen(socket string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("listen at API socket %s: %w", socket, err)
 	}
 	l.SetUnlinkOnClose(false)
-	// A stand-in has no startup configuration to run: it is as a VPP that has run its own.
-	return l, os.Chtimes(socket, time.Time{}, time.Now().Add(-time.Hour))
+	return l, nil
 }
 
 // Socket is the path of the API socket.

@@ -1,6 +1,7 @@
 package standin_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/plexus-cni/plexus/rig/memif"
@@ -48,4 +49,42 @@ func TestTestpmd(t *testing.T) {
 	d.Stop()
 	q := r.peer(r.path("a"), memif.Options{})
 	r.transfer(p, q, 1000, memif.Traffic{})
+}
+
+// An interface that is a client exchanges frames with a DPDK that listens, and again with the next
+// one at the socket.
+func TestTestpmdServes(t *testing.T) {
+	r := newRig(t, standin.Options{})
+	r.addBridge(1)
+	client := r.client0(r.path("a"))
+	r.join(client, 1)
+	r.join(r.server0(r.path("b")), 1)
+	p := r.peer(r.path("b"), memif.Options{})
+	for range 2 {
+		d, err := memif.ServeTestpmd(t.Context(), r.dir, r.path("a"), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.Stop)
+		if err := d.WaitLink(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := p.Tally().Other
+		if err := p.Send(t.Context(), 1000, memif.Traffic{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WaitReceived(t.Context(), 1000); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Send(t.Context(), 500); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.WaitOther(t.Context(), before+500); err != nil {
+			t.Fatal(err)
+		}
+		d.Stop()
+		if err := os.Remove(r.path("a")); err != nil { // of a DPDK that was killed: the next one would not start
+			t.Fatal(err)
+		}
+	}
 }

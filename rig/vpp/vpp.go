@@ -39,7 +39,7 @@ var started int
 
 // config keeps VPP from what a node of a test has not: huge pages, PCI, a CPU of
 // its own.
-const config = `unix { nodaemon nobanner nosyslog runtime-dir %[1]s/run cli-listen %[1]s/run/cli.sock poll-sleep-usec 100 log %[1]s/vpp.log }
+const config = `unix { %[4]s nodaemon nobanner nosyslog runtime-dir %[1]s/run cli-listen %[1]s/run/cli.sock poll-sleep-usec 100 log %[1]s/vpp.log }
 api-segment { prefix %[3]s }
 socksvr { socket-name %[2]s }
 statseg { socket-name %[1]s/run/stats.sock size 32M }
@@ -51,6 +51,12 @@ plugins { plugin default { disable } plugin memif_plugin.so { enable } plugin vh
 // Start starts VPP with its API socket at a path and its files in dir. It runs
 // until it is killed.
 func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
+	return StartWith(ctx, program, dir, socket, "")
+}
+
+// StartWith is Start of a VPP with a startup configuration, a file with commands that VPP executes
+// two seconds after its start; empty for none.
+func StartWith(ctx context.Context, program, dir, socket, startup string) (*Process, error) {
 	started++
 	name := fmt.Sprintf("plexus%d-%d", os.Getpid(), started)
 	for _, d := range []string{filepath.Join(dir, "run"), filepath.Dir(socket)} {
@@ -58,8 +64,12 @@ func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
 			return nil, fmt.Errorf("start VPP: %w", err)
 		}
 	}
+	unix := ""
+	if startup != "" {
+		unix = "startup-config " + startup
+	}
 	file := filepath.Join(dir, "startup.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, config, dir, socket, name), 0o644); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, config, dir, socket, name, unix), 0o644); err != nil {
 		return nil, fmt.Errorf("start VPP: %w", err)
 	}
 	child, err := process.Start(process.Options{Name: "VPP"}, program, "-c", file)
@@ -74,7 +84,7 @@ func Start(ctx context.Context, program, dir, socket string) (*Process, error) {
 		}
 		return err == nil, nil
 	})
-	if err == nil { // it has no startup configuration to run
+	if err == nil && startup == "" { // it has no startup configuration to run
 		err = os.Chtimes(socket, time.Time{}, time.Now().Add(-time.Hour))
 	}
 	if err != nil {

@@ -20,6 +20,7 @@ func main() {
 	socket := flag.String("socket", "/run/vpp/api.sock", "path of the API socket")
 	runtimeDir := flag.String("runtime-dir", "/run/vpp", "folder of memif sockets with relative names")
 	version := flag.String("version", "", "version to show")
+	startup := flag.String("startup", "", "file with commands that are executed two seconds after the start")
 	state := flag.String("state", "", "path of a unix socket that answers each connection with the state")
 	crc := map[string]string{}
 	flag.Func("crc", "MESSAGE=CRC gives a message another CRC, MESSAGE= removes it; may be repeated", func(s string) error {
@@ -31,7 +32,7 @@ func main() {
 		return nil
 	})
 	flag.Parse()
-	if err := run(*socket, *state, standin.Options{Version: *version, RuntimeDir: *runtimeDir, CRC: crc}); err != nil {
+	if err := run(*socket, *state, standin.Options{Version: *version, RuntimeDir: *runtimeDir, CRC: crc, Startup: *startup}); err != nil {
 		fmt.Fprintln(os.Stderr, "serve:", err)
 		os.Exit(1)
 	}
