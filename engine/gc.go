@@ -28,9 +28,9 @@ const collectWait = 2 * time.Second
 // sandbox whose record cannot be used stays as it is. So does a sandbox that another request
 // has locked: GC then ends with code 11 and names it.
 func (e *Engine) GC(ctx context.Context, r *Request, valid []types.GCAttachment) error {
-	g := &collection{e: e, r: r, listed: valid, running: map[string]bool{}, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
+	g := &collection{e: e, r: r, listed: valid, running: map[string]bool{}, marked: map[string]bool{}, lists: map[string]*conf.List{}, valid: map[string][]types.GCAttachment{}, damaged: map[string]bool{}}
 	for _, a := range valid {
-		g.running[a.ContainerID] = true
+		g.run(a.ContainerID)
 	}
 	sandboxes, err := e.Journal.Sandboxes()
 	if err != nil {
@@ -89,6 +89,7 @@ type collection struct {
 	r       *Request
 	listed  []types.GCAttachment            // by the runtime
 	running map[string]bool                 // sandboxes that the runtime lists, and locked ones
+	marked  map[string]bool                 // the beginnings of their IDs, as marks have them
 	lists   map[string]*conf.List           // every network of a record, a plan or a running sandbox in the cache, by its text
 	valid   map[string][]types.GCAttachment // by the network's name
 	damaged map[string]bool                 // sandboxes whose record cannot be used
@@ -104,8 +105,20 @@ func (g *collection) isKept(match func(sandbox string) bool) bool {
 	return err != nil || slices.ContainsFunc(slices.AppendSeq(recorded, maps.Keys(g.running)), match)
 }
 
-// keep reports whether the sandbox of a mark is kept.
+// run notes a sandbox that the runtime lists, or that another request has locked.
+func (g *collection) run(sandbox string) {
+	g.running[sandbox] = true
+	if len(sandbox) >= markedSandbox {
+		g.marked[sandbox[:markedSandbox]] = true
+	}
+}
+
+// keep reports whether the sandbox of a mark is kept. It reads no folder for one that runs: there
+// is a mark for each attachment of the node.
 func (g *collection) keep(marked string) bool {
+	if g.running[marked] || g.marked[marked] {
+		return true
+	}
 	return g.isKept(func(sandbox string) bool { return sameSandbox(sandbox, marked) })
 }
 
@@ -121,7 +134,7 @@ func (g *collection) collect(ctx context.Context, sandbox string) error {
 	if locked == nil {
 		defer unlock()
 	} else {
-		g.running[sandbox] = true
+		g.run(sandbox)
 	}
 	rec, err := g.e.Journal.Read(sandbox)
 	var damaged *journal.DamagedError
