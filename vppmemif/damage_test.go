@@ -65,6 +65,12 @@ var damages = map[string]struct {
 		{"a vlan", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: i, VtrOp: vtrPush1, PushDot1q: 1, Tag1: 7}, &l2.L2InterfaceVlanTagRewriteReply{})
 		}, []string{"vlan is 7, was 0"}, []string{"vlan 0"}},
+		{"another tag", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&interfaces.SwInterfaceTagAddDel{IsAdd: true, SwIfIndex: i, Tag: "by-hand"}, &interfaces.SwInterfaceTagAddDelReply{})
+		}, []string{"tag is by-hand, was plexus/"}, []string{"tag plexus/"}},
+		{"two tags", func(by *admin, i interface_types.InterfaceIndex) {
+			by.do(&l2.L2InterfaceVlanTagRewrite{SwIfIndex: i, VtrOp: 2, PushDot1q: 1, Tag1: 7, Tag2: 8}, &l2.L2InterfaceVlanTagRewriteReply{})
+		}, []string{"tag rewrite is operation 2, was 0"}, []string{"vlan 0"}},
 		{"no tag", func(by *admin, i interface_types.InterfaceIndex) {
 			by.do(&interfaces.SwInterfaceTagAddDel{SwIfIndex: i}, &interfaces.SwInterfaceTagAddDelReply{})
 		}, []string{"tag is , was plexus/"}, []string{"tag plexus/"}},
@@ -199,7 +205,9 @@ func TestRestoreLeavesOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, d := newRig(t, standin.Options{}), newDelegate(t)
-			a := r.attachment(sandboxA, named("blue"))
+			keys := named("blue")
+			keys["socket"] = map[string]any{"dir": r.dir, "file": "shared.sock"} // a name that others may use
+			a := r.attachment(sandboxA, keys)
 			raw := mustAttach(t, d, a)
 			r.restart()
 			r.foreign()
@@ -209,6 +217,79 @@ func TestRestoreLeavesOthers(t *testing.T) {
 			wantError(t, err, stateOf(t, raw).Socket, "is used by interface memif")
 			same(t, before, r.world())
 		})
+	}
+}
+
+// CHECK tells what an operator has added, which is left alone.
+func TestAdditions(t *testing.T) {
+	for name, c := range map[string]struct {
+		keys map[string]any
+		do   func(by *admin, index interface_types.InterfaceIndex, domain uint32)
+		says string
+	}{
+		"an address":                         {routed, func(by *admin, i interface_types.InterfaceIndex, _ uint32) { by.address(i, "10.7.0.1/24", true) }, "10.7.0.1/24"},
+		"an address where none is asked for": {nil, func(by *admin, i interface_types.InterfaceIndex, _ uint32) { by.address(i, "10.7.0.1/24", true) }, "10.7.0.1/24"},
+		"flood of the domain": {map[string]any{"bridgeDomain": map[string]any{"name": "quiet", "flood": false}}, func(by *admin, _ interface_types.InterfaceIndex, domain uint32) {
+			by.do(&l2.BridgeFlags{BdID: domain, IsSet: true, Flags: l2.BRIDGE_API_FLAG_FLOOD | l2.BRIDGE_API_FLAG_UU_FLOOD}, &l2.BridgeFlagsReply{})
+		}, `"bridgeDomain.flood"`},
+		"learn of the domain": {map[string]any{"bridgeDomain": map[string]any{"name": "quiet", "learn": true}}, func(by *admin, _ interface_types.InterfaceIndex, domain uint32) {
+			by.do(&l2.BridgeFlags{BdID: domain, Flags: l2.BRIDGE_API_FLAG_LEARN}, &l2.BridgeFlagsReply{})
+		}, `"bridgeDomain.learn"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t, standin.Options{}), newDelegate(t)
+			by := r.admin()
+			by.table(5)
+			a := r.attachment(sandboxA, c.keys)
+			raw := mustAttach(t, d, a)
+			c.do(by, d.indexOf(t, r, raw), stateOf(t, raw).Domain)
+			before := r.world()
+			wantError(t, d.check(bounded(t), a, raw), c.says)
+			if made, err := d.restore(bounded(t), a, raw); err != nil || len(made) > 0 {
+				t.Errorf("restore: %v %v", made, err)
+			}
+			same(t, before, r.world())
+			mustDel(t, d, a, raw)
+		})
+	}
+}
+
+// A vrf where none is asked for is another network: the attachment gets its own again.
+func TestVRFWhereNoneIsAskedFor(t *testing.T) {
+	r, d := newRig(t, standin.Options{}), newDelegate(t)
+	by := r.admin()
+	by.table(5)
+	a := r.attachment(sandboxA, nil)
+	raw := mustAttach(t, d, a)
+	before := r.world()
+	by.do(&interfaces.SwInterfaceSetTable{SwIfIndex: d.indexOf(t, r, raw), VrfID: 5}, &interfaces.SwInterfaceSetTableReply{})
+	wantError(t, d.check(bounded(t), a, raw), "vrf of IPv4 is 5, was 0")
+	if made, err := d.restore(bounded(t), a, raw); err != nil || len(made) != 1 {
+		t.Errorf("restore: %v %v", made, err)
+	}
+	same(t, before, r.world())
+}
+
+// A network that is to isolate by "flood" or "learn" does not join a domain that floods or
+// learns, and gets no memif.
+func TestDomainOfOtherProperties(t *testing.T) {
+	for key, quiet := range map[string]map[string]any{
+		"flood":          {"name": "blue", "flood": false},
+		"learn":          {"name": "blue", "learn": false},
+		"arpTermination": {"name": "blue", "arpTermination": true},
+	} {
+		r, d := newRig(t, standin.Options{}), newDelegate(t)
+		mustAttach(t, d, r.attachment(sandboxA, named("blue")))
+		a := r.attachment(sandboxB, map[string]any{"bridgeDomain": quiet})
+		before := r.world()
+		raw, err := d.prepare(bounded(t), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = add(bounded(t), d, a, raw)
+		wantError(t, err, "bridge domain", `"bridgeDomain.`+key+`"`)
+		mustDel(t, d, a, raw)
+		same(t, before, r.world())
 	}
 }
 

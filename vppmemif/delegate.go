@@ -234,6 +234,14 @@ func (p *attachment) lost() (errs []error) {
 			all = append(all, d.lost)
 		}
 	}
+	for _, address := range p.view.addresses {
+		if p.config.BridgeDomain == nil && !slices.Contains(p.addresses, address) {
+			all = append(all, fmt.Sprintf("it has the address %s, which the attachment has not", address))
+		}
+	}
+	if p.view.joined {
+		all = append(all, p.config.BridgeDomain.differs(p.view.domain)...)
+	}
 	if p.view.joined && p.needsUplink() {
 		all = append(all, fmt.Sprintf("the uplink %s of its bridge domain is gone, or was changed", st.Uplink))
 	}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.fd.io/govpp/api"
 	interfaces "go.fd.io/govpp/binapi/interface"
 	"go.fd.io/govpp/binapi/l2"
 
+	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/lock"
 )
 
@@ -61,6 +63,9 @@ func (s *session) makeDomains(ctx context.Context, all []*attachment, domains *[
 			at := slices.IndexFunc(*domains, func(d *l2.BridgeDomainDetails) bool { return p.joins() && p.state.isDomain(p.config.BridgeDomain, d) })
 			if at >= 0 {
 				p.domain = (*domains)[at].BdID
+				if differs := p.config.BridgeDomain.differs((*domains)[at]); len(differs) > 0 {
+					return delegates.Coded(delegates.CodeConfig, fmt.Errorf("%s%s", p.prefix, strings.Join(differs, ", ")))
+				}
 			} else if p.joins() && !missing[p.state.DomainTag] {
 				missing[p.state.DomainTag] = true
 				if err := p.config.mayMake(p.state); err != nil {
@@ -84,6 +89,30 @@ func (s *session) makeDomains(ctx context.Context, all []*attachment, domains *[
 	return fmt.Errorf("%d times VPP had a bridge domain with a number that was free before", tries)
 }
 
+// differs are the properties of a domain that the configuration names and that are otherwise. A
+// network that names none takes the domain as it is.
+func (b *BridgeDomain) differs(d *l2.BridgeDomainDetails) (all []string) {
+	for _, one := range []struct {
+		key  string
+		want *bool
+		is   bool
+	}{{"learn", b.Learn, d.Learn}, {"flood", b.Flood, d.Flood && d.UuFlood}} {
+		if one.want != nil && *one.want != one.is {
+			all = append(all, fmt.Sprintf("bridge domain %d has %s %v, and the network says %q: %v: of one domain all networks say the same", d.BdID, one.key, one.is, "bridgeDomain."+one.key, *one.want))
+		}
+	}
+	if b.ARPTermination && !d.ArpTerm {
+		all = append(all, fmt.Sprintf("bridge domain %d terminates no ARP, and the network says %q: true", d.BdID, "bridgeDomain.arpTermination"))
+	}
+	return all
+}
+
+// made is the domain as the configuration has it made.
+func (b *BridgeDomain) made(number uint32, tag string) *l2.BridgeDomainDetails {
+	on := func(p *bool) bool { return p == nil || *p }
+	return &l2.BridgeDomainDetails{BdID: number, BdTag: tag, Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination}
+}
+
 // makeDomain queues a bridge domain with the first number that domains have not. The next
 // flush adds it to domains, unless VPP has made one of that number before.
 func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) {
@@ -91,15 +120,13 @@ func (s *session) makeDomain(p *attachment, domains *[]*l2.BridgeDomainDetails) 
 	for slices.ContainsFunc(*domains, func(d *l2.BridgeDomainDetails) bool { return d.BdID == number }) {
 		number = number%maxBridgeDomain + 1
 	}
-	doing := fmt.Sprintf("%smake bridge domain %d", p.prefix, number)
-	on := func(p *bool) bool { return p == nil || *p }
+	doing, d := fmt.Sprintf("%smake bridge domain %d", p.prefix, number), b.made(number, p.state.DomainTag)
 	s.send(request{
 		doing: doing, message: &l2.BridgeDomainAddDelV2{
-			IsAdd: true, BdID: number, BdTag: p.state.DomainTag,
-			Flood: on(b.Flood), UuFlood: on(b.Flood), Forward: true, Learn: on(b.Learn), ArpTerm: b.ARPTermination,
+			IsAdd: true, BdID: d.BdID, BdTag: d.BdTag, Flood: d.Flood, UuFlood: d.UuFlood, Forward: d.Forward, Learn: d.Learn, ArpTerm: d.ArpTerm,
 		},
 		done: func(api.Message) {
-			*domains = append(*domains, &l2.BridgeDomainDetails{BdID: number, BdTag: p.state.DomainTag})
+			*domains = append(*domains, b.made(number, p.state.DomainTag))
 			p.made = append(p.made, fmt.Sprintf("bridge domain %d", number))
 		},
 		refused: func(err error) error {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	interfaces "go.fd.io/govpp/binapi/interface"
-	"go.fd.io/govpp/binapi/interface_types"
 	"go.fd.io/govpp/binapi/l2"
 	"go.fd.io/govpp/binapi/memif"
 
@@ -75,7 +74,7 @@ func (s *session) reread(ctx context.Context, p *attachment) error {
 		snap.add(p, all[at])
 	}
 	if p.config.BridgeDomain != nil && p.domain != 0 {
-		snap.join(p.domain, st.DomainTag, p.index)
+		snap.join(p, p.domain)
 	}
 	return nil
 }
@@ -96,14 +95,15 @@ func (snap *snapshot) add(p *attachment, details *interfaces.SwInterfaceDetails)
 	snap.addPort(made)
 }
 
-// join makes an interface a member of a bridge domain.
-func (snap *snapshot) join(number uint32, tag string, index interface_types.InterfaceIndex) {
+// join makes an attachment's interface a member of its bridge domain. A domain that is not in the
+// snapshot was made as the configuration says.
+func (snap *snapshot) join(p *attachment, number uint32) {
 	at := slices.IndexFunc(snap.domains, func(d *l2.BridgeDomainDetails) bool { return d.BdID == number })
 	if at < 0 {
 		at = len(snap.domains)
-		snap.domains = append(snap.domains, &l2.BridgeDomainDetails{BdID: number, BdTag: tag})
+		snap.domains = append(snap.domains, p.config.BridgeDomain.made(number, p.state.DomainTag))
 	}
-	if d := snap.domains[at]; domainOf([]*l2.BridgeDomainDetails{d}, index) == nil {
-		d.SwIfDetails = append(d.SwIfDetails, l2.BridgeDomainSwIf{SwIfIndex: index})
+	if d := snap.domains[at]; domainOf([]*l2.BridgeDomainDetails{d}, p.index) == nil {
+		d.SwIfDetails = append(d.SwIfDetails, l2.BridgeDomainSwIf{SwIfIndex: p.index})
 	}
 }

@@ -99,7 +99,10 @@ func (p *attachment) differenceOfTag(have *port) (difference, bool) {
 		return difference{}, false
 	}
 	d := difference{message: m, doing: fmt.Sprintf("rewrite to vlan %d", vlan), made: fmt.Sprintf("vlan %d", vlan)}
-	if !same {
+	switch {
+	case have.VtrOp != 0 && have.VtrOp != vtrPush1:
+		d.lost = was("tag rewrite", fmt.Sprintf("operation %d", have.VtrOp), m.VtrOp)
+	case !same:
 		d.lost = was("vlan", have.vlan(), vlan)
 	}
 	return d, true

@@ -35,9 +35,13 @@ func (s *session) remove(ctx context.Context, snap *snapshot, all []*removal) er
 }
 
 // owns reports whether an interface is the attachment's. An interface that has no tag yet
-// is, on a socket that is surely the attachment's.
+// is, on a socket that is surely the attachment's, and so is one with another tag on a socket that
+// nobody else has a reason to use.
 func (r *removal) owns(p *port) bool {
-	return p.Tag == r.tag || p.Tag == "" && r.state != nil && (r.recorded || r.state.Own || r.state.Alone) && p.isOf(r.state)
+	if p.Tag == r.tag || r.state == nil || !p.isOf(r.state) {
+		return p.Tag == r.tag
+	}
+	return r.state.ownsSocket() || p.Tag == "" && (r.recorded || r.state.Own || r.state.Alone)
 }
 
 // uplink is the sub-interface that the attachment has of a domain's uplink, "" for none.

@@ -73,7 +73,7 @@ func (s *session) adopt(ctx context.Context, p *attachment) error {
 		return isUsed(st, p.view.other)
 	case port == nil:
 		return st.isVacant()
-	case port.Tag != "" && port.Tag != st.Tag:
+	case port.Tag != "" && port.Tag != st.Tag && !st.ownsSocket():
 		return isUsed(st, port)
 	case port.server != (st.Role == "server"), port.memif != nil && modeOf(port.memif.Mode) != p.config.Mode:
 		return s.discard(ctx, p)

@@ -34,6 +34,11 @@ type state struct {
 	Routes        []route `json:"routes,omitempty"` // VPP keeps them when their interface goes
 }
 
+// ownsSocket reports whether nobody else has a reason to use the socket: its folder is the
+// sandbox's own, and its name is made from the attachment's. An interface on it is the
+// attachment's, whatever its tag says.
+func (s *state) ownsSocket() bool { return s.Abstract == "" && s.Own && s.Alone }
+
 // name is the interface in words.
 func (s *state) name() string {
 	if s.Vhost {

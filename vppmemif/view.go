@@ -42,7 +42,7 @@ func (s *session) look(ctx context.Context, p *attachment, snap *snapshot) (_ *v
 		v.domain = domainOf(snap.domains, v.port.SwIfIndex)
 		v.joined = v.domain != nil && p.state.isDomain(c.BridgeDomain, v.domain)
 		v.uplinked = v.joined && p.state.Uplink != "" && isUplink(findUplink(p.state.DomainTag, p.state.Uplink, slices.Collect(maps.Values(snap.interfaces)), snap.domains), v.domain)
-	case c.BridgeDomain == nil && (c.VRF != 0 || len(c.routes) > 0 || len(p.addresses) > 0):
+	case c.BridgeDomain == nil && v.port != nil, c.VRF != 0, len(c.routes) > 0:
 		err = s.lookL3(ctx, c, v)
 	}
 	return v, err

@@ -31,6 +31,7 @@ func (v *vswitch) registerBridges(t *table) {
 		return &l2.BridgeDomainAddDelV2Reply{Retval: v.bridgeAddDel(m), BdID: m.BdID}
 	})
 	dump(t, v.bridgeDump)
+	one(t, func(m *l2.BridgeFlags) *l2.BridgeFlagsReply { return &l2.BridgeFlagsReply{Retval: v.bridgeFlags(m)} })
 	one(t, func(m *l2.SwInterfaceSetL2Bridge) *l2.SwInterfaceSetL2BridgeReply {
 		return &l2.SwInterfaceSetL2BridgeReply{Retval: v.with(m.RxSwIfIndex, func(i *iface) int32 { return v.setBridge(i, m) })}
 	})
@@ -71,6 +72,26 @@ func (v *vswitch) bridgeAddDel(m *l2.BridgeDomainAddDelV2) int32 {
 		return int32(api.BD_IN_USE)
 	default:
 		delete(v.bridges, m.BdID)
+	}
+	return success
+}
+
+// bridgeFlags sets or clears properties of a bridge domain; the bitmap of the reply stays 0.
+func (v *vswitch) bridgeFlags(m *l2.BridgeFlags) int32 {
+	b := v.bridges[m.BdID]
+	switch {
+	case m.BdID == 0:
+		return int32(api.BD_NOT_MODIFIABLE)
+	case b == nil:
+		return int32(api.NO_SUCH_ENTRY)
+	}
+	for flag, property := range map[l2.BdFlags]*bool{
+		l2.BRIDGE_API_FLAG_LEARN: &b.learn, l2.BRIDGE_API_FLAG_FWD: &b.unicast, l2.BRIDGE_API_FLAG_FLOOD: &b.flood,
+		l2.BRIDGE_API_FLAG_UU_FLOOD: &b.uuFlood, l2.BRIDGE_API_FLAG_ARP_TERM: &b.arpTerm,
+	} {
+		if m.Flags&flag != 0 {
+			*property = m.IsSet
+		}
 	}
 	return success
 }
