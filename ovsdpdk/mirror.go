@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
@@ -14,12 +15,17 @@ const (
 	maxWatched = 1 << 16
 )
 
+// portForm is the form of portName.
+var portForm = regexp.MustCompile(`^vhu[0-9a-f]{12}$`)
+
 // mirror is the part of OVSDB that a watch knows by its monitor.
 type mirror struct {
 	present   bool // the row of Open_vSwitch
 	next, cur int  // next_cfg and cur_cfg
 	dpdk      bool
+	below     string            // other_config:vhost-sock-dir
 	open      map[string]bool   // interfaces of every plexus, by UUID
+	servers   map[string]string // names of those in server mode, by UUID
 	complete  bool              // the first answer is in
 	early     []json.RawMessage // notifications that have come before it
 }
@@ -36,8 +42,8 @@ func monitored() any {
 		ours = append(ours, includes("external_ids", pair(markFormat, f))...)
 	}
 	return map[string][]table{
-		"Open_vSwitch": {{Columns: []string{"next_cfg", "cur_cfg", "dpdk_initialized"}}},
-		"Interface":    {{Columns: []string{"ofport"}, Where: ours}},
+		"Open_vSwitch": {{Columns: []string{"next_cfg", "cur_cfg", "dpdk_initialized", "other_config"}}},
+		"Interface":    {{Columns: []string{"name", "type", "ofport"}, Where: ours}},
 	}
 }
 
@@ -101,11 +107,21 @@ func (m *mirror) set(table, id string, row ovsdb.Row, gone bool) (closed bool) {
 		if dpdk, ok := row["dpdk_initialized"].(bool); ok {
 			m.dpdk = dpdk
 		}
+		if _, ok := row["other_config"]; ok {
+			m.below = sockDir(row)
+		}
 		return false
 	}
 	if gone {
 		delete(m.open, id)
+		delete(m.servers, id)
 		return false
+	}
+	if name, ok := row["name"].(string); ok && row["type"] == typeServer && portForm.MatchString(name) {
+		if m.servers == nil {
+			m.servers = map[string]string{}
+		}
+		m.servers[id] = name
 	}
 	if _, ok := row["ofport"]; !ok {
 		return false

@@ -42,10 +42,15 @@ func folderOf(address string, vswitches []ovsdb.Row) (f socketFolder, ok bool) {
 		return f, false
 	}
 	if len(vswitches) > 0 {
-		// A slash at its beginning has no meaning for ovs-vswitchd.
-		f.below = strings.TrimLeft(strMap(vswitches[0], "other_config")["vhost-sock-dir"], "/")
+		f.below = sockDir(vswitches[0])
 	}
 	return f, true
+}
+
+// sockDir is vhost-sock-dir of a row of Open_vSwitch. A slash at its beginning has no meaning for
+// ovs-vswitchd.
+func sockDir(vswitch ovsdb.Row) string {
+	return strings.TrimLeft(strMap(vswitch, "other_config")["vhost-sock-dir"], "/")
 }
 
 // open opens the socket of a port. OVSDB may say anything: no socket outside of the run

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
 	"github.com/plexus-cni/plexus/endpoint"
+	"github.com/plexus-cni/plexus/shareddir"
 )
 
 // watchPause is between two attempts to reach a server that is away.
@@ -132,6 +134,9 @@ func (w *watch) followControl(ctx context.Context) {
 	for first := true; ctx.Err() == nil; first = false {
 		c, err := dialControl(w.address)
 		if c == nil {
+			if errors.Is(err, errNoVswitchd) {
+				w.clearSockets()
+			}
 			if seen && err == nil {
 				err = errNoVswitchd // it has removed its socket
 			}
@@ -153,6 +158,22 @@ func (w *watch) followControl(ctx context.Context) {
 		c.pulse("version", func(err error) { w.update(func() { w.control = err }) })
 		stop()
 		w.update(func() { w.control = errNoVswitchd })
+	}
+}
+
+// clearSockets removes the sockets of plexus' ports in server mode that a dead ovs-vswitchd has
+// left. The next one has to find none: DPDK fails to listen at such a place ("Address already in
+// use") and then closes the descriptor twice, which by then may be one of OVS' own; its main
+// thread was seen to wait for ever in accept(2). ovs-vswitchd makes its control socket, at which
+// nobody listens then, before it opens ports.
+func (w *watch) clearSockets() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	run := runFolder(w.address)
+	for _, name := range w.db.servers {
+		if err := shareddir.RemoveStale(run, filepath.Join(w.db.below, name)); err != nil {
+			w.d.log.Warn("a socket of a dead ovs-vswitchd stays", "port", name, "why", err.Error())
+		}
 	}
 }
 
