@@ -68,8 +68,26 @@ func networkOf(a *delegates.Attachment) *network {
 // Endpoint is the address of the OVSDB.
 func (n *network) Endpoint() string { return n.OVSDB }
 
-// Ready says whether ADD would work.
-func (n *network) Ready(ctx context.Context) error { return n.survey(ctx, nil) }
+// Ready says whether ADD would work, as far as no pod's volume matters.
+func (n *network) Ready(ctx context.Context) error {
+	if err := n.survey(ctx, nil); err != nil {
+		return err
+	}
+	user, err := n.connectingUser(ctx)
+	if err != nil {
+		return err
+	}
+	return shareddir.CheckGroup(n.folderOptions(user))
+}
+
+// folderOptions is what the configuration says of the folder.
+func (n *network) folderOptions(user *shareddir.User) shareddir.Options {
+	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
+	return shareddir.Options{
+		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user, Unseen: n.dialect != nil,
+		Key: func(name string) string { return n.dialect.Key(keys[name]) },
+	}
+}
 
 // Prepare decides on names and paths and sees whether the vswitch will do.
 func (n *network) Prepare(ctx context.Context, a *delegates.Attachment) (json.RawMessage, error) {
@@ -104,15 +122,13 @@ func (n *network) decide(ctx context.Context, a *delegates.Attachment) (*state, 
 	if device != "" && seen == "" {
 		s.Device, s.File, s.Use.Config, device = true, filepath.Base(device), "", filepath.Dir(device)
 	}
-	keys := map[string]string{"group": "vhost.group", "permissions": "vhost.permissions", "file": "vhost.socketFile"}
 	user, err := n.connectingUser(ctx)
 	if err != nil {
 		return nil, err
 	}
-	folder, err := shareddir.Choose(shareddir.Options{
-		Base: n.Vhost.SocketDir, Group: n.Vhost.Group, Permissions: n.Vhost.Permissions, User: user, Unseen: n.dialect != nil, Device: device,
-		Key: func(name string) string { return n.dialect.Key(keys[name]) },
-	}, a, s.File, s.Port)
+	options := n.folderOptions(user)
+	options.Device = device
+	folder, err := shareddir.Choose(options, a, s.File, s.Port)
 	if err != nil {
 		return nil, err
 	}

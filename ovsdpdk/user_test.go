@@ -91,6 +91,9 @@ func TestVswitchThatIsNotRoot(t *testing.T) {
 	_, err := a.Network.Prepare(bounded(t), a)
 	wantError(t, err, volume, "closed for the vswitch", "4711")
 	remove(t, volume)
+	wantErrorNone(t, a.Network.Ready(bounded(t)))
+	grouped := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "group": "4799"}})
+	wantError(t, grouped.Network.Ready(bounded(t)), `"vhost.group"`, "4799", "4711") // STATUS says it, before a pod does
 	server := r.attachment(d, sandbox, map[string]any{"vhost": map[string]any{"socketDir": r.dir, "mode": "server"}})
 	mustPrepare(t, server)
 	if s := decoded(t, server.State); s.Link != "" || s.User != nil {

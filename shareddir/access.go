@@ -44,6 +44,10 @@ func (d *dir) hasACL() bool {
 	return err == nil
 }
 
+// CheckGroup refuses a group or permissions that no folder of the configuration could have: the
+// vswitch could not connect.
+func CheckGroup(w Options) error { return (&Folder{GID: -1}).giveGroup(w) }
+
 // giveGroup reads the configuration's group and permissions. A folder with a group has the
 // setgid bit: the sockets in it get the group.
 func (f *Folder) giveGroup(w Options) error {
