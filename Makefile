@@ -36,7 +36,7 @@ test: lint unit deploy e2e-ovs e2e-vpp e2e-sriov e2e-kube demo ## everything
 
 unit: packages build plugins ## tests of single packages, with the race detector
 	@rig/packages.sh gcc libc6-dev
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -vE '/(e2e|rig)(/|$$)')
+	CGO_ENABLED=1 $(GO) test -race -p 3 -timeout 20m $$($(GO) list ./... | grep -vE '/(e2e|rig)(/|$$)')
 
 deploy: ## the Helm chart and the kustomization are one deployment, and what its README says
 	cd deploy/render && $(GO) vet . && $(GO) test .
