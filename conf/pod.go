@@ -63,7 +63,7 @@ func (p *Pod) HostDir(volume string) string {
 	switch v := p.volume(volume); {
 	case v == nil || v.Kind != "":
 		return ""
-	case v.HostPath == "" && uidForm.MatchString(p.UID):
+	case v.HostPath == "" && len(p.UID) <= maxUID && uidForm.MatchString(p.UID):
 		return cmp.Or(p.KubeletDir, DefaultKubeletDir) + "/pods/" + p.UID + "/volumes/kubernetes.io~empty-dir/" + volume
 	default:
 		return v.HostPath
@@ -132,7 +132,9 @@ func (p *Pod) String() string {
 	return p.Namespace + "/" + p.Name
 }
 
-var uidForm = regexp.MustCompile(`^[0-9a-zA-Z-]{1,64}$`)
+var uidForm = regexp.MustCompile(`^[0-9a-zA-Z-]+$`)
+
+const maxUID = 64
 
 var (
 	dnsLabel     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)

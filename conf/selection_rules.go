@@ -78,10 +78,12 @@ func (s *Selection) checkPortMappings(errs *keyErrors) {
 
 // deviceID matches the IDs of devices: a PCI address, an auxiliary device, a UUID. Plugins use
 // it as a file name.
-var deviceID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:\-]{0,127}$`)
+var deviceID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.:\-]*$`)
+
+const maxAskedDeviceID = 128
 
 func (s *Selection) checkDevice(errs *keyErrors) {
-	if s.DeviceID != "" && !deviceID.MatchString(s.DeviceID) {
+	if s.DeviceID != "" && (len(s.DeviceID) > maxAskedDeviceID || !deviceID.MatchString(s.DeviceID)) {
 		errs.bad("deviceID", "%.60q, want a device's name like 0000:03:02.1", s.DeviceID)
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.CNIArgs)) {

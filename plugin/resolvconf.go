@@ -19,11 +19,27 @@ const maxResolvConf = 64 << 10
 
 // Values of resolv.conf(5).
 var (
-	dnsName        = regexp.MustCompile(`^(\.|([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)$`)
-	resolverOption = regexp.MustCompile(`^[A-Za-z0-9:_-]{1,64}$`)
+	dnsLabel       = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?$`)
+	resolverOption = regexp.MustCompile(`^[A-Za-z0-9:_-]+$`)
 )
 
-func isDNSName(s string) bool { return len(s) <= 254 && dnsName.MatchString(s) }
+const maxResolverOption = 64
+
+func isResolverOption(s string) bool {
+	return len(s) <= maxResolverOption && resolverOption.MatchString(s)
+}
+
+func isDNSName(s string) bool {
+	if len(s) > 254 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if s != "." && (len(label) > 63 || !dnsLabel.MatchString(label)) {
+			return false
+		}
+	}
+	return true
+}
 
 // isResolver reports whether s is an address without a zone: a zone is an interface of this
 // node, which no pod has.
@@ -72,7 +88,7 @@ func readResolvConf(path string) (types.DNS, error) {
 		case "search":
 			dns.Search = append(dns.Search, valid(values, isDNSName)...)
 		case "options":
-			dns.Options = append(dns.Options, valid(values, resolverOption.MatchString)...)
+			dns.Options = append(dns.Options, valid(values, isResolverOption)...)
 		}
 	}
 	return dns, nil

@@ -85,14 +85,14 @@ func Short(sandbox string) string { return sandbox[:min(12, len(sandbox))] }
 // The beginning of the ID as a mark has it gives the same name.
 func OwnName(sandbox string) string {
 	begin := sandbox[:min(MarkedID, len(sandbox))]
-	if ownForm.MatchString(begin) {
+	if len(begin) == MarkedID && ownForm.MatchString(begin) {
 		return begin
 	}
 	sum := sha256.Sum256([]byte(begin))
 	return hex.EncodeToString(sum[:MarkedID/2])
 }
 
-var ownForm = regexp.MustCompile(`^[0-9a-f]{24}$`)
+var ownForm = regexp.MustCompile(`^[0-9a-f]+$`)
 
 // Choose picks the pod's volume shared-dir, else a folder of the sandbox below
 // the base, and a short link when the socket's path would not fit. It changes

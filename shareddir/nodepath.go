@@ -35,7 +35,7 @@ func nodePlaces(path string) []string {
 	return append(all, "/"+parts[0])
 }
 
-var emptyDirForm = regexp.MustCompile(`^` + kubeletRoot + `/pods/[0-9a-zA-Z-]{1,64}/volumes/kubernetes\.io~empty-dir/[^/]+$`)
+var emptyDirForm = regexp.MustCompile(`^` + kubeletRoot + `/pods/[0-9a-zA-Z-]+/volumes/kubernetes\.io~empty-dir/[^/]+$`)
 
 // isEmptyDir reports whether the folder is an emptyDir, which the kubelet makes for one pod and
 // removes with it. A record of a former version tells by its path.
