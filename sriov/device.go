@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // sysfs is where sysfs(5) is mounted.
@@ -64,19 +66,49 @@ func (s sysfs) function(pci string) (*function, error) {
 		}
 		return f, nil
 	}
-	vfs, err := s.vfs(f.PF)
-	if err != nil {
+	if f.VF, err = s.numberOf(pci, f.PF); err != nil {
 		return nil, err
-	}
-	for n, vf := range vfs {
-		if vf == pci {
-			f.VF = n
-		}
 	}
 	if f.VF < 0 {
 		return nil, fmt.Errorf("%s is no VF of its PF %s: has numvfs changed meanwhile?", pci, f.PF)
 	}
 	return f, nil
+}
+
+// numberOf is the number of a VF on its PF, -1 when it is none of the PF's. It follows from the
+// addresses (PCIe base specification, section 9.2.1.2); where the PF does not tell how, all VFs
+// are looked at.
+func (s sysfs) numberOf(pci, pf string) (int, error) {
+	offset, errOffset := s.number(pf, "sriov_offset")
+	stride, errStride := s.number(pf, "sriov_stride")
+	if errOffset == nil && errStride == nil && stride > 0 {
+		n := (routingID(pci) - routingID(pf) - offset) / stride
+		if at, err := s.link(pf, fmt.Sprintf("virtfn%d", n)); err == nil && at == pci {
+			return n, nil
+		}
+	}
+	vfs, err := s.vfs(pf)
+	for n, vf := range vfs {
+		if vf == pci {
+			return n, err
+		}
+	}
+	return -1, err
+}
+
+// routingID is bus, device and function of an address.
+func routingID(pci string) int {
+	var domain, bus, device, function int
+	_, _ = fmt.Sscanf(pci, "%x:%x:%x.%x", &domain, &bus, &device, &function)
+	return bus<<8 | device<<3 | function
+}
+
+func (s sysfs) number(pci, name string) (int, error) {
+	text, err := s.read(pci, name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(text)
 }
 
 // link is the last element of a symbolic link of a device, empty when there is
@@ -107,9 +139,21 @@ func (s sysfs) list(pci string, parts ...string) (names []string, err error) {
 	return names, nil
 }
 
+// read is an attribute of a device. The kernel gives all of one, a page at most, in one read; the
+// calls of os.ReadFile besides open, read and close are most of a request's time.
 func (s sysfs) read(pci string, parts ...string) (string, error) {
-	data, err := os.ReadFile(s.device(pci, parts...))
-	return strings.TrimSpace(string(data)), err
+	path := s.device(pci, parts...)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	data := make([]byte, os.Getpagesize())
+	n, err := unix.Read(fd, data)
+	if err != nil {
+		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return strings.TrimSpace(string(data[:n])), nil
 }
 
 // vfs are the VFs of a PF by their numbers.

@@ -343,3 +343,20 @@ func TestRDMADevice(t *testing.T) {
 		s.folder("bus/pci/devices", vfPCI, "infiniband/mlx5_2")
 	}
 }
+
+// The number of a VF follows from its address; links of the PF are looked at where it does not,
+// or where the PF tells what is not so.
+func TestNumberOfVF(t *testing.T) {
+	for what, places := range map[string][2]string{"none": {"", ""}, "right": {"16", "1"}, "wrong": {"128", "2"}, "no stride": {"16", "0"}, "no number": {"x", "1"}, "below": {"200", "1"}} {
+		s := newTree(t)
+		if places[0] != "" {
+			s.file(pfPCI, "sriov_offset", places[0]+"\n")
+			s.file(pfPCI, "sriov_stride", places[1]+"\n")
+		}
+		for pci, want := range map[string]int{vfPCI: 0, vf2PCI: 1, "0000:03:02.2": -1, pfPCI: -1} {
+			if got, err := s.numberOf(pci, pfPCI); err != nil || got != want {
+				t.Errorf("%s: %s is %d, %v, want %d", what, pci, got, err, want)
+			}
+		}
+	}
+}

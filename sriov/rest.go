@@ -53,7 +53,7 @@ func (h *host) freeName(name string, index int) (string, error) {
 
 // atRest makes the function's interfaces, at home by now, what they were, but
 // for being up.
-func (h *host) atRest(ctx context.Context, f *function, r *reservation) ([]*netlink.LinkAttrs, error) {
+func (h *host) atRest(ctx context.Context, f *function, r *reservation, retuned bool) ([]*netlink.LinkAttrs, error) {
 	if len(r.Original.Links) == 0 {
 		return nil, nil
 	}
@@ -67,24 +67,26 @@ func (h *host) atRest(ctx context.Context, f *function, r *reservation) ([]*netl
 	}
 	all = all[:len(r.Original.Links)]
 	for i, was := range r.Original.Links {
-		if err := h.rest(ctx, f, all[i], was); err != nil {
+		if err := h.rest(ctx, f, all[i], was, retuned); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.PCI, err)
 		}
 	}
 	return all, nil
 }
 
-func (h *host) rest(ctx context.Context, f *function, l *netlink.LinkAttrs, was linkSnapshot) error {
+func (h *host) rest(ctx context.Context, f *function, l *netlink.LinkAttrs, was linkSnapshot, retuned bool) error {
 	flags, mask := receiveFlags(was.Promisc, was.AllMulti), receiveFlags(true, true)
 	if !was.Up {
 		mask |= unix.IFF_UP
 	}
-	left, err := h.retune(ctx, l, was.Tuning)
-	if err != nil {
-		return err
-	}
-	if len(left) > 0 {
-		h.log.Warn("an interface that comes home keeps settings of its pod", "interface", l.Name, "settings", strings.Join(left, ", "))
+	if !retuned {
+		left, err := h.retune(ctx, l, was.Tuning)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			h.log.Warn("an interface that comes home keeps settings of its pod", "interface", l.Name, "settings", strings.Join(left, ", "))
+		}
 	}
 	if l.RawFlags&mask != flags {
 		if err := do(ctx, func() error { return h.links.set(l.Index, flags, mask) }, "set flags of %s", l.Name); err != nil {

@@ -1,7 +1,6 @@
 package sriov
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,13 +35,14 @@ func (h *host) restore(ctx context.Context, r *reservation, netns string) error 
 		return err
 	}
 	defer release()
-	if err := h.bringHome(ctx, f, r, netns); err != nil {
+	retuned, err := h.bringHome(ctx, f, r, netns)
+	if err != nil {
 		return err
 	}
 	if err := h.sys.override(ctx, f.PCI, r.Original.Override); err != nil {
 		return err
 	}
-	links, err := h.atRest(ctx, f, r)
+	links, err := h.atRest(ctx, f, r, retuned)
 	if err != nil {
 		return err
 	}
@@ -61,24 +61,30 @@ func (h *host) restore(ctx context.Context, r *reservation, netns string) error 
 
 // bringHome gives the function its former driver, or takes its interfaces out of
 // the pod. Those that are in no namespace that can be entered come home when the
-// driver starts anew.
-func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns string) error {
+// driver starts anew. retuned: the settings of the interfaces have been compared, and are what
+// they were.
+func (h *host) bringHome(ctx context.Context, f *function, r *reservation, netns string) (retuned bool, err error) {
 	if f.Driver == r.Original.Driver {
 		lost, err := h.takeOut(ctx, f, r, netns)
 		if err != nil {
-			return err
+			return false, err
 		}
-		why := "the interface is in no namespace that can be entered"
+		why, retuned := "the interface is in no namespace that can be entered", false
 		if !lost {
-			if why, err = h.mustRestart(ctx, f, r); err != nil {
-				return err
+			if why, retuned, err = h.mustRestart(ctx, f, r); err != nil {
+				return false, err
 			}
 		}
 		if why == "" {
-			return h.clearMACOnPF(ctx, f, r)
+			return retuned, h.clearMACOnPF(ctx, f, r)
 		}
 		h.log.Warn("the driver of a function that comes home starts anew", "why", why, "device", f.PCI, "driver", f.Driver)
 	}
+	return false, h.startAnew(ctx, f, r)
+}
+
+// startAnew gives the function its former driver, which starts for it.
+func (h *host) startAnew(ctx context.Context, f *function, r *reservation) error {
 	if err := h.sys.unbind(ctx, f.PCI); err != nil {
 		return err
 	}
@@ -147,29 +153,31 @@ func (r *reservation) driverMAC() net.HardwareAddr {
 
 // mustRestart says why the interfaces, at home by now, do not become what they were unless the
 // driver starts anew; empty when they do. The driver takes an address of the PF, and a GUID,
-// only when it starts; a pod may have left what cannot be set back.
-func (h *host) mustRestart(ctx context.Context, f *function, r *reservation) (why string, err error) {
+// only when it starts; a pod may have left what cannot be set back. retuned is that of bringHome.
+func (h *host) mustRestart(ctx context.Context, f *function, r *reservation) (why string, retuned bool, err error) {
 	all, err := h.interfaces(f.PCI)
 	if err != nil || len(all) == 0 {
-		return "", err
+		return "", false, err
 	}
+	retuned = true
 	mac, guid := r.driverMAC(), r.Original.GUID
 	if mac != nil && !sameMAC(all[0].PermHWAddr, mac) || guid != nil && !sameMAC(guidOf(all[0].HardwareAddr), guid) {
-		return "the driver has started since, and the interface has another identity", nil
+		return "the driver has started since, and the interface has another identity", false, nil
 	}
 	for i, was := range r.Original.Links[:min(len(r.Original.Links), len(all))] {
 		if was.Tuning != nil && (was.Tuning.Flags^all[i].RawFlags)&unix.IFF_NOARP != 0 && f.NumVFs == 0 {
-			return "the pod has left NOARP, and IPv6 without detection of duplicates", nil
+			return "the pod has left NOARP, and IPv6 without detection of duplicates", false, nil
 		}
 		left, err := h.retune(ctx, all[i], was.Tuning)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		if len(left) > 0 && f.NumVFs == 0 { // VFs would go with the driver of their PF
-			return "the pod has left " + strings.Join(left, ", "), nil
+			return "the pod has left " + strings.Join(left, ", "), false, nil
 		}
+		retuned = retuned && len(left) == 0
 	}
-	return "", nil
+	return "", retuned, nil
 }
 
 // takeOut moves the function's interfaces from the pod to the node. lost: they
@@ -180,7 +188,10 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 	if err != nil || len(devs) >= missing {
 		return false, err
 	}
-	if netns = cmp.Or(netns, r.live()); netns == "" {
+	if netns == "" {
+		netns = r.live()
+	}
+	if netns == "" {
 		return true, nil
 	}
 	inPod, err := openLinks(netns)
@@ -213,6 +224,14 @@ func (h *host) takeOut(ctx context.Context, f *function, r *reservation, netns s
 func (h *host) takeOne(ctx context.Context, inPod *links, here ns.NetNS, l *netlink.LinkAttrs, was linkSnapshot) error {
 	if err := delegates.Step(ctx, "move %s home as %s", l.Name, was.Name); err != nil {
 		return err
+	}
+	if sameMAC(was.PermMAC, was.MAC) && !sameMAC(l.HardwareAddr, was.MAC) {
+		// igbvf takes the address that an interface has when it goes down for its permanent one, and
+		// would have to start anew to have another one. Where it is refused, atRest sets it.
+		if err := delegates.Step(ctx, "set mac %s of %s", was.MAC, l.Name); err != nil {
+			return err
+		}
+		_ = inPod.setMAC(l.Index, was.MAC)
 	}
 	flags, mask := uint32(0), uint32(unix.IFF_UP)
 	if was.Tuning != nil { // IPv6 looks at them when it comes home

@@ -484,3 +484,20 @@ func TestVFsMadeAnew(t *testing.T) {
 		sameWorld(t, before)
 	})
 }
+
+// A VF with an address of its pod comes home without a start of its driver, which takes longer
+// than all the rest of DEL. A driver that starts makes an interface with another number.
+func TestMACWithTrustKeepsTheDriver(t *testing.T) {
+	both(t, func(t *testing.T, s *site) {
+		p, pci := newPod(t, "keeps"), vf(t, "eth1", 2)
+		before, link := world(t), run(t, "/usr/bin/ip", "-d", "link", "show", netdev(pci))
+		keys := map[string]any{"deviceID": pci, "trust": "on", "spoofchk": "off", "mac": "02:00:00:00:00:07"}
+		s.mustAdd("sandbox000001", p, keys)
+		s.mustDel("sandbox000001", p.Path(), keys)
+		sameWorld(t, before)
+		number := func(link string) string { return link[:strings.Index(link, ":")] }
+		if after := run(t, "/usr/bin/ip", "-d", "link", "show", netdev(pci)); number(after) != number(link) {
+			t.Errorf("the driver has started anew: %s", after)
+		}
+	})
+}
