@@ -17,7 +17,7 @@ SUITES  := peers agent core stopped plugins faults hostile journal hung migrate 
 build: ## static executables in bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
-	@for name in $(LINKS); do ln -f bin/plexus bin/$$name; done
+	@for name in $(LINKS); do ln -f bin/plexusbuiltin bin/$$name; done
 	@ln -f bin/plexusctl bin/kubectl-plexus
 
 plugins: ## the reference plugins that the demo and the tests run beside plexus
@@ -67,6 +67,7 @@ e2e-kube: packages build plugins ## plexus on a real Kubernetes node, compiled o
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./rig/standin/serve
 	$(GO) test -count=1 -p 1 -timeout 20m ./rig/kube ./e2e/cluster
 
+# SRIOV_CNI is a static executable of sriov-cni, to compare plexus with.
 bench: packages build plugins ## medians and ratios of one run
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/bench ./e2e/bench/empty
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/standin ./rig/standin/serve
@@ -77,7 +78,7 @@ bench: packages build plugins ## medians and ratios of one run
 	@rig/guest/packages.sh
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./rig/guest
 	@$(GO) test -c -o bin/sriov.test ./e2e/sriov
-	@bin/guest -bin bin -pfs 2 -vfs 7 bin/sriov.test -test.run '^$$' -test.bench . -test.benchtime 25x
+	@bin/guest -bin bin -pfs 2 -vfs 7 $(SRIOV_CNI:%=-with %:/guest/sriov-cni) bin/sriov.test $(SRIOV_CNI:%=-peer /guest/sriov-cni) -test.run '^$$' -test.bench . -test.benchtime 25x
 
 faults: packages build plugins ## each call of the kernel that ADD and DEL make fails, or is the last, in turn; power cuts at each write
 	PLEXUS_FAULTS=all $(GO) test -count=1 -v -timeout 3h -run 'TestSyscallFaults' ./e2e/faults

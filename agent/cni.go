@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
@@ -23,22 +24,22 @@ type cniHandler struct {
 	publisher *publisher
 	telemetry *telemetry
 	memory    *memory
-	logs      logFiles
+	logs      call.LogFiles
 
 	warnings atomic.Pointer[[]string] // of the last STATUS
 }
 
 // maxBody bounds a request, in bytes: standard input, and an environment.
-const maxBody = maxStdin + 1<<20
+const maxBody = call.MaxStdin + 1<<20
 
 // ServeHTTP is http.Handler. The request is undone when plexus ends before the answer:
 // its connection is the request's context.
 func (h *cniHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var call *Call
+	var c *call.Call
 	if err == nil {
-		call, err = parseRequest(body)
+		c, err = parseRequest(body)
 	}
 	if err != nil {
 		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)
@@ -46,11 +47,10 @@ func (h *cniHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.memory.use()()
 	var stderr lockedBuffer
-	call.Stderr = &stderr
-	began, report, command := time.Now(), func() {}, call.Getenv("CNI_COMMAND")
-	shared := func(*slog.Logger) *engines { return h.engines }
-	status, out, err := call.respond(func(stdin []byte) (any, error) {
-		return call.do(stdin, &h.logs, shared, func(e *engine.Engine, r *engine.Request) (any, error) {
+	c.Stderr = &stderr
+	began, report, command := time.Now(), func() {}, c.Getenv("CNI_COMMAND")
+	status, out, err := c.Respond(func(stdin []byte) (any, error) {
+		return c.Do(stdin, &h.logs, h.engines.open, func(e *engine.Engine, r *engine.Request) (any, error) {
 			answer, err := h.serve(ctx, command, e, r)
 			report = func() { h.report(command, e, r, err) }
 			return answer, err
@@ -64,7 +64,7 @@ func (h *cniHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	took := time.Since(began)
 	time.Sleep(answerFirst)
 	report()
-	h.log(call, status, err, took)
+	h.log(c, status, err, took)
 }
 
 // statusWarnings are the warnings of the last STATUS.
@@ -83,7 +83,7 @@ func (h *cniHandler) serve(ctx context.Context, command string, e *engine.Engine
 		}
 	}
 	_, err = h.telemetry.observe(ctx, command, r.Sandbox, podName(r.Args), func(ctx context.Context) (err error) {
-		answer, err = serve(ctx, command, e, r)
+		answer, err = call.Serve(ctx, command, e, r)
 		return err
 	})
 	switch command {
@@ -111,7 +111,7 @@ func (h *cniHandler) report(command string, e *engine.Engine, r *engine.Request,
 }
 
 // log logs a request.
-func (h *cniHandler) log(c *Call, status int, err error, took time.Duration) {
+func (h *cniHandler) log(c *call.Call, status int, err error, took time.Duration) {
 	level, why, pod := slog.LevelInfo, "", ""
 	if err != nil {
 		level, why = slog.LevelWarn, err.Error()

@@ -12,8 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -50,9 +52,9 @@ func TestAddWithoutTheAgentAndWithoutASource(t *testing.T) {
 	dir := t.TempDir()
 	stdin := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"node","type":"plexus","dataDir":%q,"agent":{"socket":"/none"},"delegates":[{"type":"passthru"}]}`, dir)
 	var out bytes.Buffer
-	env := Environ("CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_NETNS=/proc/self/ns/net", "CNI_ARGS=K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod;K8S_POD_UID=u1")
-	status := Answer(t.Context(), Call{As: "plexus", Getenv: env, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: io.Discard})
-	var e answerError
+	env := call.Environ("CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_NETNS=/proc/self/ns/net", "CNI_ARGS=K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod;K8S_POD_UID=u1")
+	status := Answer(t.Context(), call.Call{As: "plexus", Getenv: env, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: io.Discard})
+	var e types.Error
 	if err := json.Unmarshal(out.Bytes(), &e); status == 0 || err != nil || e.Code != 11 || !strings.Contains(e.Msg, "/none") {
 		t.Errorf("%d %s: want code 11", status, &out)
 	}
@@ -150,9 +152,9 @@ func TestHugeRequests(t *testing.T) {
 	}
 	// As long as one may be: the longest configuration, all the other keys beside it.
 	for stdin, why := range map[string]string{
-		strings.Repeat("<", maxStdin):         `"code": 7`,
-		strings.Repeat("[", maxStdin):         `"code": 7`,
-		strings.Repeat(" ", maxStdin+1):       "more than",
+		strings.Repeat("<", call.MaxStdin):    `"code": 7`,
+		strings.Repeat("[", call.MaxStdin):    `"code": 7`,
+		strings.Repeat(" ", call.MaxStdin+1):  "more than",
 		`{"x": ` + strings.Repeat("[", 20000): `"code"`,
 	} {
 		status, answer := a.post(requestBody(stdin, "version=1", "as=plexus", "CNI_COMMAND=STATUS", "CNI_ARGS=K="+strings.Repeat("x", 128<<10)))

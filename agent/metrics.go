@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/engine"
 	"github.com/plexus-cni/plexus/journal"
 )
@@ -63,7 +64,7 @@ func (m *metrics) request(e *Event, err error) {
 		m.steps.WithLabelValues(stepName(s.What)).Observe((until - s.At) / 1000)
 	}
 	if err != nil {
-		m.failures.WithLabelValues(e.Verb, strconv.FormatUint(uint64(wireError(err, "").Code), 10)).Inc()
+		m.failures.WithLabelValues(e.Verb, strconv.FormatUint(uint64(call.WireError(err, "").Code), 10)).Inc()
 	}
 }
 

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 	"github.com/plexus-cni/plexus/engine"
@@ -20,31 +22,23 @@ const codeNotReady = 50
 
 // Answer serves the call in this process, which serves no other, writes the answer to
 // Stdout and returns the exit status.
-func Answer(ctx context.Context, c Call) (status int) {
-	alone := func(log *slog.Logger) *engines { return &engines{delegates: engine.Builtin(log), cluster: ownCluster} }
-	status, text, _ := c.respond(func(stdin []byte) (any, error) {
-		return c.do(stdin, &logFiles{}, alone, func(e *engine.Engine, r *engine.Request) (any, error) {
-			defer e.Close()
-			command := c.Getenv("CNI_COMMAND")
-			if err := refuseWithoutAgent(command, r.Conf); err != nil {
-				return nil, err
-			}
-			out, err := serve(ctx, command, e, r)
-			var rec *journal.Record
-			if _, ok := e.Source.(*kube.Live); ok && command == "ADD" && err == nil {
-				rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
-			}
-			announce(e, command, r, rec, err)
-			return out, err
-		})
-	})
-	if len(text) > 0 {
-		if _, errWrite := c.Stdout.Write(text); errWrite != nil {
-			fmt.Fprintln(c.Stderr, "plexus: write answer:", errWrite)
-			return 1
-		}
+func Answer(ctx context.Context, c call.Call) (status int) {
+	open := func(settings *conf.Conf, log *slog.Logger, stderr io.Writer) *engine.Engine {
+		return (&engines{delegates: engine.Builtin(log), cluster: ownCluster}).open(settings, log, stderr)
 	}
-	return status
+	return c.Alone(open, func(e *engine.Engine, r *engine.Request) (any, error) {
+		command := c.Getenv("CNI_COMMAND")
+		if err := refuseWithoutAgent(command, r.Conf); err != nil {
+			return nil, err
+		}
+		out, err := call.Serve(ctx, command, e, r)
+		var rec *journal.Record
+		if _, ok := e.Source.(*kube.Live); ok && command == "ADD" && err == nil {
+			rec, _ = e.Journal.Read(r.Sandbox) // nil when a DEL was faster
+		}
+		announce(e, command, r, rec, err)
+		return out, err
+	})
 }
 
 // refuseWithoutAgent refuses what only the node agent serves, when the configuration
@@ -58,33 +52,6 @@ func refuseWithoutAgent(command string, c *conf.Conf) error {
 		return &delegates.Error{Code: codeNotReady, Err: fmt.Errorf("the node agent at %s does not answer: is plexusd serve running on this node?", c.Agent.Socket)}
 	}
 	return nil
-}
-
-// serve does the verb. What it returns is the answer, nil for none.
-func serve(ctx context.Context, command string, e *engine.Engine, r *engine.Request) (any, error) {
-	switch command {
-	case "ADD":
-		result, err := e.Add(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		if r.Conf != nil {
-			return asVersion(result, r.Conf.CNIVersion)
-		}
-		return asVersion(result, versionOf(r.Stdin))
-	case "DEL":
-		return nil, e.Del(ctx, r)
-	case "CHECK":
-		return nil, e.Check(ctx, r)
-	case "STATUS":
-		return nil, e.Status(ctx, r)
-	default: // GC: Call.required refuses all others
-		valid, err := validAttachments(r.Stdin)
-		if err != nil {
-			return nil, err
-		}
-		return nil, e.GC(ctx, r, valid)
-	}
 }
 
 // announce reports an ADD, or a DEL that failed, by events on the pod: one for each interface,

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/plexus-cni/plexus/call"
 )
 
 // protocol is the version of the requests that this agent serves, and of its
@@ -18,13 +20,13 @@ const protocol = 1
 // of the process that executed it; a plexus of a former version does not send it), and those of
 // the environment, all of which begin with CNI_. plexus has no need of a JSON library for
 // it, which would need longer to start than all the rest.
-func parseRequest(body []byte) (*Call, error) {
+func parseRequest(body []byte) (*call.Call, error) {
 	pairs, stdin, ok := bytes.Cut(body, []byte("\x00\x00"))
 	if !ok {
 		return nil, errors.New("want pairs key=value, each ended by a NUL, then one more NUL, then standard input")
 	}
 	version, env := 0, map[string]string{}
-	c := &Call{Stdin: bytes.NewReader(stdin), Getenv: func(key string) string { return env[key] }}
+	c := &call.Call{Stdin: bytes.NewReader(stdin), Getenv: func(key string) string { return env[key] }}
 	for pair := range strings.SplitSeq(string(pairs), "\x00") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {

@@ -6,19 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/file"
+	"github.com/plexus-cni/plexus/kube/statusfile"
 )
-
-// sandboxAnnotation is the sandbox of a status file, so that a late DEL of a pod's former
-// sandbox does not remove the status of the present one.
-const sandboxAnnotation = "plexus-cni.io/sandbox"
 
 // StatusPlace is NAME.status.json in the folder of manifests. A namespace
 // other than default stands before the name.
@@ -47,49 +41,17 @@ func (m *Manifests) Publish(_ context.Context, pod *conf.Pod, sandbox string, an
 	if place == "" {
 		return nil
 	}
-	all := map[string]string{sandboxAnnotation: sandbox}
+	all := map[string]string{statusfile.SandboxAnnotation: sandbox}
 	maps.Copy(all, annotations)
 	data, err := json.MarshalIndent(object{APIVersion: "v1", Kind: "Pod", Metadata: metadata{pod.Name, pod.Namespace, pod.UID, all}}, "", "  ")
 	if err != nil {
 		return err
 	}
 	// Volatile: the pod does not outlast a loss of power either.
-	return file.Replacement{Path: place, Mode: 0o644, Temp: temporary(sandbox), Volatile: true}.Write(bytes.NewReader(append(data, '\n')))
+	return file.Replacement{Path: place, Mode: 0o644, Temp: statusfile.Temporary(sandbox), Volatile: true}.Write(bytes.NewReader(append(data, '\n')))
 }
-
-// temporary is the name of the temporary file of a status file. Each sandbox of a pod has its
-// own, as requests for two of them may run at the same time.
-func temporary(sandbox string) string { return "." + sandbox[:min(64, len(sandbox))] + ".status.new" }
 
 // Retract removes the status file if it is about the sandbox.
 func (m *Manifests) Retract(_ context.Context, place, sandbox string) error {
-	if place == "" {
-		return nil
-	}
-	if err := removeIfThere(filepath.Join(filepath.Dir(place), temporary(sandbox))); err != nil {
-		return err
-	}
-	data, err := os.ReadFile(place)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var s object
-	if json.Unmarshal(data, &s) != nil || s.Metadata.Annotations[sandboxAnnotation] != sandbox {
-		return nil // another sandbox' status
-	}
-	return removeIfThere(place)
-}
-
-func removeIfThere(file string) error {
-	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
-		return nil // which a read-only file system does not say of a removal
-	}
-	err := os.Remove(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return statusfile.Retract(place, sandbox)
 }

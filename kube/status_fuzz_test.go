@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/plexus-cni/plexus/conf"
+	"github.com/plexus-cni/plexus/kube/statusfile"
 )
 
 // FuzzStatus feeds status files: Retract removes one that is about the sandbox
@@ -37,7 +38,7 @@ func FuzzStatus(f *testing.F) {
 			t.Fatal(err)
 		}
 		var s object
-		own := json.Unmarshal(text, &s) == nil && s.Metadata.Annotations[sandboxAnnotation] == sandbox
+		own := json.Unmarshal(text, &s) == nil && s.Metadata.Annotations[statusfile.SandboxAnnotation] == sandbox
 		if err := m.Retract(context.Background(), place, sandbox); err != nil {
 			t.Fatal(err)
 		}

@@ -14,11 +14,14 @@ import (
 	"github.com/plexus-cni/plexus/file"
 )
 
-// executables are what is copied, in this order: plexus executes plexusd, so
-// that one is there first.
-func executables() []string { return []string{"plexusd", "plexusctl", "plexus"} }
+// executables are what is copied, in this order: plexus executes plexusd and plexusbuiltin, so
+// those are there first.
+func executables() []string { return []string{"plexusd", builtinExecutable, "plexusctl", "plexus"} }
 
-// links are the names under which plexus is one of its delegates alone.
+// builtinExecutable is the executable of the delegates alone. Former versions have linked plexus instead.
+const builtinExecutable = "plexusbuiltin"
+
+// links are the names under which it is one delegate.
 func links() []string { return []string{"sriov", "vppmemif", "ovsdpdk", "userspace"} }
 
 // executableMode is that of an executable.
@@ -30,8 +33,8 @@ type Executables struct {
 	Foreign []string // links that were not made: an executable of that name is somebody else's
 }
 
-// Executables copies plexus, plexusd and plexusctl from a folder to BinDir and
-// links the built-in delegates to plexus. An unchanged executable is not
+// Executables copies the executables from a folder to BinDir and
+// links the built-in delegates to plexusbuiltin. An unchanged executable is not
 // written again. A foreign executable under a delegate's name stays, and is reported.
 func (n *Node) Executables(ctx context.Context, from fs.FS) (*Executables, error) {
 	done := &Executables{}
@@ -130,29 +133,36 @@ func sameContent(path string, other io.Reader) (bool, error) {
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// isPlexus reports whether a name in BinDir is plexus itself: a symbolic link to
-// it, or the same file.
+// isPlexus reports whether a name in BinDir is a link of ours: a symbolic link to plexusbuiltin
+// or plexus, or the same file as one of them.
 func (n *Node) isPlexus(name string) (bool, error) {
-	path, target := filepath.Join(n.BinDir, name), filepath.Join(n.BinDir, "plexus")
-	if to, err := os.Readlink(path); err == nil && (to == "plexus" || to == target) {
-		return true, nil // plexus itself may be missing
+	path := filepath.Join(n.BinDir, name)
+	to, errLink := os.Readlink(path)
+	for _, own := range []string{builtinExecutable, "plexus"} {
+		target := filepath.Join(n.BinDir, own)
+		if errLink == nil && (to == own || to == target) {
+			return true, nil // the target itself may be missing
+		}
+		a, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		b, err := os.Stat(target)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if err == nil && os.SameFile(a, b) {
+			return true, nil
+		}
 	}
-	a, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	b, err := os.Stat(target)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && os.SameFile(a, b), err
+	return false, nil
 }
 
-// softenLinks replaces hard links to plexus by symbolic ones before plexus is replaced: a hard
-// link would stay the old executable.
+// softenLinks replaces our hard links by symbolic ones before the executables are replaced: a
+// hard link would stay the old executable. They lead to plexus, which is there, until makeLinks.
 func (n *Node) softenLinks() error {
 	for _, name := range links() {
 		st, err := os.Lstat(filepath.Join(n.BinDir, name))
@@ -166,21 +176,28 @@ func (n *Node) softenLinks() error {
 		if !ours {
 			continue
 		}
-		temp := filepath.Join(n.BinDir, tempPrefix+name)
-		if err := os.Symlink("plexus", temp); err != nil {
-			return fmt.Errorf("link %s: %w", name, err)
+		if err := n.replaceLink(name, "plexus"); err != nil {
+			return err
 		}
-		if err := os.Rename(temp, filepath.Join(n.BinDir, name)); err != nil {
-			_ = os.Remove(temp)
-			return fmt.Errorf("link %s: %w", name, err)
-		}
+	}
+	return nil
+}
+
+func (n *Node) replaceLink(name, to string) error {
+	temp := filepath.Join(n.BinDir, tempPrefix+name)
+	if err := os.Symlink(to, temp); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if err := os.Rename(temp, filepath.Join(n.BinDir, name)); err != nil {
+		_ = os.Remove(temp)
+		return fmt.Errorf("link %s: %w", name, err)
 	}
 	return nil
 }
 
 func (n *Node) makeLinks(done *Executables) error {
 	for _, name := range links() {
-		err := os.Symlink("plexus", filepath.Join(n.BinDir, name))
+		err := os.Symlink(builtinExecutable, filepath.Join(n.BinDir, name))
 		if err == nil {
 			done.Written = append(done.Written, name)
 			continue
@@ -191,6 +208,12 @@ func (n *Node) makeLinks(done *Executables) error {
 		ours, err := n.isPlexus(name)
 		if err != nil {
 			return fmt.Errorf("link %s: %w", name, err)
+		}
+		if to, _ := os.Readlink(filepath.Join(n.BinDir, name)); ours && to != builtinExecutable { // of a former version
+			if err := n.replaceLink(name, builtinExecutable); err != nil {
+				return err
+			}
+			done.Written = append(done.Written, name)
 		}
 		if !ours {
 			done.Foreign = append(done.Foreign, name)

@@ -35,12 +35,12 @@ func (r *rig) install(from fs.FS) *Executables {
 	return done
 }
 
-const everyExecutable = "ovsdpdk plexus plexusctl plexusd sriov userspace vppmemif"
+const everyExecutable = "ovsdpdk plexus plexusbuiltin plexusctl plexusd sriov userspace vppmemif"
 
 func TestExecutables(t *testing.T) {
 	r := newRig(t)
 	done := r.install(image("1"))
-	if len(done.Written) != 7 || len(done.Foreign) != 0 {
+	if len(done.Written) != 8 || len(done.Foreign) != 0 {
 		t.Errorf("%+v", done)
 	}
 	if got := r.names(r.BinDir); got != everyExecutable {
@@ -52,7 +52,7 @@ func TestExecutables(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
 	}
-	if got := r.read(filepath.Join(r.BinDir, "ovsdpdk")); got != "plexus 1" {
+	if got := r.read(filepath.Join(r.BinDir, "ovsdpdk")); got != "plexusbuiltin 1" {
 		t.Errorf("ovsdpdk is %q", got)
 	}
 }
@@ -108,7 +108,7 @@ func TestExecutablesOfOthers(t *testing.T) {
 		t.Errorf("sriov is %q", got)
 	}
 	for _, name := range []string{"userspace", "vppmemif"} {
-		if got := r.read(at(name)); got != "plexus 2" {
+		if got := r.read(at(name)); got != "plexusbuiltin 2" {
 			t.Errorf("%s is %q", name, got)
 		}
 	}
@@ -116,7 +116,7 @@ func TestExecutablesOfOthers(t *testing.T) {
 		t.Errorf("the log says nothing: %s", r.log)
 	}
 	removed, err := r.removeExecutables()
-	if err != nil || len(removed) != 5 {
+	if err != nil || len(removed) != 6 {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	if got := r.names(r.BinDir); got != "ovsdpdk sriov" {

@@ -29,7 +29,7 @@ func (r *rig) installed() *rig {
 func TestRemove(t *testing.T) {
 	r := newRig(t).installed()
 	done, err := r.Remove(t.Context(), has())
-	if err != nil || len(done.Executables) != 7 || done.Kept != "" || r.in(done.Next) != "10-calico.conflist" || len(done.Configurations) != 1 {
+	if err != nil || len(done.Executables) != 8 || done.Kept != "" || r.in(done.Next) != "10-calico.conflist" || len(done.Configurations) != 1 {
 		t.Errorf("%+v, %v", done, err)
 	}
 	if got := r.names(r.ConfDir); got != "10-calico.conflist" {
@@ -131,7 +131,7 @@ func TestRemoveErrors(t *testing.T) {
 		}
 	}
 	done, err := r.Remove(t.Context(), has())
-	if err == nil || !strings.Contains(err.Error(), "remove executable") || len(done.Executables) != 6 {
+	if err == nil || !strings.Contains(err.Error(), "remove executable") || len(done.Executables) != 7 {
 		t.Errorf("%+v, %v", done, err)
 	}
 }

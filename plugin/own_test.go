@@ -13,7 +13,7 @@ import (
 // plugin and as an ipam plugin, beside a link and beside what it points at.
 func TestPlexusIsNoPlugin(t *testing.T) {
 	home, dir := t.TempDir(), t.TempDir()
-	for _, name := range []string{"plexus", "plexusd", "plexusctl"} {
+	for _, name := range []string{"plexus", "plexusd", "plexusbuiltin", "plexusctl"} {
 		script(t, home, name, "exit 1 # "+name)
 	}
 	script(t, dir, "honest", "exit 1")
@@ -36,7 +36,7 @@ func TestPlexusIsNoPlugin(t *testing.T) {
 	soft(dir, "again", "away")
 	soft(dir, "plain", filepath.Join(home, "neighbour"))
 	path := []string{dir, home}
-	for _, name := range []string{"plexus", "plexusd", "plexusctl", "hard", "hardd", "beside", "away", "awayd", "again"} {
+	for _, name := range []string{"plexus", "plexusd", "plexusbuiltin", "plexusctl", "hard", "hardd", "beside", "away", "awayd", "again"} {
 		c := chainOf(t, Request{Path: path}, `{"type": "x"}`)
 		_, err := c.FindInPath(name, path)
 		says(t, err, name, "plexus cannot be a delegate of itself")

@@ -48,7 +48,7 @@ func SearchPath(lists ...[]string) []string {
 }
 
 // ownNames are the names of plexus' executables.
-var ownNames = []string{"plexus", "plexusd", "plexusctl"}
+var ownNames = []string{"plexus", "plexusd", "plexusbuiltin", "plexusctl"}
 
 // isPlexus reports whether an executable is one of plexus', under any name: it is the same
 // file as one of them in its own folder, in the folder of its link's target, or in that of the

@@ -80,16 +80,24 @@ func versions() string {
 	return "{\n    \"cniVersion\": " + quoted[len(quoted)-1] + ",\n    \"supportedVersions\": [" + strings.Join(quoted, ", ") + "]\n}\n"
 }
 
-// become replaces this process by plexusd. It returns only if it cannot.
+// become replaces this process by plexusd, and as a built-in delegate by plexusbuiltin where
+// that is installed. It returns only if it cannot.
 func become(as string, stdin []byte) error {
-	path, err := find()
-	if err != nil {
-		return err
+	var path string
+	var argv []string
+	if !isMetaPlugin(as) {
+		path, argv = find("plexusbuiltin"), []string{as}
+	}
+	if path == "" {
+		path, argv = find("plexusd"), []string{"plexusd", "cni", as}
+	}
+	if path == "" {
+		return errors.New("plexusd is neither beside plexus nor in CNI_PATH (" + os.Getenv("CNI_PATH") + "): install it there")
 	}
 	if err := feed(stdin); err != nil {
 		return errors.New("hand standard input on: " + err.Error())
 	}
-	err = syscall.Exec(path, []string{"plexusd", "cni", as}, os.Environ())
+	err := syscall.Exec(path, argv, os.Environ())
 	return errors.New("execute " + path + ": " + err.Error())
 }
 
@@ -122,20 +130,20 @@ func feed(stdin []byte) error {
 	return syscall.Close(int(fd))
 }
 
-// find looks for plexusd beside this executable, then in CNI_PATH.
-func find() (string, error) {
+// find looks for an executable beside this one, then in CNI_PATH; "" when it is not there.
+func find(name string) string {
 	var dirs []string
 	if self, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Dir(self))
 	}
 	dirs = append(dirs, filepath.SplitList(os.Getenv("CNI_PATH"))...)
 	for _, dir := range dirs {
-		path := filepath.Join(dir, "plexusd")
+		path := filepath.Join(dir, name)
 		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-			return path, nil
+			return path
 		}
 	}
-	return "", errors.New("plexusd is neither beside plexus nor in CNI_PATH (" + os.Getenv("CNI_PATH") + "): install it there")
+	return ""
 }
 
 // fail answers with an error and ends.

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/conf"
 	"github.com/plexus-cni/plexus/delegates"
 )
@@ -117,13 +118,13 @@ func (w *wire) run(ctx context.Context, pod string, stdout, stderr io.Writer) er
 		args += ";K8S_POD_UID=" + w.uid
 	}
 	var out bytes.Buffer
-	call := agent.Call{
+	c := call.Call{
 		As: "plexus",
-		Getenv: agent.Environ("CNI_COMMAND="+w.verb, "CNI_CONTAINERID="+w.sandbox, "CNI_NETNS="+w.netns,
+		Getenv: call.Environ("CNI_COMMAND="+w.verb, "CNI_CONTAINERID="+w.sandbox, "CNI_NETNS="+w.netns,
 			"CNI_IFNAME="+w.ifName, "CNI_PATH="+w.path, "CNI_ARGS="+args),
 		Stdin: bytes.NewReader(config), Stdout: &out, Stderr: stderr,
 	}
-	if agent.Answer(w.telling(ctx, stderr), call) == 0 {
+	if agent.Answer(w.telling(ctx, stderr), c) == 0 {
 		_, err := out.WriteTo(stdout)
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/call"
 )
 
 const usage = `usage: plexusd cni [NAME]
@@ -33,9 +34,9 @@ func run(args []string) int {
 	case len(args) > 0 && args[0] == "serve":
 		return serve(ctx, args[1:], os.Stderr)
 	case len(args) == 1 && args[0] == "cni":
-		return agent.Answer(ctx, agent.OSCall("plexus"))
+		return agent.Answer(ctx, call.OSCall("plexus"))
 	case len(args) == 2 && args[0] == "cni":
-		return agent.Answer(ctx, agent.OSCall(args[1]))
+		return agent.Answer(ctx, call.OSCall(args[1]))
 	}
 	fmt.Fprint(os.Stderr, usage)
 	return 2

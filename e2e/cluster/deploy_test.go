@@ -26,14 +26,14 @@ func (n *testNode) becomeDaemonSet(t *testing.T) {
 	if err := os.Remove(filepath.Join(confDir, "00-plexus.conf")); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"plexus", "plexusd", "plexusctl", "sriov", "ovsdpdk", "vppmemif", "userspace"} {
+	for _, name := range []string{"plexus", "plexusd", "plexusbuiltin", "plexusctl", "sriov", "ovsdpdk", "vppmemif", "userspace"} {
 		if err := os.Remove("/opt/cni/bin/" + name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	n.must(t, "delete", "namespace", "plexus-system", "--wait=true")
 	image, err := json.Marshal(kube.Image{Ref: plexusImage, Entrypoint: []string{"/plexusd"}, Files: map[string]string{
-		"/plexus": filepath.Join(n.Bin, "plexus"), "/plexusd": filepath.Join(n.Bin, "plexusd"), "/plexusctl": filepath.Join(n.Bin, "plexusctl"),
+		"/plexus": filepath.Join(n.Bin, "plexus"), "/plexusd": filepath.Join(n.Bin, "plexusd"), "/plexusctl": filepath.Join(n.Bin, "plexusctl"), "/plexusbuiltin": filepath.Join(n.Bin, "plexusbuiltin"),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func (n *testNode) becomeDaemonSet(t *testing.T) {
 // becomeHandMade is the way back.
 func (n *testNode) becomeHandMade(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"plexus", "plexusd", "plexusctl", "sriov", "ovsdpdk", "vppmemif", "userspace"} {
+	for _, name := range []string{"plexus", "plexusd", "plexusbuiltin", "plexusctl", "sriov", "ovsdpdk", "vppmemif", "userspace"} {
 		data, err := os.ReadFile(filepath.Join(n.Bin, name))
 		if err == nil {
 			err = os.WriteFile("/opt/cni/bin/"+name, data, 0o755)

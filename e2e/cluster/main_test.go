@@ -54,7 +54,7 @@ func outside() int {
 		return 1
 	}
 	var plugins []string
-	for _, name := range []string{"bridge", "host-local", "loopback", "macvlan", "portmap", "plexus", "plexusd", "plexusctl", "ovsdpdk", "vppmemif", "userspace", "sriov"} {
+	for _, name := range []string{"bridge", "host-local", "loopback", "macvlan", "portmap", "plexus", "plexusd", "plexusbuiltin", "plexusctl", "ovsdpdk", "vppmemif", "userspace", "sriov"} {
 		plugins = append(plugins, filepath.Join(bin, name))
 	}
 	began := time.Now()

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/plexus-cni/plexus/agent"
+	cnicall "github.com/plexus-cni/plexus/call"
 )
 
 // listed is a difference that docs/differences.md explains.
@@ -87,8 +88,8 @@ func asPlexus(keys map[string]any) {
 // plexus is the program, in this process.
 func plexus(env []string, stdin []byte) ([]byte, string) {
 	var out, stderr bytes.Buffer
-	call := agent.Call{As: "plexus", Getenv: agent.Environ(env...), Stdin: bytes.NewReader(stdin), Stdout: &out, Stderr: &stderr}
-	if agent.Answer(context.Background(), call) == 0 {
+	c := cnicall.Call{As: "plexus", Getenv: cnicall.Environ(env...), Stdin: bytes.NewReader(stdin), Stdout: &out, Stderr: &stderr}
+	if agent.Answer(context.Background(), c) == 0 {
 		return out.Bytes(), ""
 	}
 	var e struct{ Msg, Details string }

@@ -3,6 +3,7 @@ package sriov
 import (
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,49 +20,63 @@ import (
 	"github.com/plexus-cni/plexus/rig/node"
 )
 
-// ADD and DEL of one VF as whole processes, beside the start of the process
-// alone, in turn: medians, and the share that is the work.
-func BenchmarkKernel(b *testing.B) { bench(b, map[string]any{}) }
+// peer is another CNI plugin of type sriov that the benchmarks compare with.
+var peer = flag.String("peer", "", "`executable` of sriov-cni in the guest, with which the benchmarks compare plexus")
 
-func BenchmarkKernelVLAN(b *testing.B) {
-	bench(b, map[string]any{"vlan": 7, "spoofchk": "off", "trust": "on"})
+// ADD and DEL of one VF as whole processes, without the agent, beside the start of the process
+// alone: medians. With -peer each request is made in turn by plexus and by the peer, on the same VF.
+func BenchmarkPlain(b *testing.B) { bench(b, *peer, map[string]any{}) }
+
+func BenchmarkFull(b *testing.B) {
+	bench(b, *peer, map[string]any{"vlan": 7, "vlanQoS": 3, "spoofchk": "off", "trust": "on", "mac": "02:00:00:00:00:07", "ipam": map[string]any{
+		"type": "host-local", "dataDir": "/var/lib/cni/networks", "ranges": []any{[]any{map[string]any{"subnet": "10.9.0.0/24"}}},
+	}})
 }
 
-func BenchmarkKernelMAC(b *testing.B) { bench(b, map[string]any{"mac": "02:00:00:00:00:07"}) }
+func BenchmarkMACWithoutTrust(b *testing.B) {
+	bench(b, "", map[string]any{"mac": "02:00:00:00:00:07"})
+}
 
-func BenchmarkDPDK(b *testing.B) { bench(b, map[string]any{"driver": "vfio-pci"}) }
+func BenchmarkDPDK(b *testing.B) { bench(b, "", map[string]any{"driver": "vfio-pci"}) }
 
-func bench(b *testing.B, keys map[string]any) {
+func bench(b *testing.B, peer string, keys map[string]any) {
 	keys["deviceID"] = vf(b, "eth0", 0)
 	p, err := node.NewPod("bench")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer p.Close()
-	s := newSite(b, "sriov")
-	var start, add, del []time.Duration
-	for b.Loop() {
-		began := time.Now()
-		cmd := s.command(context.Background(), "VERSION", "", "")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.Fatalf("VERSION: %v: %s", err, out)
-		}
-		started := time.Now()
-		s.mustAdd("sandbox000001", p, keys)
-		added := time.Now()
-		s.mustDel("sandbox000001", p.Path(), keys)
-		start, add, del = append(start, started.Sub(began)), append(add, added.Sub(started)), append(del, time.Since(added))
+	sites := []*site{newSite(b, "sriov")}
+	if peer != "" {
+		sites = append(sites, newSite(b, peer))
+	} else {
+		b.Log("NO PEER: plexus is compared with nothing; -peer names an executable of sriov-cni in the guest")
 	}
-	middle := func(all []time.Duration) float64 {
-		slices.Sort(all)
-		return float64(all[len(all)/2]) / float64(time.Millisecond)
+	times := map[string][]time.Duration{}
+	timed := func(what string, do func()) {
+		began := time.Now()
+		do()
+		times[what] = append(times[what], time.Since(began))
+	}
+	for b.Loop() {
+		for i, s := range sites {
+			who := []string{"", "peer-"}[i]
+			timed(who+"start", func() {
+				cmd := s.command(context.Background(), "VERSION", "", "")
+				cmd.Stdin = strings.NewReader(`{"cniVersion":"1.1.0"}`)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					b.Fatalf("VERSION: %v: %s", err, out)
+				}
+			})
+			timed(who+"ADD", func() { s.mustAdd("sandbox000001", p, keys) })
+			timed(who+"DEL", func() { s.mustDel("sandbox000001", p.Path(), keys) })
+		}
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(middle(start), "start-ms")
-	b.ReportMetric(middle(add), "ADD-ms")
-	b.ReportMetric(middle(del), "DEL-ms")
-	b.ReportMetric(middle(add)/middle(start), "ADD/start")
-	b.ReportMetric(middle(del)/middle(start), "DEL/start")
+	for what, all := range times {
+		slices.Sort(all)
+		b.ReportMetric(float64(all[len(all)/2])/float64(time.Millisecond), what+"-ms")
+	}
 }
 
 // The requests to the kernel do not depend on how many VFs there are.

@@ -71,7 +71,7 @@ func driver(pci string) string {
 // site is one installation.
 type site struct {
 	t       testing.TB
-	as      string // executable
+	as      string // executable, in binDir when it is no path
 	dataDir string
 }
 
@@ -113,7 +113,11 @@ type cniError struct {
 func (e *cniError) Error() string { return fmt.Sprintf("CNI error %d: %s", e.Code, e.Msg) }
 
 func (s *site) command(ctx context.Context, verb, sandbox, netns string, env ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(binDir, s.as))
+	path := s.as
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(binDir, path)
+	}
+	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "CNI_PATH=" + binDir, "CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + sandbox, "CNI_NETNS=" + netns, "CNI_IFNAME=net1"}, env...)
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/delegates"
 )
 
@@ -54,7 +55,7 @@ func Answer() int {
 		}
 		return fmt.Errorf("injected failure at step %d, %s", n, step)
 	})
-	status := agent.Answer(ctx, agent.OSCall("plexus"))
+	status := agent.Answer(ctx, call.OSCall("plexus"))
 	mu.Lock()
 	defer mu.Unlock()
 	if err := os.WriteFile(os.Getenv(stepsEnv), steps.Bytes(), 0o600); err != nil {

@@ -12,6 +12,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/plexus-cni/plexus/agent"
+	"github.com/plexus-cni/plexus/call"
 	"github.com/plexus-cni/plexus/rig/must"
 	"github.com/plexus-cni/plexus/rig/node"
 )
@@ -142,8 +143,8 @@ func (s *Site) InProcess(r Request) ([]byte, error) {
 		r.IfName = "eth0"
 	}
 	var out, stderr bytes.Buffer
-	status := agent.Answer(context.Background(), agent.Call{
-		As: "plexus", Getenv: agent.Environ(s.Environ(r)...),
+	status := agent.Answer(context.Background(), call.Call{
+		As: "plexus", Getenv: call.Environ(s.Environ(r)...),
 		Stdin: bytes.NewReader(s.Conf), Stdout: &out, Stderr: &stderr,
 	})
 	if status == 0 {

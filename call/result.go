@@ -1,4 +1,4 @@
-package agent
+package call
 
 import (
 	"context"
@@ -59,9 +59,9 @@ type answerError struct {
 	types.Error
 }
 
-// wireError converts an error, once. Its code is that of the first cause that
+// WireError converts an error, once. Its code is that of the first cause that
 // has one.
-func wireError(err error, cniVersion string) *answerError {
+func WireError(err error, cniVersion string) *answerError {
 	out := &answerError{cniVersion, types.Error{Code: types.ErrInternal, Msg: err.Error()}}
 	var mine *delegates.Error
 	var plugin *types.Error

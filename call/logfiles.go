@@ -1,4 +1,4 @@
-package agent
+package call
 
 import (
 	"io"
@@ -10,10 +10,10 @@ import (
 	"github.com/plexus-cni/plexus/conf"
 )
 
-// logFiles are the log files that configurations name. A file has one writer for all
+// LogFiles are the log files that configurations name. A file has one writer for all
 // requests: a writer for each would keep a goroutine for ever, and rotate the file while
 // others write to it.
-type logFiles struct{ writers sync.Map } // *lumberjack.Logger by logKey
+type LogFiles struct{ writers sync.Map } // *lumberjack.Logger by logKey
 
 type logKey struct {
 	file    string
@@ -22,7 +22,7 @@ type logKey struct {
 
 // open makes the log that a configuration names: standard error unless logToStderr is
 // false, and logFile, rotated by logOptions as Multus does. done closes the file.
-func (f *logFiles) open(c *conf.Conf, stderr io.Writer) (log *slog.Logger, done func()) {
+func (f *LogFiles) open(c *conf.Conf, stderr io.Writer) (log *slog.Logger, done func()) {
 	level := map[conf.LogLevel]slog.Level{
 		conf.LogDebug: slog.LevelDebug, conf.LogVerbose: slog.LevelInfo, conf.LogInfo: slog.LevelInfo,
 		conf.LogWarning: slog.LevelWarn, conf.LogError: slog.LevelWarn, conf.LogPanic: slog.LevelError,

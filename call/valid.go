@@ -1,4 +1,4 @@
-package agent
+package call
 
 import (
 	"encoding/json"

@@ -1,9 +1,8 @@
-// Package agent answers CNI requests: it reads environment and standard input
-// as the CNI specification 1.1.0 section 2 has them, lets the engine do the
-// verb, and writes the result or the error. plexusd cni answers one request
-// with it (Answer). plexusd serve is the node agent (Serve): tasks that answer the
-// requests of all pods, keep what pods were given, and show it.
-package agent
+// Package call is one execution of a CNI plugin: it reads environment and standard input as
+// the CNI specification 1.1.0 section 2 has them, has an engine do the verb, and writes the
+// result or the error. The node agent answers many calls in one process, plexusd cni and
+// plexusbuiltin one.
+package call
 
 import (
 	"encoding/json"
@@ -40,8 +39,8 @@ type Call struct {
 	ID, Runtime string
 }
 
-// maxStdin bounds the configuration, in bytes.
-const maxStdin = 4 << 20
+// MaxStdin bounds the configuration, in bytes.
+const MaxStdin = 4 << 20
 
 // OSCall is the call that this process was made with.
 func OSCall(as string) Call {
@@ -60,12 +59,12 @@ func Environ(list ...string) func(string) string {
 	return func(key string) string { return m[key] }
 }
 
-// respond has the call served and returns the exit status, and the answer for standard
+// Respond has the call served and returns the exit status, and the answer for standard
 // output. serve is given standard input. An error is in the answer too.
-func (c *Call) respond(serve func(stdin []byte) (any, error)) (status int, out []byte, err error) {
-	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, maxStdin+1))
-	if err == nil && len(stdin) > maxStdin {
-		err = fmt.Errorf("standard input: more than %d bytes", maxStdin)
+func (c *Call) Respond(serve func(stdin []byte) (any, error)) (status int, out []byte, err error) {
+	stdin, err := io.ReadAll(io.LimitReader(c.Stdin, MaxStdin+1))
+	if err == nil && len(stdin) > MaxStdin {
+		err = fmt.Errorf("standard input: more than %d bytes", MaxStdin)
 	}
 	var answer any
 	if err != nil {
@@ -79,7 +78,7 @@ func (c *Call) respond(serve func(stdin []byte) (any, error)) (status int, out [
 	if err != nil {
 		status = 1
 		var errMarshal error
-		out, errMarshal = json.MarshalIndent(wireError(err, versionOf(stdin)), "", "    ")
+		out, errMarshal = json.MarshalIndent(WireError(err, versionOf(stdin)), "", "    ")
 		err = errors.Join(err, errMarshal)
 	}
 	if out != nil {
@@ -185,17 +184,38 @@ func readBounds(file string) (conf.Bounds, error) {
 	return b, err
 }
 
-// do parses the call, opens its log and its engine, and has the verb done.
-func (c *Call) do(stdin []byte, files *logFiles, enginesOf func(*slog.Logger) *engines, verb func(*engine.Engine, *engine.Request) (any, error)) (any, error) {
+// Open makes the engine for the settings of a call. Nothing is sent.
+type Open func(settings *conf.Conf, log *slog.Logger, stderr io.Writer) *engine.Engine
+
+// Do parses the call, opens its log and its engine, and has the verb done.
+func (c *Call) Do(stdin []byte, files *LogFiles, open Open, verb func(*engine.Engine, *engine.Request) (any, error)) (any, error) {
 	r, settings, err := c.parse(stdin)
 	if err != nil {
 		return nil, err
 	}
 	log, done := files.open(settings, c.Stderr)
 	defer done()
-	n := enginesOf(log)
-	if r.Conf == nil && !n.delegates.Has(c.As) {
+	e := open(settings, log, c.Stderr)
+	if r.Conf == nil && !e.Delegates.Has(c.As) {
 		return nil, configError(fmt.Errorf("%q is not a delegate of this plexus", c.As))
 	}
-	return verb(n.open(settings, log, c.Stderr), r)
+	return verb(e, r)
+}
+
+// Alone has the call served in this process, which serves no other, writes the answer to Stdout
+// and returns the exit status.
+func (c *Call) Alone(open Open, verb func(*engine.Engine, *engine.Request) (any, error)) (status int) {
+	status, text, _ := c.Respond(func(stdin []byte) (any, error) {
+		return c.Do(stdin, &LogFiles{}, open, func(e *engine.Engine, r *engine.Request) (any, error) {
+			defer e.Close()
+			return verb(e, r)
+		})
+	})
+	if len(text) > 0 {
+		if _, err := c.Stdout.Write(text); err != nil {
+			fmt.Fprintln(c.Stderr, "plexus: write answer:", err)
+			return 1
+		}
+	}
+	return status
 }
