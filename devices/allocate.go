@@ -2,6 +2,7 @@ package devices
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,8 @@ import (
 // Places are the folders of a node that devices are in.
 type Places struct {
 	Sysfs      string
-	Sockets    string // one folder for each device that is a socket
+	Sockets    string // one folder for each device that is a socket, in memory
+	Records    string // of these folders, on the disk
 	DeviceInfo string // of device plugins' files (device-information specification 1.1.0)
 	Plugins    string // the kubelet's sockets of device plugins
 	VhostNet   string // a device file that nodes without the module vhost_net lack
@@ -32,7 +34,7 @@ type Places struct {
 // is (k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1, DevicePluginPath).
 func DefaultPlaces() Places {
 	return Places{
-		Sysfs: "/sys", Sockets: conf.DeviceSockets, DeviceInfo: "/var/run/k8s.cni.cncf.io/devinfo/dp", Plugins: filepath.Clean(deviceplugin.DevicePluginPath), VhostNet: "/dev/vhost-net",
+		Sysfs: "/sys", Sockets: conf.DeviceSockets, Records: "/var/lib/plexus/devices", DeviceInfo: "/var/run/k8s.cni.cncf.io/devinfo/dp", Plugins: filepath.Clean(deviceplugin.DevicePluginPath), VhostNet: "/dev/vhost-net",
 	}
 }
 
@@ -122,7 +124,8 @@ func (p *Places) allocateSockets(r *Resource, ids []string) (*deviceplugin.Conta
 		if err != nil {
 			return nil, err
 		}
-		if err := p.writeInfo(r.Name, id, socketInfo(r.Socket.Kind, host, seen)); err != nil {
+		info := socketInfo(r.Socket.Kind, host, seen)
+		if err := errors.Join(p.record(r.Name, id, info), p.writeInfo(r.Name, id, info)); err != nil {
 			return nil, err
 		}
 		mounted = append(mounted, seen)
@@ -155,7 +158,7 @@ func socketInfo(kind, host, seen string) *conf.DeviceInfo {
 // makeFolder makes an empty folder for a device and removes the former ones. Only root can
 // enter the folders above it.
 func (p *Places) makeFolder(resource, id string) (string, error) {
-	of := filepath.Join(p.Sockets, strings.ReplaceAll(resource, "/", "_"), id)
+	of := filepath.Join(p.folderOf(resource), id)
 	if err := os.RemoveAll(of); err != nil {
 		return "", fmt.Errorf("remove the former folder of device %s: %w", id, err)
 	}
@@ -164,6 +167,60 @@ func (p *Places) makeFolder(resource, id string) (string, error) {
 		return "", fmt.Errorf("folder of device %s: %w", id, err)
 	}
 	return dir, os.Chmod(dir, 0o777) // as an emptyDir is, whoever the container runs as
+}
+
+// record keeps a device's folder on the disk. After a reboot the kubelet has its container mount
+// that folder again, and asks for no allocation.
+func (p *Places) record(resource, id string, info *conf.DeviceInfo) error {
+	data, err := json.Marshal(info)
+	if err == nil {
+		err = os.MkdirAll(p.Records, 0o700)
+	}
+	if err == nil {
+		err = file.Replacement{Path: filepath.Join(p.Records, infoName(resource, id)), Mode: 0o600}.Write(bytes.NewReader(data))
+	}
+	if err != nil {
+		return fmt.Errorf("record of device %s: %w", id, err)
+	}
+	return nil
+}
+
+// restore makes again, after a reboot, the folders and the device information of a resource's
+// devices that were allocated.
+func (p *Places) restore(r *Resource, ids []string) error {
+	var errs []error
+	for _, id := range ids {
+		data, err := file.ReadRegular(filepath.Join(p.Records, infoName(r.Name, id)), maxRecord)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var info conf.DeviceInfo
+		if err == nil {
+			err = json.Unmarshal(data, &info)
+		}
+		path := info.Socket()
+		if err != nil || path == nil || filepath.Dir(filepath.Dir(filepath.Clean(*path))) != p.folderOf(r.Name) || filepath.Base(filepath.Dir(filepath.Clean(*path))) != id {
+			errs = append(errs, fmt.Errorf("device %s: its record cannot be used: %w", id, cmp.Or(err, errRecord)))
+			continue
+		}
+		_, err = os.Stat(*path)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(*path, 0o700); err == nil {
+				err = os.Chmod(*path, 0o777)
+			}
+		}
+		errs = append(errs, err, p.writeInfo(r.Name, id, &info))
+	}
+	return errors.Join(errs...)
+}
+
+const maxRecord = 64 << 10 // bytes
+
+var errRecord = errors.New("it names no folder of the device")
+
+// folderOf is the folder of a resource's devices.
+func (p *Places) folderOf(resource string) string {
+	return filepath.Join(p.Sockets, strings.ReplaceAll(resource, "/", "_"))
 }
 
 // writeInfo writes the file that tells the network plugin of a device.
@@ -187,7 +244,7 @@ func infoName(resource, id string) string {
 
 // Remove removes the files of all devices of resources: plexus is taken off the node.
 func (p *Places) Remove(resources []Resource) error {
-	errs := []error{os.RemoveAll(p.Sockets)}
+	errs := []error{os.RemoveAll(p.Sockets), os.RemoveAll(p.Records)}
 	entries, err := os.ReadDir(p.DeviceInfo)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)

@@ -64,6 +64,9 @@ func (v *Inventory) Run(ctx context.Context) error {
 		}
 		offered[r.Name] = true
 		p := newPlugin(r, functions, &v.Places, v.Log)
+		if err := p.restore(); err != nil {
+			v.Log.Error("devices of running pods are not made again", "resource", r.Name, "why", err.Error())
+		}
 		group.Go(func() error { return p.Run(ctx) })
 		group.Go(func() error { return v.follow(ctx, p) })
 	}

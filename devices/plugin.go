@@ -54,6 +54,18 @@ func newPlugin(r *Resource, functions []Function, places *Places, log *slog.Logg
 	return p
 }
 
+// restore makes again what a reboot has taken from allocated sockets.
+func (p *plugin) restore() error {
+	if p.resource.Socket == nil {
+		return nil
+	}
+	var ids []string
+	for _, d := range p.list {
+		ids = append(ids, d.ID)
+	}
+	return p.places.restore(p.resource, ids)
+}
+
 // setHealth sets the health of the devices; bad is why one is not healthy, nil when it is. A
 // change is logged once.
 func (p *plugin) setHealth(bad func(id string) error) {

@@ -92,7 +92,7 @@ func start(t *testing.T, sysfs, settings string, s Switch) (*Inventory, *kubelet
 	dir := t.TempDir()
 	v := &Inventory{
 		Resources: resources, InUse: func(string) bool { return false }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Places: Places{Sysfs: sysfs, Sockets: filepath.Join(dir, "sockets"), DeviceInfo: filepath.Join(dir, "dp"), Plugins: short, VhostNet: "/dev/null"},
+		Places: Places{Sysfs: sysfs, Sockets: filepath.Join(dir, "sockets"), Records: filepath.Join(dir, "records"), DeviceInfo: filepath.Join(dir, "dp"), Plugins: short, VhostNet: "/dev/null"},
 		Switch: func(string, json.RawMessage) (Switch, error) { return s, nil },
 	}
 	k := startKubelet(t, short)
@@ -272,13 +272,40 @@ func TestSocketsOfAPlugin(t *testing.T) {
 	if _, err := os.Stat(first.HostPath); err == nil || got.Mounts[0].HostPath == first.HostPath {
 		t.Errorf("the next pod gets the folder of the former one: %s", got.Mounts[0].HostPath)
 	}
+	// A reboot empties the folders in memory; the kubelet mounts the same folder again, without
+	// an allocation.
+	folder, described := got.Mounts[0].HostPath, filepath.Join(v.Places.DeviceInfo, "x.com-fast-0-device.json")
+	before, err := os.ReadFile(described)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(v.Places.Sockets), os.RemoveAll(v.Places.DeviceInfo)); err != nil {
+		t.Fatal(err)
+	}
+	if err := newPlugin(&v.Resources[0], nil, &v.Places, v.Log).restore(); err != nil {
+		t.Error(err)
+	}
+	after, err := os.ReadFile(described)
+	if st, errFolder := os.Stat(folder); errFolder != nil || st.Mode().Perm() != 0o777 || string(after) != string(before) {
+		t.Errorf("after a reboot: folder %v %v, device information %s %v", st, errFolder, after, err)
+	}
+	// A record that was changed leads nowhere else.
+	record := filepath.Join(v.Places.Records, "x.com-fast-0-device.json")
+	for _, path := range []string{"/etc/x/", v.Places.Sockets + "/x.com_fast/0/../../../y/", v.Places.Sockets + "/x.com_fast/1/aaaa/", ""} {
+		if err := os.WriteFile(record, []byte(`{"type": "vhost-user", "vhost-user": {"path": "`+path+`"}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := newPlugin(&v.Resources[0], nil, &v.Places, v.Log).restore(); err == nil {
+			t.Errorf("a record with the path %q is used", path)
+		}
+	}
 	if _, err := allocate(t, c, "../../etc"); err == nil {
 		t.Error("a device that is not there is given")
 	}
 	if err := v.Places.Remove(v.Resources); err != nil {
 		t.Error(err)
 	}
-	for _, dir := range []string{v.Places.Sockets, v.Places.DeviceInfo + "/*"} {
+	for _, dir := range []string{v.Places.Sockets, v.Places.Records, v.Places.DeviceInfo + "/*"} {
 		if left, _ := filepath.Glob(dir); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,6 +74,7 @@ func TestOfferedDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.RemoveAll("/run/plexus/devices")
+		os.RemoveAll("/var/lib/plexus/devices")
 	})
 	allocatable := func(resource, want string) {
 		t.Helper()
@@ -132,9 +134,28 @@ func TestOfferedDevices(t *testing.T) {
 	for _, p := range peers {
 		p.Close()
 	}
-	// An agent that starts anew offers them again, and running pods keep theirs.
+	// An agent that starts anew offers them again, and running pods keep theirs. After a reboot,
+	// which empties /run, their folders are there again before the kubelet has them mounted.
 	n.stopAgent()
+	folders, err := filepath.Glob("/run/plexus/devices/*/*/*")
+	if err != nil || len(folders) != 4 {
+		t.Errorf("folders of devices: %v %v", folders, err)
+	}
+	if err := errors.Join(os.Rename("/run/plexus/devices", "/run/plexus/before"), os.RemoveAll("/run/k8s.cni.cncf.io/devinfo/dp")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll("/run/plexus/before") })
 	if err := n.startAgent(t.Context(), "--settings", settings); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the folders are there again", func() error {
+		again, err := filepath.Glob("/run/plexus/devices/*/*/*")
+		if err != nil || !slices.Equal(again, folders) {
+			return fmt.Errorf("folders %v, want %v", again, folders)
+		}
+		return nil
+	})
+	if err := errors.Join(os.RemoveAll("/run/plexus/devices"), os.Rename("/run/plexus/before", "/run/plexus/devices")); err != nil { // the pods run on
 		t.Fatal(err)
 	}
 	// A switch that is away takes its devices out of the scheduler's sight, and no others.
