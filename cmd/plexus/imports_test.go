@@ -53,7 +53,7 @@ var mayImport = map[string][]string{
 	"rig/memif":           {"rig/process"},
 	"rig/standin":         {"rig/memif", "rig/process"},
 	"rig/vpp":             {"rig/process"},
-	"rig/site":            {"agent", "call", "rig/fault", "rig/must", "rig/node", "rig/ovs", "rig/process", "rig/standin", "rig/vpp"},
+	"rig/site":            {"agent", "call", "rig/fault", "rig/memif", "rig/must", "rig/node", "rig/ovs", "rig/process", "rig/standin", "rig/vpp"},
 	"rig/standin/serve":   {"rig/standin"},
 	"e2e/demo":            {"kube", "conf", "rig/node", "rig/ovs", "rig/memif", "rig/standin", "rig/vpp"},
 	"e2e/bench":           {"engine", "journal", "conf", "rig/node", "rig/ovs", "rig/process", "rig/standin", "rig/vpp"},
@@ -110,7 +110,7 @@ var testsMayImport = map[string][]string{
 	"e2e/plugins":   {"rig/must", "rig/node", "rig/process", "rig/site"},
 	"e2e/stopped":   {"rig/must", "rig/node", "rig/site"},
 	"e2e/storm":     {"rig/must", "rig/ovs", "rig/site", "shareddir"},
-	"e2e/vpp":       {"rig/memif", "rig/must", "rig/node", "rig/site", "rig/standin", "shareddir"},
+	"e2e/vpp":       {"rig/memif", "rig/must", "rig/node", "rig/process", "rig/site", "rig/standin", "shareddir"},
 }
 
 type listed struct {
