@@ -20,7 +20,7 @@ func historyCommand(o *options) *cobra.Command {
 		Short: "Show the last requests and what the agent did on its own, newest first",
 		Long: `Show the last requests and what the agent did on its own, newest first: of all
 pods, of a POD (NAME or NAMESPACE/NAME), or of a SANDBOX (the beginning of its
-ID). -o wide shows each step, and what was undone. The agent keeps 500 of them
+ID). -o wide shows each step, and what was undone. The agent keeps 400 of them
 and none when it is restarted.`,
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: o.completePods,
 	}
