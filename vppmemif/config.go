@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"go.fd.io/govpp/binapi/ethernet_types"
 
@@ -147,11 +148,28 @@ func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, 
 		warnings = append(warnings, fmt.Sprintf("%s: key %q: %d of bridge domain %d is a domain of its own, which has pods alone: name the interface that carries the VLAN with %q",
 			object, c.key("vlan"), c.VLAN, b.ID, c.key("bridgeDomain.uplink")))
 	}
+	if given := c.givenToClient(); c.Role == "server" && len(given) > 0 {
+		warnings = append(warnings, fmt.Sprintf("%s: keys %s: they have no effect, as the client of a memif decides them and VPP is the server: set them in the pod's program, or %q to client",
+			object, strings.Join(given, ", "), c.key("role")))
+	}
 	if c.Socket.Abstract {
 		warnings = append(warnings, fmt.Sprintf("%s: key %q: VPP (24.10 to 26.10) keeps the pod's network namespace open until VPP ends, with every link in it but veths: prefer a socket in a folder",
 			object, c.key("socket.abstract")))
 	}
 	return c, warnings, nil
+}
+
+// givenToClient are the keys by which a client sizes its memif.
+func (c *Config) givenToClient() (keys []string) {
+	for _, one := range []struct {
+		key   string
+		given bool
+	}{{"queues", c.Queues != Queues{}}, {"ringSize", c.RingSize != 0}, {"bufferSize", c.BufSize != 0}} {
+		if one.given {
+			keys = append(keys, fmt.Sprintf("%q", c.key(one.key)))
+		}
+	}
+	return keys
 }
 
 // within refuses an address or a folder that the node does not allow. An abstract

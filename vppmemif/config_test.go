@@ -241,3 +241,16 @@ func TestDecodeRefuses(t *testing.T) {
 		t.Errorf("a description moves the address to interface %d", at)
 	}
 }
+
+// What the client of a memif decides is a warning where VPP is the server.
+func TestSizesOfAServer(t *testing.T) {
+	for role, warned := range map[string]bool{"": true, "server": true, "client": false} {
+		_, warnings, err := parseAs("default/fast", []byte(`{"type": "vppmemif", "role": "`+role+`", "queues": {"rx": 2}, "ringSize": 2048, "bufferSize": 4096}`), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(warnings) == 1 && strings.Contains(warnings[0], `keys "queues", "ringSize", "bufferSize"`); got != warned {
+			t.Errorf("role %q: warnings %q", role, warnings)
+		}
+	}
+}

@@ -365,11 +365,11 @@ func TestInspect(t *testing.T) {
 	}{
 		{func() (map[string]string, error) { return d.inspect(bounded(t), l2, first) }, map[string]string{
 			"interface": "memif1/0", "sw_if_index": "1", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
-			"socket": stateOf(t, first).Socket, "tag": stateOf(t, first).Tag, "mtu": "1400", "mac": "02:00:00:00:00:0a", "ring size": "1", "buffer size": "0",
+			"socket": stateOf(t, first).Socket, "tag": stateOf(t, first).Tag, "mtu": "1400", "mac": "02:00:00:00:00:0a",
 			"bridge domain": "12", "bridge domain tag": stateOf(t, first).DomainTag}},
 		{func() (map[string]string, error) { return d.inspect(bounded(t), l3, second) }, map[string]string{
 			"interface": "memif2/0", "sw_if_index": "2", "admin": "up", "link": "down", "role": "server", "mode": "ethernet", "id": "0",
-			"socket": stateOf(t, second).Socket, "tag": stateOf(t, second).Tag, "mtu": "9000", "mac": "02:fe:9a:c1:31:76", "ring size": "1", "buffer size": "0",
+			"socket": stateOf(t, second).Socket, "tag": stateOf(t, second).Tag, "mtu": "9000", "mac": "02:fe:9a:c1:31:76",
 			"vrf": "5", "addresses": "10.0.0.1/24, fd00::1/64", "routes": "10.1.0.0/16 via 10.0.0.2, fd01::/64 via fd00::2"}},
 	} {
 		got, err := c.said()

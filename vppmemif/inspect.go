@@ -45,7 +45,8 @@ func (p *attachment) facts() map[string]string {
 	if m := port.memif; m != nil {
 		ethernet = modeOf(m.Mode) == "ethernet"
 		facts["mode"], facts["id"] = modeOf(m.Mode), fmt.Sprint(m.ID)
-		facts["ring size"], facts["buffer size"] = fmt.Sprint(m.RingSize), fmt.Sprint(m.BufferSize)
+		set("ring size", !port.server, m.RingSize) // the client's; VPP shows 1 and 0 of its own
+		set("buffer size", !port.server, m.BufferSize)
 	}
 	set("mac", ethernet, port.L2Address)
 	set("vlan", port.vlan() != 0, port.vlan())
