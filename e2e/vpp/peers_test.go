@@ -73,14 +73,18 @@ func TestMemifDPDKAcrossRestart(t *testing.T) {
 	must.Do(t, err)
 	t.Cleanup(dpdk.Stop)
 	for round := range 2 {
+		must.Do(t, dpdk.Pause(ctx)) // while its link comes
 		must.Do(t, dpdk.WaitLink(ctx))
+		must.Do(t, dpdk.Resume(ctx))
 		must.Do(t, left.peers[0].WaitLink(ctx))
 		must.Do(t, left.peers[0].Send(ctx, 1000, memif.Traffic{}))
 		must.Do(t, dpdk.WaitReceived(ctx, 1000*(round+1)))
 		must.Do(t, dpdk.Send(ctx, 500))
 		must.Do(t, left.peers[0].WaitOther(ctx, 500*(round+1)))
 		if round == 0 {
+			must.Do(t, dpdk.Pause(ctx)) // while its link goes
 			restored(t, v, s, left)
+			must.Do(t, dpdk.Resume(ctx))
 		}
 	}
 	must.Do(t, s.Check("right00000001", right, "right"))

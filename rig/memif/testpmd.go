@@ -82,6 +82,19 @@ func (p *Testpmd) WaitLink(ctx context.Context) error {
 	})
 }
 
+// Pause ends the polling of the device. DPDK 22.11 unmaps the rings of a link that ends, or comes,
+// while a core polls them, and dies of it now and then.
+func (p *Testpmd) Pause(ctx context.Context) error {
+	_, err := p.command(ctx, "stop")
+	return err
+}
+
+// Resume polls the device again.
+func (p *Testpmd) Resume(ctx context.Context) error {
+	_, err := p.command(ctx, "start")
+	return err
+}
+
 // Send sends n frames of 64 bytes, up to 512 so that they fit into a ring, and
 // returns when the device has taken them.
 func (p *Testpmd) Send(ctx context.Context, n int) error {
