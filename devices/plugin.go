@@ -222,9 +222,17 @@ const (
 // Run serves the plugin until ctx is done. It registers whenever the kubelet has started: the
 // kubelet then removes all sockets of its folder, and makes its own.
 func (p *plugin) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := p.serveOnce(ctx); err != nil {
-			p.log.Warn("the device plugin is tried again", "resource", p.resource.Name, "why", err.Error())
+	for before := ""; ctx.Err() == nil; {
+		err := p.serveOnce(ctx)
+		if err == nil {
+			before = ""
+			continue
+		}
+		if ctx.Err() == nil {
+			if err.Error() != before { // a kubelet may be away for long
+				p.log.Warn("the device plugin is tried again", "resource", p.resource.Name, "why", err.Error())
+			}
+			before = err.Error()
 			select {
 			case <-ctx.Done():
 			case <-time.After(registerAgain):
