@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/plexus-cni/plexus/call"
 )
 
 // kubectlName is the executable's name by which kubectl finds `kubectl plexus`.
@@ -31,6 +33,12 @@ func run(ctx context.Context, name string, args []string, stdout, stderr io.Writ
 	if name == kubectlName {
 		c = kubectlCommand()
 	}
+	c.Version = call.Version()
+	c.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
+	c.AddCommand(&cobra.Command{Use: "version", Short: "Show the version, and the commit that it was built from", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		_, err := fmt.Fprintln(stdout, c.DisplayName(), c.Version)
+		return err
+	}})
 	c.SetArgs(args)
 	c.SetOut(stdout)
 	c.SetErr(stderr)

@@ -16,6 +16,7 @@ import (
 
 const usage = `usage: plexusd cni [NAME]
        plexusd serve [FLAGS]
+       plexusd version
 
   cni    answer the CNI request in the environment and on standard input;
          NAME is the plugin to be: plexus (the default), sriov, vppmemif, ovsdpdk, userspace
@@ -33,6 +34,9 @@ func run(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == "serve":
 		return serve(ctx, args[1:], os.Stderr)
+	case len(args) == 1 && (args[0] == "version" || args[0] == "--version"):
+		fmt.Println("plexusd", call.Version())
+		return 0
 	case len(args) == 1 && args[0] == "cni":
 		return agent.Answer(ctx, call.OSCall("plexus"))
 	case len(args) == 2 && args[0] == "cni":
