@@ -10,9 +10,10 @@ import (
 // notes of former hours go.
 func TestUndone(t *testing.T) {
 	j, now := Open(t.TempDir()), time.Now()
-	for sandbox, at := range map[string]time.Time{"older": now.Add(-2 * keepUndone), "old": now.Add(-keepUndone), "a": now, "b": now} {
-		j.noteUndone(sandbox, at)
-	}
+	j.noteUndone("older", now.Add(-2*keepUndone)) // in the order of time
+	j.noteUndone("old", now.Add(-keepUndone))
+	j.noteUndone("a", now)
+	j.noteUndone("b", now)
 	j.noteUndone("last", now.Add(keepUndone))
 	j.noteUndone("last", now)
 	if _, err := j.Begin(t.Context(), &Record{Sandbox: "b"}, false); err != nil {
