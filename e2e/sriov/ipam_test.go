@@ -81,13 +81,15 @@ func TestIPv6(t *testing.T) {
 	})
 }
 
-// What tuning has changed behind the VF is as it should be; what the pod changes is told.
+// What tuning has changed behind the VF is as it should be; what the pod changes is told. The
+// address is of IPv4: a change of the mtu starts igbvf anew, and the emulated NIC can bring the
+// VF a probe for duplicates that was its own before.
 func TestCheckOfThePod(t *testing.T) {
 	s, p := newSite(t, "plexus"), newPod(t, "check")
 	before := world(t)
 	config, err := json.Marshal(map[string]any{"cniVersion": "1.1.0", "name": "node", "type": "plexus", "dataDir": s.dataDir, "delegates": []any{map[string]any{
 		"cniVersion": "1.1.0", "name": "fast", "plugins": []any{
-			map[string]any{"type": "sriov", "deviceID": vf(t, "eth0", 0), "ipam": static("fd00:6::2/64")},
+			map[string]any{"type": "sriov", "deviceID": vf(t, "eth0", 0), "ipam": static("10.66.0.2/24")},
 			map[string]any{"type": "tuning", "mtu": 1400}}}}})
 	if err != nil {
 		t.Fatal(err)
