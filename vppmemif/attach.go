@@ -225,7 +225,8 @@ func (p *attachment) createMemif() request {
 		RxQueues: c.Queues.RX, TxQueues: c.Queues.TX, RingSize: c.RingSize, BufferSize: c.BufSize, HwAddr: c.hwAddr(p.state),
 	}
 	if c.Role == "client" {
-		m.Role = memif.MEMIF_ROLE_API_SLAVE
+		// Without a copy VPP gives the other end its packet buffers, those of all interfaces (memif.c).
+		m.Role, m.NoZeroCopy = memif.MEMIF_ROLE_API_SLAVE, true
 	}
 	if c.Mode == "ip" {
 		m.Mode, m.HwAddr = memif.MEMIF_MODE_API_IP, ethernet_types.MacAddress{}

@@ -58,6 +58,34 @@ func TestMemifPeersOfTwoMakes(t *testing.T) {
 	unchanged()
 }
 
+// A VPP that connects shares the memory of that one link with the pod, not its packet buffers,
+// which are those of all pods.
+func TestMemifClientSharesNoBuffers(t *testing.T) {
+	api, state := site.VPP(t)
+	s := site.NewMemif(t, api)
+	s.NAD("connects", site.MemifNAD(api, s, map[string]any{"role": "client", "bridgeDomain": map[string]any{"name": "blue"}}))
+	unchanged := watch(s, state)
+	left := attachMemif(t, s, "left", "blue")
+	right := site.NewPod(t, "right")
+	s.Pod("right", "connects")
+	r := s.MustAdd("right00000001", right, "right")
+	peer := dial(t, r.Interfaces[len(r.Interfaces)-1].SocketPath, memif.Options{Server: true})
+	await(t, "VPP is connected, too", func() bool { // which follows the peer
+		must.Do(t, left.peers[0].Send(must.Deadline(t), 1, memif.Traffic{To: peer.MAC()}))
+		return peer.Received() > 0
+	})
+	passes(t, peer, left.peers[0])
+	if n := peer.Regions(); n != 1 {
+		t.Errorf("VPP shares %d pieces of memory, want that of the link alone", n)
+	}
+	peer.Close()
+	left.detach(t, s)
+	s.MustDel("right00000001", right, "right")
+	removeFiles(t, filepath.Join(s.Manifests, "right.pod.yaml"))
+	must.Do(t, right.Close())
+	unchanged()
+}
+
 // DPDK's net_memif goes on after a restart of VPP where it listens and VPP connects.
 func TestMemifDPDKAcrossRestart(t *testing.T) {
 	v := site.NewMortalVPP(t)

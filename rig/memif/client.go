@@ -92,6 +92,11 @@ func (i *Interface) introduce(l *link) error {
 	if err := l.layOut(queues, log2Size, c.BufferSize); err != nil {
 		return err
 	}
+	if c.ZeroCopy {
+		if err := l.share(1 << 20); err != nil {
+			return err
+		}
+	}
 	connect := newMessage(msgConnect)
 	connect.put(2, nameSize, c.Name)
 	if err := l.channel.send(connect, -1); err != nil {
@@ -116,10 +121,7 @@ func (l *link) layOut(queues int, log2Size uint8, bufferSize int) error {
 	if err != nil {
 		return err
 	}
-	l.regions = append(l.regions, r)
-	announce := newMessage(msgAddRegion)
-	announce.put64(4, uint64(len(r.data)))
-	if err := l.ask(announce, r.fd); err != nil {
+	if err := l.announce(r); err != nil {
 		return err
 	}
 	for n := range rings {
@@ -152,6 +154,24 @@ func (l *link) layOut(queues int, log2Size uint8, bufferSize int) error {
 		}
 	}
 	return nil
+}
+
+// share makes more shared memory for the server.
+func (l *link) share(size int) error {
+	r, err := newRegion(size)
+	if err != nil {
+		return err
+	}
+	return l.announce(r)
+}
+
+// announce gives the server the next region.
+func (l *link) announce(r *region) error {
+	m := newMessage(msgAddRegion)
+	m.put16(2, uint16(len(l.regions)))
+	m.put64(4, uint64(len(r.data)))
+	l.regions = append(l.regions, r)
+	return l.ask(m, r.fd)
 }
 
 // ask sends a message and waits until it is acknowledged.

@@ -182,6 +182,8 @@ func (g *gomemif) Connected() bool {
 // Drained is never true: the library does not tell.
 func (g *gomemif) Drained() bool { return false }
 
+func (g *gomemif) Regions() int { return 0 }
+
 func (g *gomemif) Close() {
 	g.ended.Do(func() {
 		// Errors are about what is gone already.

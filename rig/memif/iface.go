@@ -34,6 +34,9 @@ type Config struct {
 	// BufferSize is the length of the buffers of a client, in bytes, 2048 if
 	// zero.
 	BufferSize int
+	// ZeroCopy makes a client share its packet buffers with the server, as VPP
+	// does: those of all interfaces. Here they are memory that is of no use.
+	ZeroCopy bool
 	// Receive gets every frame, which is valid until it returns. Frames of one
 	// queue come one after another.
 	Receive func(frame []byte)
@@ -89,6 +92,16 @@ func (i *Interface) Shape() (ring, buffer int) {
 	}
 	r := i.link.rx[0]
 	return int(r.size), r.buffer
+}
+
+// Regions is the number of pieces of memory that the ends share.
+func (i *Interface) Regions() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.link == nil {
+		return 0
+	}
+	return len(i.link.regions)
 }
 
 // Send sends a frame and tells whether the peer has taken it. If the ring of

@@ -40,6 +40,7 @@ type port interface {
 	Send(frame []byte) bool
 	Drained() bool
 	Connected() bool
+	Regions() int
 	Close()
 	Wait()
 }
@@ -101,6 +102,10 @@ func (p *Peer) MAC() net.HardwareAddr { return p.mac }
 
 // Connected tells whether the peer has the other end.
 func (p *Peer) Connected() bool { return p.port.Connected() }
+
+// Regions is the number of pieces of memory that the peer shares with the other end, 0 if the
+// library that it uses does not tell.
+func (p *Peer) Regions() int { return p.port.Regions() }
 
 // Close ends the peer and returns when nothing of it is left. The socket file of
 // a server stays.

@@ -206,7 +206,7 @@ func (v *vswitch) memifConfig(i *iface) memif.Config {
 	m := i.memif
 	return memif.Config{
 		ID: m.id, Mode: memif.Mode(m.mode), Secret: m.secret, Name: i.name,
-		Queues: m.queues, RingSize: int(m.ring), BufferSize: int(m.buffer),
+		ZeroCopy: !m.noZero, Queues: m.queues, RingSize: int(m.ring), BufferSize: int(m.buffer),
 		Receive: func(frame []byte) { v.receive(i, frame) },
 		Link:    func(up bool) { v.setLink(i, up) },
 	}
