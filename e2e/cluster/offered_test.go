@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/plexus-cni/plexus/rig/kube"
 	"github.com/plexus-cni/plexus/rig/memif"
@@ -124,6 +125,17 @@ func TestOfferedDevices(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	for _, peer := range peers {
+		if err := peer.WaitLink(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "a frame arrives", func() error { // what is sent before VPP has both ends is lost
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := memif.Transfer(once, peers[0], peers[1], 1, memif.Traffic{})
+		return err
+	})
 	if got, err := memif.Transfer(ctx, peers[0], peers[1], 100, memif.Traffic{}); err != nil || got < 100 {
 		t.Errorf("%d of 100 frames between the pods: %v", got, err)
 	}
