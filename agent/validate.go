@@ -174,9 +174,11 @@ func (v *validator) network(d *conf.Definition, cniVersion string) {
 	for i, typ := range list.Types() {
 		_, d, err := v.builtin.Of(typ, list.Plugins[i])
 		if err == nil && d != nil {
-			var warnings []string
-			_, warnings, err = d.Parse(list.Name, list.Plugins[i])
+			n, warnings, errParse := d.Parse(list.Name, list.Plugins[i])
 			v.warn(warnings)
+			if err = errParse; err == nil {
+				v.warn(n.Hints())
+			}
 		}
 		if err != nil {
 			v.problem(fmt.Errorf("%s: %w", origin, err))

@@ -51,6 +51,9 @@ type Network interface {
 	// Endpoint is the address of the vswitch, which may be away and is watched; ""
 	// where there is none.
 	Endpoint() string
+	// Hints are what a user may want to know of a configuration that is well: validate tells
+	// them, ADD does not.
+	Hints() []string
 	// Ready answers STATUS: nil when ADD would work.
 	Ready(ctx context.Context) error
 	// Prepare reads the datapath and returns the state that Detach will need. Its only
@@ -143,6 +146,9 @@ type BaseNetwork struct{}
 
 // Endpoint is Network.
 func (BaseNetwork) Endpoint() string { return "" }
+
+// Hints is Network.
+func (BaseNetwork) Hints() []string { return nil }
 
 // Ready is Network.
 func (BaseNetwork) Ready(context.Context) error { return nil }

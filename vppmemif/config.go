@@ -55,6 +55,7 @@ type Config struct {
 	routes    []route
 
 	dialect *delegates.Dialect
+	hints   []string
 }
 
 // key is a key as the user has written it.
@@ -137,6 +138,10 @@ func parseAs(network string, data []byte, dialect *delegates.Dialect) (*Config, 
 	warnings, err := conf.Decode(object, data, c, conf.RefuseSlips)
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.Role == "" && !c.VhostUser && !c.Socket.Abstract {
+		c.hints = append(c.hints, fmt.Sprintf("%s: key %q: it is missing, and the pod connects to VPP: DPDK (net_memif) does not connect again when VPP has been restarted; with %q VPP connects, and DPDK goes on; %q says that the pod is to connect",
+			object, c.key("role"), "client", "server"))
 	}
 	if err := c.check(); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", object, err)

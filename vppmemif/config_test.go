@@ -179,6 +179,19 @@ func TestDomainID(t *testing.T) {
 	}
 }
 
+// A user of DPDK learns which role outlasts a restart of VPP, unless the role was chosen.
+func TestRoleHint(t *testing.T) {
+	for keys, hinted := range map[string]bool{`{}`: true, `{"bridgeDomain": {"name": "blue"}}`: true, `{"role": "server"}`: false, `{"role": "client"}`: false, `{"vhostUser": true}`: false} {
+		n, warnings, err := newDelegate(t).Parse("default/fast", []byte(keys))
+		if err != nil || len(warnings) > 0 {
+			t.Fatal(keys, warnings, err)
+		}
+		if hints := n.Hints(); (len(hints) == 1) != hinted || hinted && !(strings.Contains(hints[0], `key "role"`) && strings.Contains(hints[0], "net_memif")) {
+			t.Errorf("%s: hints %q", keys, hints)
+		}
+	}
+}
+
 // An abstract socket costs a network namespace, which the user learns.
 func TestAbstractSocketWarns(t *testing.T) {
 	for keys, want := range map[string]string{`{"socket": {"abstract": true}}`: "network namespace", `{}`: ""} {

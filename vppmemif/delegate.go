@@ -71,6 +71,9 @@ func configOf(a *delegates.Attachment) *Config {
 // Endpoint is delegates.Network: the API socket.
 func (n *network) Endpoint() string { return n.config.APISocket }
 
+// Hints is delegates.Network.
+func (n *network) Hints() []string { return n.config.hints }
+
 // Ready is delegates.Network.
 func (n *network) Ready(ctx context.Context) error {
 	s, err := n.delegate.open(ctx, n.config.APISocket)

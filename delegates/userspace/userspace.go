@@ -114,8 +114,8 @@ func (d Delegate) Parse(network string, config []byte) (delegates.Network, []str
 	if err != nil {
 		return nil, nil, err
 	}
-	n, _, err := d.ParseAs(network, translated, dialect)
-	return n, warnings, err
+	n, more, err := d.ParseAs(network, translated, dialect)
+	return n, append(warnings, more...), err
 }
 
 // Sweep does nothing: the backend under its own name sweeps the marks of both.

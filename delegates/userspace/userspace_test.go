@@ -27,7 +27,7 @@ type fake struct {
 // ParseAs is Backend.
 func (f *fake) ParseAs(_ string, config []byte, dialect *delegates.Dialect) (delegates.Network, []string, error) {
 	f.config, f.dialect = string(config), dialect
-	return delegates.Network(nil), nil, f.err
+	return delegates.Network(nil), []string{"the backend's"}, f.err
 }
 
 func parse(engine, config string) (*fake, []string, error) {
@@ -141,7 +141,7 @@ func TestRefused(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	_, warnings, err := parse(EngineOVS, `{"host": {`+ovs+`}, "somethingElse": 1}`)
-	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "somethingElse") {
+	if err != nil || len(warnings) != 2 || !strings.Contains(warnings[0], "somethingElse") || warnings[1] != "the backend's" {
 		t.Errorf("warnings %q, %v", warnings, err)
 	}
 }

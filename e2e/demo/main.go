@@ -294,7 +294,7 @@ func (d *demo) frames(left, right *types100.Result) error {
 	return nil
 }
 
-// memifs sends frames between two memif clients.
+// memifs sends frames between two memif servers: VPP connects to the example's pods.
 func (d *demo) memifs(left, right *types100.Result) error {
 	var peers []*memif.Peer
 	for _, r := range []*types100.Result{left, right} {
@@ -308,15 +308,20 @@ func (d *demo) memifs(left, right *types100.Result) error {
 		if err := os.Symlink(filepath.Dir(socket), filepath.Join(dir, "shared")); err != nil {
 			return err
 		}
-		p, err := memif.Dial(d.ctx, filepath.Join(dir, "shared", filepath.Base(socket)), 0, memif.Options{})
+		p, err := memif.Dial(d.ctx, filepath.Join(dir, "shared", filepath.Base(socket)), 0, memif.Options{Server: true})
 		if err != nil {
 			return err
 		}
 		defer p.Close()
+		peers = append(peers, p)
+	}
+	for _, p := range peers {
 		if err := p.WaitLink(d.ctx); err != nil {
 			return err
 		}
-		peers = append(peers, p)
+	}
+	if err := memif.WarmUp(d.ctx, peers[0], peers[1]); err != nil {
+		return err
 	}
 	for i, way := range []string{"left -> right", "right -> left"} {
 		got, err := memif.Transfer(d.ctx, peers[i], peers[1-i], frames, memif.Traffic{})

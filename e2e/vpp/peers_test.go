@@ -70,10 +70,7 @@ func TestMemifClientSharesNoBuffers(t *testing.T) {
 	s.Pod("right", "connects")
 	r := s.MustAdd("right00000001", right, "right")
 	peer := dial(t, r.Interfaces[len(r.Interfaces)-1].SocketPath, memif.Options{Server: true})
-	await(t, "VPP is connected, too", func() bool { // which follows the peer
-		must.Do(t, left.peers[0].Send(must.Deadline(t), 1, memif.Traffic{To: peer.MAC()}))
-		return peer.Received() > 0
-	})
+	must.Do(t, memif.WarmUp(must.Deadline(t), left.peers[0], peer))
 	passes(t, peer, left.peers[0])
 	if n := peer.Regions(); n != 1 {
 		t.Errorf("VPP shares %d pieces of memory, want that of the link alone", n)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/plexus-cni/plexus/rig/process"
 )
 
 // Tally is what a peer has received since it started.
@@ -138,6 +140,23 @@ func (p *Peer) Next(ctx context.Context, what string, match func(frame []byte) b
 		return false
 	})
 	return found, err
+}
+
+// WarmUp sends frames between two peers until each has heard the other: the end of a vswitch that
+// connects to a peer is up a moment later than the peer. They are no test frames.
+func WarmUp(ctx context.Context, a, b *Peer) error {
+	for _, way := range [][2]*Peer{{a, b}, {b, a}} {
+		from, to := way[0], way[1]
+		frame := slices.Concat(to.MAC(), from.MAC(), []byte{0x88, 0xb5}, make([]byte, 46)) // of a local experiment (IEEE 802)
+		before := to.Tally().Other
+		err := process.Poll(ctx, fmt.Sprintf("%s has heard %s", to.name, from.name), func() (bool, error) {
+			return to.Tally().Other > before, from.SendFrame(ctx, frame)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Transfer sends n test frames from one peer to the other and returns what the

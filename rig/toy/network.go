@@ -23,6 +23,9 @@ type network struct {
 // Endpoint is delegates.Network.
 func (n *network) Endpoint() string { return n.endpoint }
 
+// Hints is delegates.Network.
+func (n *network) Hints() []string { return nil }
+
 // Ready is delegates.Network.
 func (n *network) Ready(context.Context) error { return n.b.world.reach(n.endpoint) }
 
